@@ -1,0 +1,3 @@
+"""pytest-qreliab: a release gate for the reliability of quantized CLIP models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,147 @@
+"""Reading YAML into a pydantic model, with the line of every key kept for error messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from pytest_qreliab.errors import InputError, unknown
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Strict(BaseModel):
+    """Base of every schema: no unknown keys (the nearest valid one is named), no type guessing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    message = str(unknown("key", str(key), cls.model_fields))
+                    raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": key})
+        return data
+
+
+def find(kind: str, name: str) -> Path:
+    """The YAML file of a shipped name of that kind (`benchmarks`, `thresholds`), or of a path.
+
+    Raises InputError, with the nearest shipped name, when there is no such file.
+    """
+    # In the source tree the catalogue lies beside the package, in the wheel inside it.
+    folder = next(root / kind for root in (PACKAGE, PACKAGE.parent) if (root / kind).is_dir())
+    shipped = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.absolute()
+    what = {"benchmarks": "benchmark", "thresholds": "thresholds file"}[kind]
+    hint = f"or the path of a YAML file ({path.absolute()} does not exist)"
+    raise unknown(what, name, shipped, hint=hint)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML file: plain data, and the 1-based line of every key and item."""
+
+    path: Path
+    data: Any
+    lines: dict[Location, int]
+
+    def where(self, location: Location = ()) -> str:
+        """`file:line` of the innermost part of `location` that the file holds."""
+        line = 1
+        found: Location = ()
+        for part in location:  # pydantic puts the tags of a union into its locations: pass them by
+            if (*found, part) in self.lines:
+                found = (*found, part)
+                line = self.lines[found]
+        return f"{shown(self.path)}:{line}"
+
+    def validate(self, schema: type[ModelT]) -> ModelT:
+        """The data as `schema`. Raises InputError with the line of every problem."""
+        try:
+            return schema.model_validate(self.data)
+        except ValidationError as error:
+            problems = []
+            for item in error.errors():
+                location = item["loc"]
+                key = item.get("ctx", {}).get("key")
+                at = self.where(location if key is None else (*location, key))
+                name = ".".join(str(part) for part in location)
+                reason = item["msg"].removeprefix("Value error, ")
+                problems.append(f"{at}: {name + ': ' if name else ''}{reason}")
+            raise InputError("\n".join(problems)) from None
+
+
+def shown(path: Path) -> str:
+    """A path as users know it: inside the package, below the working directory, or absolute."""
+    for base, prefix in ((PACKAGE, PACKAGE.name), (PACKAGE.parent, ""), (Path.cwd(), "")):
+        if path.is_relative_to(base):
+            return str(Path(prefix) / path.relative_to(base))
+    return str(path)
+
+
+def read(path: Path) -> Document:
+    """Parse a YAML file. Raises InputError for an unreadable file, bad YAML, a repeated key, no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{shown(path)}: cannot be read: {reason}") from None
+    loader = yaml.SafeLoader(text)
+    lines: dict[Location, int] = {}
+    try:
+        data = _construct(loader, loader.get_single_node(), (), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise InputError(f"{shown(path)}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{shown(path)}:1: not valid YAML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{shown(path)}:1: an alias refers to itself") from None
+    finally:
+        loader.dispose()
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else type(data).__name__
+        raise InputError(f"{shown(path)}:1: expected a mapping of keys, found {found}")
+    return Document(path, data, lines)
+
+
+def _construct(
+    loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, lines: dict[Location, int]
+) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            mark = key_node.start_mark
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no plain word; quote it", problem_mark=mark)
+            if key in mapping:
+                first = lines[(*at, key)]
+                raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice, first on line {first}", problem_mark=mark)
+            lines[(*at, key)] = mark.line + 1
+            mapping[key] = _construct(loader, value_node, (*at, key), lines)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        items = []
+        for index, item in enumerate(node.value):
+            lines[(*at, index)] = item.start_mark.line + 1
+            items.append(_construct(loader, item, (*at, index), lines))
+        return items
+    return None if node is None else loader.construct_object(node, deep=True)

@@ -1,0 +1,183 @@
+"""Thresholds: the gates of a release policy, read from YAML and resolved for each case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from pytest_qreliab.config.document import Document, Location, Strict, find, read
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.cases import Case
+
+Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max"]
+Inconclusive = Literal["estimate", "fail", "pass"]
+
+Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bound = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Limits(Strict):
+    """What one metric may do. The tolerances are on the change from the baseline, `min` and `max` on the value."""
+
+    max_drop: Tolerance | None = None
+    max_rise: Tolerance | None = None
+    max_change: Tolerance | None = None
+    max_relative_change: Tolerance | None = None
+    min: Bound | None = None
+    max: Bound | None = None
+
+    def given(self) -> dict[Limit, float]:
+        return {name: value for name, value in self if value is not None}  # type: ignore[misc]
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if not self.given():
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}, so nothing can pass")
+        return self
+
+
+Gates = dict[str, Limits]
+
+
+class Match(Strict):
+    """Which cases an override is for: shell patterns, all of which must match."""
+
+    model: str | None = None
+    quantizer: str | None = None
+    bits: str | None = None
+    scope: str | None = None
+    benchmark: str | None = None
+
+    def given(self) -> dict[str, str]:
+        return {name: value for name, value in self if value is not None}
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.given():
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    def matches(self, case: Case) -> bool:
+        build = case.build
+        names = {
+            "model": build.model,
+            "quantizer": build.quantizer,
+            "bits": str(build.bits),
+            "scope": build.scope,
+            "benchmark": case.benchmark,
+        }
+        return all(fnmatchcase(names[key], pattern) for key, pattern in self.given().items())
+
+    @property
+    def specificity(self) -> tuple[int, int]:
+        """Number of patterns, then number of those without a wildcard: the larger wins."""
+        patterns = self.given().values()
+        return len(patterns), sum(not any(sign in pattern for sign in "*?[") for pattern in patterns)
+
+
+def _checked(gates: Gates) -> Gates:
+    problems = []
+    for name, limits in gates.items():
+        try:
+            better = registry.lookup(name).better
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        given = limits.given()
+        if "max_drop" in given and better != "higher":
+            mend = "max_rise" if better == "lower" else "max_change"
+            problems.append(f"{name}: a drop of it is no harm; write {mend}")
+        if "max_rise" in given and better != "lower":
+            mend = "max_drop" if better == "higher" else "max_change"
+            problems.append(f"{name}: a rise of it is no harm; write {mend}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return gates
+
+
+class Override(Strict):
+    match: Match
+    gates: Gates = Field(min_length=1)
+
+    _gates = field_validator("gates")(_checked)
+
+
+class Policy(Strict):
+    """The schema of a thresholds file, version 1."""
+
+    version: Literal[1]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    inconclusive: Inconclusive = "estimate"
+    gates: Gates = Field(min_length=1)
+    overrides: list[Override] = []
+
+    _gates = field_validator("gates")(_checked)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One limit on one metric, and the `file:line` it was read from."""
+
+    metric: str
+    limit: Limit
+    value: float
+    where: str
+
+    @property
+    def aspect(self) -> str:
+        return registry.lookup(self.metric).aspect
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    policy: Policy
+    document: Document
+
+    @classmethod
+    def load(cls, name: str) -> Thresholds:
+        """Thresholds of a shipped name or a YAML path. Raises InputError with file and line."""
+        document = read(find("thresholds", name))
+        return cls(document.validate(Policy), document)
+
+    def gates(self, case: Case) -> list[Gate]:
+        """The gates of a case: of all entries for a metric, those of the most specific override that matches.
+
+        Raises InputError when two overrides of equal rank claim the same metric.
+        """
+        chosen: dict[str, tuple[tuple[int, int], Limits, Location]] = {}
+        for name, limits in self.policy.gates.items():
+            chosen[name] = ((0, 0), limits, ("gates", name))
+        for index, override in enumerate(self.policy.overrides):
+            if not override.match.matches(case):
+                continue
+            rank = override.match.specificity
+            for name, limits in override.gates.items():
+                at: Location = ("overrides", index, "gates", name)
+                before = chosen.get(name)
+                if before and before[0] == rank:
+                    raise InputError(
+                        f"{self.document.where(at)}: two overrides of equal rank gate {name} of {case.id}, "
+                        f"the other is at {self.document.where(before[2])}; make one match more exactly"
+                    )
+                if not before or before[0] < rank:
+                    chosen[name] = (rank, limits, at)
+        return [
+            Gate(name, limit, value, self.document.where((*at, limit)))
+            for name, (_, limits, at) in chosen.items()
+            for limit, value in limits.given().items()
+        ]
+
+
+def by_aspect(gates: list[Gate]) -> Mapping[str, list[Gate]]:
+    """The gates of each aspect that has any, in the aspects' order."""
+    return {
+        aspect: found for aspect in registry.ASPECTS if (found := [g for g in gates if g.aspect == aspect])
+    }

@@ -1,0 +1,75 @@
+"""The offline image sets: scikit-learn's handwritten digits and photographs, and letters drawn here."""
+
+from __future__ import annotations
+
+import string
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from pytest_qreliab.data.images import ImageSet, from_arrays
+
+DigitsPart = Literal["train", "test"]
+
+# O, I and l are also digits, so they would be no OOD samples.
+LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoIil")))
+LETTERS_EACH = 12
+PATCH = 32
+
+
+def digits(part: DigitsPart) -> ImageSet:
+    """scikit-learn's 1797 handwritten digits, 8x8 grey: odd indices are `test` (898), even ones `train` (899).
+
+    Labels are the digits. `tiny-digits` has never seen the test part.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    chosen = slice(1, None, 2) if part == "test" else slice(0, None, 2)
+    return from_arrays(
+        f"digits-{part}", _grey16(bunch.images[chosen]), bunch.target[chosen].astype(np.int64)
+    )
+
+
+def letters() -> ImageSet:
+    """564 Latin letters, without those that look like digits, in the digits' own format.
+
+    Each is drawn with Pillow's built-in font on a 32x32 bitmap, at a seeded size, place and slant, and
+    reduced as the digits once were: ink pixels counted in 4x4 blocks, 8x8 values of 0 to 16.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [_letter(letter, rng) for letter in LETTERS for _ in range(LETTERS_EACH)]
+    return from_arrays("letters", _grey16(np.stack(drawn)))
+
+
+def photo_patches() -> ImageSet:
+    """520 RGB patches of 32x32 pixels, tiling scikit-learn's two photographs (a temple, a flower)."""
+    from sklearn.datasets import load_sample_images
+
+    patches = []
+    for photo in load_sample_images().images:
+        rows, columns = photo.shape[0] // PATCH, photo.shape[1] // PATCH
+        tiles = photo[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH, 3)
+        patches.append(tiles.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3))
+    return from_arrays("photo-patches", np.concatenate(patches))
+
+
+def _letter(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    font = ImageFont.load_default(size=float(rng.integers(26, 33)))
+    canvas = Image.new("L", (64, 64))
+    ImageDraw.Draw(canvas).text((32, 32), letter, fill=255, font=font, anchor="mm", stroke_width=1)
+    canvas = canvas.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BILINEAR)
+    # Centred like a digit: the ink's bounding box, moved by up to two pixels.
+    left, top, right, bottom = canvas.getbbox() or (0, 0, 64, 64)
+    dx, dy = rng.integers(-2, 3, size=2).tolist()
+    x, y = (left + right) // 2 - 16 + dx, (top + bottom) // 2 - 16 + dy
+    ink = np.asarray(canvas.crop((x, y, x + 32, y + 32))) > 127
+    counts: npt.NDArray[np.float64] = ink.reshape(8, 4, 8, 4).sum(axis=(1, 3)).astype(np.float64)
+    return counts
+
+
+def _grey16(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Ink counts of 0 to 16 as grey levels of 0 to 255."""
+    return np.rint(values * (255 / 16)).astype(np.uint8)

@@ -1,0 +1,49 @@
+"""Images in folders: one folder per class, or one flat folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from pytest_qreliab.errors import InputError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def images(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, by name. Raises InputError when there are none."""
+    found = sorted(path for path in _entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        inside = [path.name for path in _entries(folder) if path.is_dir()]
+        hint = "; its images lie in folders: use source: image-folder" if inside else ""
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){hint}")
+    return found
+
+
+def images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder in `folder`, by name. Raises InputError when there are none."""
+    classes = sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise InputError(
+            f"{folder} holds no class folders, one for each class, with images in them; "
+            "for images without classes use source: flat-folder"
+        )
+    return {path.name: images(path) for path in classes}
+
+
+def load(path: Path) -> Image.Image:
+    """The decoded image. Raises InputError for a file that is truncated or no image."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {path} cannot be decoded: {error}") from None
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read: {error.strerror}") from None

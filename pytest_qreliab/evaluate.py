@@ -1,0 +1,204 @@
+"""The evaluator: from a case to its result. It alone decides which models are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from pytest_qreliab import embedding, models, quantizers
+from pytest_qreliab.cases import Build, Case
+from pytest_qreliab.comparison import Change, compare
+from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.embedding import Advance
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.gates import Verdict, judge
+from pytest_qreliab.measurement import Measurement, measure
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.plan import Plan
+from pytest_qreliab.quantizers.coverage import Coverage
+from pytest_qreliab.quantizers.coverage import measure as measure_coverage
+from pytest_qreliab.report.failure import explain
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+def silent(description: str, total: int) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage."""
+
+    case: Case
+    changes: dict[str, Change]
+    verdicts: tuple[Verdict, ...]
+    coverage: Coverage
+    samples: int
+    device: str
+    alpha: float
+    repeat: str = ""
+
+    def check(self, aspect: str) -> None:
+        """Fail the running test, with an explanation, if a gate of that aspect does not let the case pass.
+
+        Raises InputError where the thresholds hold no gate of that aspect: a check of nothing is no pass.
+        """
+        verdicts = self.of(aspect)
+        if not verdicts:
+            raise InputError(f"{self.case.id}: the thresholds hold no {aspect} gate")
+        violated = [verdict for verdict in verdicts if not verdict.passed]
+        if violated:
+            pytest.fail(
+                explain(
+                    self.case.id, aspect, violated, len(verdicts), self.samples, self.alpha, self.repeat
+                ),
+                pytrace=False,
+            )
+
+    def of(self, aspect: str | None) -> list[Verdict]:
+        """The verdicts of one aspect, or all of them."""
+        return [verdict for verdict in self.verdicts if aspect in (None, verdict.gate.aspect)]
+
+    def repeated_by(self, command: str) -> Result:
+        """The same result, knowing the command that repeats the test that asks for it."""
+        return replace(self, repeat=command)
+
+    def properties(self, aspect: str | None) -> list[tuple[str, object]]:
+        """Flat name-value pairs for JUnit XML."""
+        pairs: list[tuple[str, object]] = [("qreliab.case", self.case.id)]
+        for verdict in self.of(aspect):
+            name = f"{verdict.gate.metric}.{verdict.gate.limit}"
+            pairs += [
+                (f"{name}.baseline", verdict.baseline),
+                (f"{name}.quantized", verdict.quantized),
+                (f"{name}.harm", verdict.harm),
+                (f"{name}.limit", verdict.gate.value),
+                (f"{name}.verdict", verdict.outcome),
+            ]
+        return pairs
+
+
+@dataclass(frozen=True)
+class QuantizedClip(Clip):
+    """A quantized model and what part of it really is quantized."""
+
+    coverage: Coverage
+
+
+class Evaluator:
+    """Results of a plan's cases, each computed once.
+
+    At most one baseline and one quantized model are alive; asking in the plan's order builds each once.
+    Results do not depend on that order.
+    """
+
+    def __init__(self, plan: Plan, progress: Progress = silent) -> None:
+        self._plan, self._progress = plan, progress
+        self._baseline: Clip | None = None
+        self._quantized: tuple[Build, QuantizedClip] | None = None
+        self._data: dict[str, data.Data] = {}
+        self._measurements: dict[tuple[str, str], Measurement] = {}
+        self._results: dict[Case, Result] = {}
+        self._refused: dict[str | Build, InputError] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return resolve_device(self._plan.device)
+
+    def baseline(self, model: str) -> Clip:
+        """The full-precision model on the device. Raises InputError, the same again when asked again."""
+        if self._baseline is None or self._baseline.name != model:
+            self._raise_again(model)
+            self._quantized = self._baseline = None  # room first
+            try:
+                clip = models.load(model)
+            except InputError as error:
+                self._refused[model] = error
+                raise
+            clip.module.to(self.device)
+            self._baseline = clip
+        return self._baseline
+
+    def quantized(self, build: Build) -> QuantizedClip:
+        """The quantized model on the device. Raises InputError when it covers less than it declares."""
+        if self._quantized is None or self._quantized[0] != build:
+            full = self.baseline(build.model)
+            self._raise_again(build)
+            self._quantized = None
+            try:
+                self._quantized = build, self._build(full, build)
+            except InputError as error:
+                self._refused[build] = error
+                raise
+        return self._quantized[1]
+
+    def result(self, case: Case) -> Result:
+        """The case measured on both models and judged. Raises InputError for input that cannot be used."""
+        if case not in self._results:
+            baseline = self._baseline_measurement(case)
+            clip = self.quantized(case.build)
+            quantized = self._measure(clip, case, case.quantization)
+            gates = self._plan.gates[case]
+            wanted = {registry.canonical(gate.metric) for gate in gates}
+            changes = compare(baseline, quantized, wanted, self._plan.alpha)
+            verdicts = judge(
+                changes, gates, len(baseline.labels), self._plan.thresholds.policy.inconclusive
+            )
+            self._results[case] = Result(
+                case,
+                changes,
+                tuple(verdicts),
+                clip.coverage,
+                len(baseline.labels),
+                str(self.device),
+                self._plan.alpha,
+            )
+        return self._results[case]
+
+    def _build(self, full: Clip, build: Build) -> QuantizedClip:
+        quantizer = quantizers.get(build.quantizer)
+        calibration = None
+        if build.calibration is not None:
+            calibration = embedding.calibration(self._load(build.calibration))
+        label = f"quantizing {build.model} {build.quantizer} {build.bits}"
+        with self._progress(label, 1) as advance, embedding.full_precision():
+            clip = quantizer.apply()(full, build.bits, build.scope, calibration)
+            coverage = measure_coverage(full, clip, build.bits, build.scope)
+            advance(1)
+        coverage.require(quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
+        return QuantizedClip(clip.name, clip.module, clip.preprocess, clip.tokenizer, coverage)
+
+    def _baseline_measurement(self, case: Case) -> Measurement:
+        key = case.build.model, case.benchmark
+        if key not in self._measurements:
+            self._measurements[key] = self._measure(self.baseline(key[0]), case, "full precision")
+        return self._measurements[key]
+
+    def _measure(self, clip: Clip, case: Case, what: str) -> Measurement:
+        of = self._load(case.benchmark)
+        with self._progress(f"{clip.name} {what} on {case.benchmark}", embedding.work(of)) as advance:
+            return measure(embedding.embed(clip, of, advance))
+
+    def _load(self, benchmark: str) -> data.Data:
+        if benchmark not in self._data:
+            self._data[benchmark] = data.load(self._plan.benchmarks[benchmark])
+        return self._data[benchmark]
+
+    def _raise_again(self, key: str | Build) -> None:
+        if key in self._refused:
+            raise self._refused[key]
+
+
+def resolve_device(text: str) -> torch.device:
+    """The device of a setting; `auto` is a GPU where there is one."""
+    if text != "auto":
+        return torch.device(text)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""Metrics: pure functions on NumPy arrays. The conventions are fixed in each docstring."""

@@ -1,0 +1,108 @@
+"""The options: one table, and their precedence: command line, environment, ini, default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting, known as `--qreliab-NAME`, `QRELIAB_NAME` and ini `qreliab_NAME`."""
+
+    name: str
+    default: str
+    metavar: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return f"--qreliab-{self.name}"
+
+    @property
+    def env(self) -> str:
+        return f"QRELIAB_{self.name.upper()}"
+
+    @property
+    def ini(self) -> str:
+        return f"qreliab_{self.name}"
+
+
+OPTIONS = (
+    Option(
+        "models",
+        "tiny-digits",
+        "A,B",
+        "models: tiny-digits (embedded), ARCH/TAG or ARCH/CHECKPOINT of open_clip, hf-hub:ID, local-dir:PATH",
+    ),
+    Option("quantizers", "minmax", "A,B", "quantizers"),
+    Option("bits", "4,8", "A,B", "bit widths: 4 (the quantizer's own default), w4 or w4a8; 2 to 8 each"),
+    Option("scopes", "both", "A,B", "towers to quantize: vision, text, both"),
+    Option("benchmarks", "digits", "A,B", "benchmarks: shipped names, or paths of YAML files"),
+    Option("thresholds", "default", "NAME", "gate policy: a shipped name, or the path of a YAML file"),
+    Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
+)
+
+TESTPATHS_INI = "qreliab_testpaths"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A resolved option: its text and where it came from, for error messages."""
+
+    text: str
+    origin: str
+    given: bool
+
+    def items(self) -> list[str]:
+        """The comma-separated items, stripped, without duplicates, in the order given."""
+        return list(dict.fromkeys(item.strip() for item in self.text.split(",") if item.strip()))
+
+
+@dataclass(frozen=True)
+class Settings:
+    models: Setting
+    quantizers: Setting
+    bits: Setting
+    scopes: Setting
+    benchmarks: Setting
+    thresholds: Setting
+    device: Setting
+
+    def __iter__(self) -> Iterator[Setting]:
+        return (getattr(self, option.name) for option in OPTIONS)
+
+    @property
+    def given(self) -> bool:
+        """Whether the user set any of them, anywhere."""
+        return any(setting.given for setting in self)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("qreliab", "reliability gates for quantized CLIP models (pytest-qreliab)")
+    for option in OPTIONS:
+        text = f"{option.help} (default: {option.default}; env {option.env}, ini {option.ini})"
+        group.addoption(option.flag, dest=option.ini, metavar=option.metavar, default=None, help=text)
+        parser.addini(option.ini, option.help, type="string", default=None)
+    parser.addini(
+        TESTPATHS_INI,
+        "a project's own reliability tests, run with the shipped suite when no path is given",
+        type="paths",
+        default=[],
+    )
+
+
+def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:
+    candidates = ((cli, option.flag), (os.environ.get(option.env), option.env), (ini, f"ini {option.ini}"))
+    for text, origin in candidates:
+        if text is not None:
+            return Setting(text, origin, given=True)
+    return Setting(option.default, option.flag, given=False)
+
+
+def resolve(getoption: Callable[[str], str | None], getini: Callable[[str], str | None]) -> Settings:
+    """Settings of this run, each from its first source that is set: command line, environment, ini, default."""
+    return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini) or None) for o in OPTIONS})

@@ -1,0 +1,127 @@
+"""The plan: the settings turned into cases and gates, all checked before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pytest_qreliab import models, quantizers
+from pytest_qreliab.cases import Bits, Case, expand, parse_scope
+from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.thresholds import Gate, Thresholds
+from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.options import Setting, Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run may do: its cases in order, and the gates of each."""
+
+    cases: tuple[Case, ...]
+    gates: Mapping[Case, tuple[Gate, ...]]
+    benchmarks: Mapping[str, Benchmark]
+    thresholds: Thresholds
+    device: str
+
+    @property
+    def alpha(self) -> float:
+        """One-sided error probability of each interval: Bonferroni's share over all gates of the plan.
+
+        The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict.
+        """
+        total = sum(len(gates) for gates in self.gates.values())
+        return (1 - self.thresholds.policy.confidence) / total
+
+    def tested(self, case: Case, aspect: str) -> bool:
+        """Whether any gate of the case is of that aspect."""
+        return any(gate.aspect == aspect for gate in self.gates[case])
+
+    def untested(self) -> dict[str, list[str]]:
+        """For each benchmark, the metrics that the thresholds gate and that it has no images for."""
+        left_out: dict[str, list[str]] = {}
+        for case in self.cases:
+            kept = {gate.metric for gate in self.gates[case]}
+            gated = {gate.metric for gate in self.thresholds.gates(case)}
+            if gated - kept:
+                left_out[case.benchmark] = sorted(gated - kept)
+        return left_out
+
+
+def make(settings: Settings) -> Plan:
+    """The plan of the settings. Raises InputError that names the option or the file and line at fault."""
+    model_names = _checked(settings.models, _check_model)
+    chosen = _checked(settings.quantizers, quantizers.get)
+    parsed = _checked(settings.bits, Bits.parse)
+    scopes = _checked(settings.scopes, parse_scope)
+    benchmarks = _benchmarks(settings.benchmarks)
+    (thresholds,) = _checked(settings.thresholds, Thresholds.load)
+    _checked(settings.device, check_device)
+    quantizations = dict.fromkeys(
+        (quantizer.name, bits, quantizer.needs_calibration(bits))
+        for quantizer in chosen
+        for bits in map(quantizer.bits, parsed)
+    )
+    cases = expand(model_names, quantizations, scopes, benchmarks)
+    gates = {}
+    for case in cases:
+        benchmark = benchmarks[case.benchmark]
+        if case.build.calibration and benchmark.definition.calibration is None:
+            raise InputError(
+                f"{case.id}: {case.quantization} needs calibration images; add `calibration:` to "
+                f"{benchmark.where(())}, or quantize weights only, as in --qreliab-bits=w{case.build.bits.weights}"
+            )
+        gates[case] = tuple(gate for gate in thresholds.gates(case) if gate.aspect in benchmark.aspects)
+        if not gates[case]:
+            raise InputError(
+                f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
+                f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
+            )
+    return Plan(tuple(cases), gates, benchmarks, thresholds, settings.device.text)
+
+
+Value = TypeVar("Value")
+
+
+def _checked(setting: Setting, parse: Callable[[str], Value]) -> list[Value]:
+    """Every item of a setting, parsed; an error is put behind the setting's name."""
+    items = setting.items()
+    if not items:
+        raise InputError(f"{setting.origin}: is empty; give at least one value")
+    try:
+        return [parse(item) for item in items]
+    except InputError as error:
+        raise InputError(f"{setting.origin}: {error}") from None
+
+
+def _check_model(name: str) -> str:
+    models.check(name)
+    return name
+
+
+def _benchmarks(setting: Setting) -> dict[str, Benchmark]:
+    found: dict[str, Benchmark] = {}
+    for benchmark in _checked(setting, Benchmark.load):
+        if benchmark.name in found:
+            raise InputError(f"{setting.origin}: two benchmarks are called {benchmark.name!r}; rename one file")
+        found[benchmark.name] = benchmark
+        data.load(benchmark)  # lists folders and decodes nothing: what is not there is told now
+    return found
+
+
+def check_device(text: str) -> str:
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; raises InputError for another, or for one this machine lacks."""
+    kind, _, index = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
+        raise InputError(f"unknown device {text!r}; valid: auto, cpu, cuda, cuda:N, mps")
+    if kind in ("cuda", "mps"):
+        import torch
+
+        if kind == "mps" and not torch.backends.mps.is_available():
+            raise InputError("device 'mps' is not there; use auto or cpu")
+        count = torch.cuda.device_count()
+        if kind == "cuda" and int(index or 0) >= count:
+            there = f"this machine has cuda:0 to cuda:{count - 1}" if count else "no CUDA device was found"
+            raise InputError(f"device {text!r} is not there: {there}; use auto or cpu")
+    return text

@@ -1,0 +1,251 @@
+"""The pytest hooks, thin. Nothing heavy is imported here: an idle plugin costs its options and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_qreliab import options
+from pytest_qreliab.errors import InputError
+
+if TYPE_CHECKING:
+    from pytest_qreliab.cases import Build, Case
+    from pytest_qreliab.evaluate import QuantizedClip, Result
+    from pytest_qreliab.models.clip import Clip
+    from pytest_qreliab.report.terminal import Entry
+    from pytest_qreliab.run import Run
+
+SUITE = Path(__file__).parent / "suite" / "test_reliability.py"
+
+# The arguments that are parametrized: a case, a quantized model to build, a model's name.
+CASE, BUILD, MODEL = "qreliab_case", "_qreliab_build", "_qreliab_model"
+
+SETTINGS = pytest.StashKey[options.Settings]()
+RUN = pytest.StashKey["Run"]()
+SHIPPED = pytest.StashKey[bool]()
+RESULT = pytest.StashKey["Result"]()
+
+
+# Set-up
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, ood, spectrum) it runs "
+        "for the cases that have a gate of that aspect. Tests that use the qreliab fixtures get it by themselves.",
+    )
+    config.pluginmanager.register(Summary(config), "qreliab-summary")
+    config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
+    config.stash[SHIPPED] = _runs_shipped_suite(config, settings)
+    if settings.given:
+        _run(config)
+
+
+def _runs_shipped_suite(config: pytest.Config, settings: options.Settings) -> bool:
+    """Whether the invocation asks for reliability tests and names none itself."""
+    if hasattr(config, "workerinput"):
+        return bool(config.workerinput["qreliab_shipped"])
+    on_command_line = any(config.getoption(option.ini) is not None for option in options.OPTIONS)
+    if not on_command_line or config.args_source is config.ArgsSource.ARGS:
+        return False
+    config.args[:] = [str(path) for path in config.getini(options.TESTPATHS_INI)]
+    return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: tell a worker what its own arguments no longer show."""
+    node.workerinput["qreliab_shipped"] = node.config.stash[SHIPPED]
+
+
+def _run(config: pytest.Config) -> Run:
+    """The run's state; made at start where a setting is given, else by the first test that needs it."""
+    if RUN not in config.stash:
+        from pytest_qreliab.run import Run
+
+        try:
+            config.stash[RUN] = Run(config, config.stash[SETTINGS])
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[RUN]
+
+
+# Collection
+
+
+class ShippedSuite(pytest.Module):
+    """The shipped tests, collected wherever the package is installed and whatever the project's patterns are."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        return name.startswith("test_")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if isinstance(collector, pytest.Session) and collector.config.stash[SHIPPED] and report.passed:
+        report.result.append(
+            ShippedSuite.from_parent(collector, path=SUITE, name="qreliab", nodeid="qreliab")
+        )
+    return report
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Leave out the tests of an aspect that no case has a gate for."""
+    for mark in getattr(obj, "pytestmark", ()):
+        if mark.name == "qreliab" and (aspect := _aspect(mark)) and not _run(collector.config).cases(aspect):
+            return []
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    wanted = [name for name in (CASE, BUILD, MODEL) if name in metafunc.fixturenames]
+    if not wanted:
+        return
+    mark = metafunc.definition.get_closest_marker("qreliab")
+    cases = _run(metafunc.config).cases(_aspect(mark) if mark else None)
+    if wanted == [MODEL]:
+        models = list(dict.fromkeys(case.build.model for case in cases))
+        metafunc.parametrize(MODEL, models, ids=models)
+        return
+    rows = {case.id if CASE in wanted else case.build.id: case for case in reversed(cases)}
+    values = {CASE: lambda case: case, BUILD: lambda case: case.build, MODEL: lambda case: case.build.model}
+    metafunc.parametrize(
+        wanted,
+        [[values[name](case) for name in wanted] for case in reversed(rows.values())],
+        ids=list(reversed(rows)),
+    )
+
+
+def _aspect(mark: pytest.Mark) -> str | None:
+    if mark.args or set(mark.kwargs) - {"aspect"}:
+        raise pytest.UsageError("the qreliab marker takes one keyword: @pytest.mark.qreliab(aspect=...)")
+    aspect: str | None = mark.kwargs.get("aspect")
+    return aspect
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark our tests, and put them in the plan's order, in the places that they hold among the others."""
+    places, ours = [], []
+    for place, item in enumerate(items):
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        for name in (CASE, BUILD, MODEL):
+            if name in params:
+                item.add_marker("qreliab")
+                places.append(place)
+                ours.append((_run(config).position(params[name]), item))
+                break
+    for place, (_, item) in zip(places, sorted(ours, key=lambda found: found[0]), strict=True):
+        items[place] = item
+
+
+# Fixtures
+
+
+@pytest.fixture
+def qreliab_case() -> Case:
+    """The case under test: model, quantizer, bits, scope and benchmark. The test runs once for each."""
+    raise pytest.UsageError("qreliab_case is set by parametrization; it cannot be requested dynamically")
+
+
+@pytest.fixture
+def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> Result:
+    """The case measured against its baseline and judged; `check(aspect)` fails the test by its gates."""
+    run = _run(request.config)
+    with _readable():
+        result = run.evaluator.result(qreliab_case)
+    repeat = run.repeat(request.node, shipped=request.config.stash[SHIPPED])
+    result = result.repeated_by(repeat)
+    request.node.stash[RESULT] = result
+    return result
+
+
+@pytest.fixture
+def quantized_clip(request: pytest.FixtureRequest, _qreliab_build: Build) -> QuantizedClip:
+    """The quantized model on the device. The test runs once for each model, quantizer, bits and scope."""
+    with _readable():
+        return _run(request.config).evaluator.quantized(_qreliab_build)
+
+
+@pytest.fixture
+def baseline_clip(request: pytest.FixtureRequest, _qreliab_model: str) -> Clip:
+    """The full-precision model on the device. The test runs once for each model."""
+    with _readable():
+        return _run(request.config).evaluator.baseline(_qreliab_model)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Show what is wrong with the user's input as a message, without a traceback."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    else:
+        return
+    pytest.fail(message, pytrace=False)
+
+
+# Reports
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return config.stash[RUN].header() if RUN in config.stash else []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put a result on the report of the test that used it: plain scalars, which workers can send."""
+    report = yield
+    if call.when == "call" and RESULT in item.stash:
+        from pytest_qreliab.report import terminal
+
+        result = item.stash[RESULT]
+        report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
+        mark = item.get_closest_marker("qreliab")
+        item.user_properties += result.properties(_aspect(mark) if mark else None)
+    return report
+
+
+class Summary:
+    """Gathers the results from the reports, wherever the tests ran, and prints the table."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._entries: dict[str, Entry] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        entry: Entry | None = getattr(report, "qreliab", None)
+        if entry is not None:
+            self._entries[entry["case"]] = entry
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+        """The table first, then pytest's own sections, which explain the failures."""
+        if self._entries:
+            from pytest_qreliab.report import terminal
+
+            writer = terminalreporter._tw
+            text = terminal.render(
+                self._entries.values(),
+                writer.fullwidth,
+                color=writer.hasmarkup,
+                unicode=(getattr(writer._file, "encoding", None) or "").lower().startswith("utf"),
+            )
+            terminalreporter.section("reliability")
+            terminalreporter.write_line(text)
+        yield

@@ -1,0 +1,135 @@
+"""Turn every weight matrix of an open_clip tower into an `nn.Linear`, exactly.
+
+open_clip hides a third of its matmul weights from quantizers: `nn.MultiheadAttention` packs the query, key
+and value projections into one bare parameter and reads `out_proj.weight` without calling `out_proj`;
+`AttentionPool2d` does the same with its four Linears; the final projections are bare parameters. After this
+pass each of them is a Linear whose forward is really called, so that one mechanism reaches all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_qreliab.errors import InputError
+
+
+class Attention(nn.Module):
+    """`nn.MultiheadAttention` with its four projections as Linears; returns no attention weights."""
+
+    def __init__(self, packed: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if packed.bias_k is not None or packed.bias_v is not None or packed.add_zero_attn:
+            raise InputError("attention with bias_k, bias_v or add_zero_attn cannot be quantized")
+        if packed.in_proj_weight is not None:
+            weights = packed.in_proj_weight.chunk(3)
+        else:
+            weights = (packed.q_proj_weight, packed.k_proj_weight, packed.v_proj_weight)
+        biases = (None,) * 3 if packed.in_proj_bias is None else packed.in_proj_bias.chunk(3)
+        self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
+        self.out_proj = _linear(packed.out_proj.weight, packed.out_proj.bias)
+        self.num_heads, self.batch_first, self.dropout = packed.num_heads, packed.batch_first, packed.dropout
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, None]:
+        """As `nn.MultiheadAttention.forward`, for batched input."""
+        if not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        q, k, v = (
+            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
+        )
+        mask = _additive(attn_mask, q)
+        if mask is not None and mask.ndim == 3:  # (batch * heads, target, source)
+            mask = mask.unflatten(0, (-1, self.num_heads))
+        if key_padding_mask is not None:
+            padding = _additive(key_padding_mask, q)
+            assert padding is not None
+            mask = padding[:, None, None, :] if mask is None else mask + padding[:, None, None, :]
+        x = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        x = self.out_proj(x.transpose(1, 2).flatten(2))
+        return (x if self.batch_first else x.transpose(0, 1)), None
+
+
+class AttentionPool2d(nn.Module):
+    """open_clip's `AttentionPool2d`, with its four Linears called."""
+
+    def __init__(self, packed: nn.Module) -> None:
+        super().__init__()
+        self.positional_embedding = packed.positional_embedding
+        self.q_proj, self.k_proj = packed.q_proj, packed.k_proj
+        self.v_proj, self.c_proj = packed.v_proj, packed.c_proj
+        self.num_heads = packed.num_heads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(2).transpose(1, 2)  # (batch, places, channels)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
+        q, k, v = (
+            projection(y).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, y in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
+        )
+        pooled: torch.Tensor = self.c_proj(
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        )
+        return pooled[:, 0]
+
+
+class Projection(nn.Linear):
+    """A Linear that may stand where a tower computes `pooled @ self.proj`."""
+
+    def __rmatmul__(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x)
+
+
+def in_scope(name: str, scope: str) -> bool:
+    """Whether the module or parameter of that name in a CLIP belongs to a tower in `scope`."""
+    is_vision = name == "visual" or name.startswith("visual.")
+    return scope == "both" or is_vision == (scope == "vision")
+
+
+def unpack(clip: nn.Module, scope: str) -> None:
+    """Replace, in place, all packed projections of the towers in `scope`; outputs stay the same up to rounding."""
+    for path, module in list(clip.named_modules()):
+        prefix = f"{path}." if path else ""
+        for name, child in list(module.named_children()):
+            if not in_scope(prefix + name, scope):
+                continue
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(module, name, Attention(child).train(child.training))
+            elif type(child).__name__ == "AttentionPool2d" and type(child).__module__.startswith("open_clip"):
+                setattr(module, name, AttentionPool2d(child).train(child.training))
+        for name in ("proj", "text_projection"):
+            weight = module._parameters.get(name)
+            if weight is not None and in_scope(prefix + name, scope):
+                delattr(module, name)
+                setattr(module, name, _linear(weight.t(), None, Projection))
+
+
+def _linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, kind: type[nn.Linear] = nn.Linear
+) -> nn.Linear:
+    with torch.device("meta"):  # no random initialisation: the weights are given
+        linear = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), weight.requires_grad)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+    return linear
+
+
+def _additive(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
+    """A mask to be added to the attention logits; in a boolean one True means "not allowed"."""
+    if mask is None or mask.dtype != torch.bool:
+        return None if mask is None else mask.to(like.dtype)
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf"))

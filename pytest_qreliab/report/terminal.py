@@ -1,0 +1,145 @@
+"""The summary table: one row per case below its baseline, one column per gated metric."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pytest_qreliab.evaluate import Result
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.report.failure import number
+
+STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+ASCII_SIGNS = {"pass": "+", "fail": "x", "inconclusive": "?"}
+
+
+class Entry(TypedDict):
+    """A result as plain scalars, so that it can travel on a test report between processes."""
+
+    case: str
+    model: str
+    benchmark: str
+    quantization: str
+    samples: int
+    device: str
+    coverage: float
+    weights: int
+    values: dict[str, tuple[float, float]]
+    outcomes: dict[str, tuple[str, bool]]
+
+
+def entry(result: Result) -> Entry:
+    """The part of a result that the table shows. Of several gates on a metric the worst outcome counts."""
+    outcomes: dict[str, tuple[str, bool]] = {}
+    values: dict[str, tuple[float, float]] = {}
+    rank = {"pass": 0, "inconclusive": 1, "fail": 2}
+    for verdict in result.verdicts:
+        metric = verdict.gate.metric
+        values[metric] = (verdict.baseline, verdict.quantized)
+        mine = (verdict.outcome, verdict.passed)
+        outcomes[metric] = max(
+            outcomes.get(metric, mine), mine, key=lambda found: (not found[1], rank[found[0]])
+        )
+    build = result.case.build
+    return Entry(
+        case=result.case.id,
+        model=build.model,
+        benchmark=result.case.benchmark,
+        quantization=result.case.quantization,
+        samples=result.samples,
+        device=result.device,
+        coverage=result.coverage.weights,
+        weights=result.coverage.total_weights,
+        values=values,
+        outcomes=outcomes,
+    )
+
+
+def render(entries: Iterable[Entry], width: int, *, color: bool, unicode: bool) -> str:
+    """The tables of all entries, one per model and benchmark, for a terminal of that width."""
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        legacy_windows=False,
+    )
+    signs = SIGNS if unicode else ASCII_SIGNS
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for found in entries:
+        groups.setdefault((found["model"], found["benchmark"]), []).append(found)
+    for (model, benchmark), rows in groups.items():
+        first = rows[0]
+        console.print(
+            Text(f"{model} on {benchmark}", style="bold"),
+            Text(f"({first['samples']} samples, {first['device']})", style="dim"),
+        )
+        metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
+        runs = _fitting(metrics, rows, width)
+        for run in runs:
+            console.print(_table(run, rows, signs, last=run is runs[-1]))
+            console.print()
+    legend = Text("second line: change from full precision; ", style="dim")
+    for outcome, sign in signs.items():
+        legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
+    console.print(legend)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for metric in metrics:
+        table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
+    if last:
+        table.add_column("coverage", justify="right", no_wrap=True)
+    baseline = {metric: values[0] for row in rows for metric, values in row["values"].items()}
+    cells = [Text(f"{number(baseline[metric])}  ") for metric in metrics]
+    table.add_row(Text("full precision"), *cells, *([""] if last else []))
+    for row in rows:
+        cells = [_cell(metric, row, signs) for metric in metrics]
+        table.add_row(Text(row["quantization"]), *cells, *([f"{row['coverage']:.1%}"] if last else []))
+    return table
+
+
+def _header(metric: str) -> str:
+    return registry.lookup(metric).header.replace(" ", "\n")
+
+
+def _cell(metric: str, row: Entry, signs: dict[str, str]) -> Text:
+    """The value, and below it the change with the verdict's sign."""
+    if metric not in row["values"]:
+        return Text("")
+    baseline, quantized = row["values"][metric]
+    outcome, passed = row["outcomes"][metric]
+    style = STYLES[outcome] if passed or outcome == "fail" else STYLES["fail"]
+    return Text(f"{number(quantized)}  \n{number(quantized - baseline, '+')} {signs[outcome]}", style=style)
+
+
+def _fitting(metrics: Sequence[str], rows: Sequence[Entry], width: int) -> list[list[str]]:
+    """The metrics cut into runs whose columns fit side by side; a run holds at least one."""
+    between = 2
+    label = max(len("full precision"), *(len(row["quantization"]) for row in rows)) + between
+    coverage = len("coverage")
+    runs: list[list[str]] = [[]]
+    left = width - label
+    for metric in metrics:
+        lines = _header(metric).split("\n")
+        for row in rows:
+            lines += _cell(metric, row, SIGNS).plain.split("\n")
+        needed = max(map(len, lines)) + between
+        if runs[-1] and left < needed + (coverage if metric == metrics[-1] else 0):
+            runs.append([])
+            left = width - label
+        runs[-1].append(metric)
+        left -= needed
+    return runs

@@ -1,0 +1,81 @@
+"""One pytest run: its plan, its evaluator, and what pytest's items have to know of them."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_qreliab import plan
+from pytest_qreliab.cases import Build, Case
+from pytest_qreliab.config.document import shown
+from pytest_qreliab.errors import unknown
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.options import OPTIONS, Settings
+
+if TYPE_CHECKING:
+    from pytest_qreliab.evaluate import Evaluator
+
+
+class Run:
+    """The plan is made at once, so that bad input ends the run early; torch is imported when first needed."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self.plan = plan.make(settings)
+        self._order: dict[object, float] = {}
+        for index, case in enumerate(self.plan.cases):
+            self._order.setdefault(case.build.model, index - 0.5)
+            self._order.setdefault(case.build, index - 0.25)
+            self._order[case] = index
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        from pytest_qreliab.evaluate import Evaluator
+        from pytest_qreliab.report import progress
+
+        return Evaluator(self.plan, progress.for_config(self._config))
+
+    def cases(self, aspect: str | None) -> list[Case]:
+        """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""
+        if aspect is None:
+            return list(self.plan.cases)
+        if aspect not in registry.ASPECTS:
+            raise unknown("aspect", aspect, registry.ASPECTS)
+        return [case for case in self.plan.cases if self.plan.tested(case, aspect)]
+
+    def position(self, value: Case | Build | str) -> float:
+        """Where a case, a build or a model stands in the plan's order."""
+        return self._order[value]
+
+    def header(self) -> list[str]:
+        """What the run will do, for the head of pytest's output."""
+        cases, policy = self.plan.cases, self.plan.thresholds.policy
+        gates = sum(map(len, self.plan.gates.values()))
+        axes = [
+            dict.fromkeys(case.build.model for case in cases),
+            dict.fromkeys(case.quantization for case in cases),
+            dict.fromkeys(case.benchmark for case in cases),
+        ]
+        lines = [
+            f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
+            f"qreliab: {gates} gates of {shown(self.plan.thresholds.document.path)}, "
+            f"{policy.confidence:.0%} confidence over all of them, device {self.plan.device}",
+        ]
+        for benchmark, metrics in self.plan.untested().items():
+            lines.append(f"qreliab: benchmark {benchmark} has no images for {', '.join(metrics)}: not tested")
+        return lines
+
+    def repeat(self, item: pytest.Item, *, shipped: bool) -> str:
+        """The command that repeats one test, with the same gates and so with the same verdict."""
+        words = ["pytest"]
+        if not shipped:
+            words.append(item.nodeid.partition("::")[0])
+        for option in OPTIONS:
+            setting = getattr(self._settings, option.name)
+            if setting.origin in (option.flag, option.env) and setting.given:
+                words.append(f"{option.flag}={setting.text}")
+        return shlex.join([*words, "-k", item.name])

@@ -1,0 +1,50 @@
+"""The difference of two paired proportions: exact McNemar test and Tango's score interval."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+
+from pytest_qreliab.statistics.interval import Interval
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p-value that gains and losses are equally likely; 1.0 without any discordant pair.
+
+    `gained` counts the samples that only the quantized model gets right, `lost` those that only the baseline does.
+    """
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def score_interval(gained: int, lost: int, n: int, alpha: float) -> Interval:
+    """Score interval on (gained - lost) / n, the change of accuracy over n paired samples (Tango 1998).
+
+    The bounds are the differences that the score test rejects at exactly `alpha`, one-sided. It holds its level
+    near 0 and 1 and without discordant pairs, where the Wald interval is empty.
+    """
+    z = float(norm.isf(alpha))
+
+    def excess(delta: float, sign: float) -> float:
+        return _score(gained, lost, n, delta) - sign * z
+
+    estimate = (gained - lost) / n
+    edge = 1 - 1e-12
+    low = -1.0 if estimate <= -edge else float(brentq(excess, -edge, estimate, args=(1.0,), xtol=1e-12))
+    high = 1.0 if estimate >= edge else float(brentq(excess, estimate, edge, args=(-1.0,), xtol=1e-12))
+    return Interval(low, high)
+
+
+def _score(gained: int, lost: int, n: int, delta: float) -> float:
+    """Tango's z statistic of the hypothesis that the true difference is `delta`."""
+    # The maximum-likelihood share of lost pairs, given delta, is the root of a quadratic.
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * delta
+    c = -lost * delta * (1 - delta)
+    share_lost = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * share_lost + delta * (1 - delta))
+    difference = gained - lost - n * delta
+    if variance <= 0:
+        return 0.0 if difference == 0 else math.copysign(math.inf, difference)
+    return difference / math.sqrt(variance)

@@ -1,0 +1,1 @@
+"""The reliability tests that the plugin ships."""

@@ -1,0 +1,25 @@
+"""One test per aspect; the plugin parametrizes each over the cases whose thresholds gate that aspect."""
+
+import pytest
+
+from pytest_qreliab.evaluate import Result
+
+
+@pytest.mark.qreliab(aspect="accuracy")
+def test_accuracy(qreliab_result: Result) -> None:
+    qreliab_result.check("accuracy")
+
+
+@pytest.mark.qreliab(aspect="calibration")
+def test_calibration(qreliab_result: Result) -> None:
+    qreliab_result.check("calibration")
+
+
+@pytest.mark.qreliab(aspect="ood")
+def test_ood(qreliab_result: Result) -> None:
+    qreliab_result.check("ood")
+
+
+@pytest.mark.qreliab(aspect="spectrum")
+def test_spectrum(qreliab_result: Result) -> None:
+    qreliab_result.check("spectrum")
