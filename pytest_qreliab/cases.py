@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from pytest_qreliab.errors import InputError, unknown
 MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("vision", "text", "both")
 
+_WORDS = ("two", "three", "four", "five", "six", "seven", "eight")
 _BITS = re.compile(r"w(\d+)(?:a(\d+))?", re.ASCII)
 
 
@@ -32,11 +34,11 @@ class Bits:
         Raises InputError, which names the nearest valid form, for anything else or outside 2 to 8.
         """
         match = _BITS.fullmatch(text.strip().casefold())
-        bare = text.strip().isdecimal()
+        bare = re.fullmatch(r"\d+", text.strip(), re.ASCII)
         if not match and not bare:
             raise InputError(
-                f"{text!r} is no bit width; write 4 (the quantizer's default), w4 (weights only) or "
-                f"w4a8 (weights and activations), each number from {MIN_BITS} to {MAX_BITS}"
+                f"{text!r} is no bit width;{_nearest(text)} write 4 (the quantizer's default), w4 (weights "
+                f"only) or w4a8 (weights and activations), each number from {MIN_BITS} to {MAX_BITS}"
             )
         numbers = [int(group) for group in (match.groups() if match else (text,)) if group is not None]
         for number in numbers:
@@ -48,6 +50,16 @@ class Bits:
                     f"did you mean {mended!r}?"
                 )
         return numbers[0] if bare else cls(*numbers)
+
+
+def _nearest(text: str) -> str:
+    word = text.strip().casefold()
+    if word in _WORDS:
+        return f" did you mean '{_WORDS.index(word) + MIN_BITS}'?"
+    widths = [str(width) for width in range(MIN_BITS, MAX_BITS + 1)]
+    forms = [*widths, *(f"w{w}" for w in widths), *(f"w{w}a{a}" for w in widths for a in widths)]
+    near = difflib.get_close_matches(word, forms, n=1, cutoff=0.5)
+    return f" did you mean {near[0]!r}?" if near else ""
 
 
 def parse_scope(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_qreliab.measurement import Floats, Measurement
+from pytest_qreliab.measurement import Measurement
 from pytest_qreliab.metrics import calibration, classification, ood, registry
+from pytest_qreliab.metrics.classification import Floats, Labels
 from pytest_qreliab.statistics import bootstrap, delong, means, proportions
 from pytest_qreliab.statistics.interval import Interval
 
@@ -32,9 +33,7 @@ class Change:
         return self.quantized - self.baseline
 
 
-def compare(
-    baseline: Measurement, quantized: Measurement, wanted: Collection[str], alpha: float
-) -> dict[str, Change]:
+def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[str], alpha: float) -> dict[str, Change]:
     """The change of every metric that either measurement holds; intervals, at one-sided `alpha`, for `wanted`."""
     changes = {}
     names = list(dict.fromkeys([*baseline.values, *quantized.values]))
@@ -58,51 +57,40 @@ def compare(
     return changes
 
 
-def _interval(
-    name: str, baseline: Measurement, quantized: Measurement, alpha: float
-) -> tuple[Interval | None, str]:
+def _interval(name: str, baseline: Measurement, quantized: Measurement, alpha: float) -> tuple[Interval | None, str]:
     if name.startswith("ood."):
         return _ood_interval(name, baseline, quantized, alpha)
-    b, q, n = baseline, quantized, len(baseline.labels)
-    if name == "spectral.high_band_energy":
-        assert b.high_band is not None and q.high_band is not None
-        return means.t_interval(q.high_band - b.high_band, alpha), "paired t"
+    b, q, labels = baseline.records, quantized.records, baseline.labels
     if name == "spectral.effective_rank":
         return None, "no interval"
-    assert b.correct is not None and b.confidence is not None and b.nll is not None
-    assert q.correct is not None and q.confidence is not None and q.nll is not None
-    b_correct, b_confidence, q_correct, q_confidence = b.correct, b.confidence, q.correct, q.confidence
+    if name == "spectral.high_band_energy":
+        return means.t_interval(q["high_band"] - b["high_band"], alpha), "paired t"
+    if name == "nll":
+        return means.t_interval(q["nll"] - b["nll"], alpha), "paired t"
+    if name == "confidence_gap":
+        gaps = (q["confidence"] - q["correct"]) - (b["confidence"] - b["correct"])
+        return means.t_interval(gaps, alpha), "paired t"
     if name == "accuracy":
-        gained = int(((b.correct == 0) & (q.correct == 1)).sum())
-        lost = int(((b.correct == 1) & (q.correct == 0)).sum())
+        gained, lost = (int((q["correct"] - b["correct"] == sign).sum()) for sign in (1, -1))
         p = proportions.mcnemar(gained, lost)
         method = f"paired score; McNemar p = {p:.2g}, {lost} lost, {gained} gained"
-        return proportions.score_interval(gained, lost, n, alpha), method
-    if name == "nll":
-        return means.t_interval(q.nll - b.nll, alpha), "paired t"
-    if name == "confidence_gap":
-        gaps = (q.confidence - q.correct) - (b.confidence - b.correct)
-        return means.t_interval(gaps, alpha), "paired t"
-    if name == "balanced_accuracy":
-
-        def difference(counts: bootstrap.Counts) -> Floats:
-            of_q = classification.balanced_accuracy(q_correct, b.labels, counts)
-            return of_q - classification.balanced_accuracy(b_correct, b.labels, counts)
-
-    elif name == "ece":
-
-        def difference(counts: bootstrap.Counts) -> Floats:
-            of_q = calibration.expected_calibration_error(q_confidence, q_correct, counts)
-            return of_q - calibration.expected_calibration_error(b_confidence, b_correct, counts)
-
-    else:
-        raise LookupError(f"no interval is known for {name}")
-    return bootstrap.interval(difference, [n], alpha), "paired bootstrap"
+        return proportions.score_interval(gained, lost, len(labels), alpha), method
+    replicate = {"balanced_accuracy": _balanced_accuracy, "ece": _ece}[name]
+    interval = bootstrap.interval(
+        lambda counts: replicate(q, labels, counts) - replicate(b, labels, counts), [len(labels)], alpha
+    )
+    return interval, "paired bootstrap"
 
 
-def _ood_interval(
-    name: str, baseline: Measurement, quantized: Measurement, alpha: float
-) -> tuple[Interval, str]:
+def _balanced_accuracy(records: Mapping[str, Floats], labels: Labels, counts: bootstrap.Counts) -> Floats:
+    return classification.balanced_accuracy(records["correct"], labels, counts)
+
+
+def _ece(records: Mapping[str, Floats], labels: Labels, counts: bootstrap.Counts) -> Floats:
+    return calibration.expected_calibration_error(records["confidence"], records["correct"], counts)
+
+
+def _ood_interval(name: str, baseline: Measurement, quantized: Measurement, alpha: float) -> tuple[Interval, str]:
     _, statistic, score, *only = registry.canonical(name).split(".", 3)
     sets = only or list(baseline.ood_scores[score])
     if statistic == "auroc":
@@ -111,8 +99,7 @@ def _ood_interval(
 
     def difference(id_counts: bootstrap.Counts, *ood_counts: bootstrap.Counts) -> Floats:
         per_set = [
-            ood.fpr_at_95(q_id, q_ood[of], id_counts, counts)
-            - ood.fpr_at_95(b_id, b_ood[of], id_counts, counts)
+            ood.fpr_at_95(q_id, q_ood[of], id_counts, counts) - ood.fpr_at_95(b_id, b_ood[of], id_counts, counts)
             for of, counts in zip(sets, ood_counts, strict=True)
         ]
         mean: Floats = np.mean(per_set, axis=0)

@@ -112,7 +112,7 @@ def _classifier(clip: Clip, data: Data, advance: Advance) -> npt.NDArray[np.floa
         batch = prompts[start : start + BATCH]
         encoded.append(F.normalize(clip.encode_text(batch).float(), dim=-1).cpu())
         advance(len(batch))
-    by_class = torch.cat(encoded).unflatten(0, (len(data.classes), len(data.templates)))
+    by_class = torch.cat(encoded).reshape(len(data.classes), len(data.templates), -1)
     classifier: npt.NDArray[np.float32] = F.normalize(by_class.mean(dim=1), dim=-1).numpy()
     return classifier
 

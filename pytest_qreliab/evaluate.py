@@ -12,7 +12,6 @@ import torch
 from pytest_qreliab import embedding, models, quantizers
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
-from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.embedding import Advance
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.gates import Verdict, judge
@@ -54,12 +53,8 @@ class Result:
             raise InputError(f"{self.case.id}: the thresholds hold no {aspect} gate")
         violated = [verdict for verdict in verdicts if not verdict.passed]
         if violated:
-            pytest.fail(
-                explain(
-                    self.case.id, aspect, violated, len(verdicts), self.samples, self.alpha, self.repeat
-                ),
-                pytrace=False,
-            )
+            text = explain(self.case.id, violated, len(verdicts), self.samples, self.alpha, self.repeat)
+            pytest.fail(text, pytrace=False)
 
     def of(self, aspect: str | None) -> list[Verdict]:
         """The verdicts of one aspect, or all of them."""
@@ -102,7 +97,6 @@ class Evaluator:
         self._plan, self._progress = plan, progress
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
-        self._data: dict[str, data.Data] = {}
         self._measurements: dict[tuple[str, str], Measurement] = {}
         self._results: dict[Case, Result] = {}
         self._refused: dict[str | Build, InputError] = {}
@@ -147,9 +141,7 @@ class Evaluator:
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
             changes = compare(baseline, quantized, wanted, self._plan.alpha)
-            verdicts = judge(
-                changes, gates, len(baseline.labels), self._plan.thresholds.policy.inconclusive
-            )
+            verdicts = judge(changes, gates, len(baseline.labels), self._plan.thresholds.policy.inconclusive)
             self._results[case] = Result(
                 case,
                 changes,
@@ -165,7 +157,7 @@ class Evaluator:
         quantizer = quantizers.get(build.quantizer)
         calibration = None
         if build.calibration is not None:
-            calibration = embedding.calibration(self._load(build.calibration))
+            calibration = embedding.calibration(self._plan.data[build.calibration])
         label = f"quantizing {build.model} {build.quantizer} {build.bits}"
         with self._progress(label, 1) as advance, embedding.full_precision():
             clip = quantizer.apply()(full, build.bits, build.scope, calibration)
@@ -181,14 +173,9 @@ class Evaluator:
         return self._measurements[key]
 
     def _measure(self, clip: Clip, case: Case, what: str) -> Measurement:
-        of = self._load(case.benchmark)
-        with self._progress(f"{clip.name} {what} on {case.benchmark}", embedding.work(of)) as advance:
-            return measure(embedding.embed(clip, of, advance))
-
-    def _load(self, benchmark: str) -> data.Data:
-        if benchmark not in self._data:
-            self._data[benchmark] = data.load(self._plan.benchmarks[benchmark])
-        return self._data[benchmark]
+        data = self._plan.data[case.benchmark]
+        with self._progress(f"{clip.name} {what} on {case.benchmark}", embedding.work(data)) as advance:
+            return measure(embedding.embed(clip, data, advance))
 
     def _raise_again(self, key: str | Build) -> None:
         if key in self._refused:

@@ -44,9 +44,7 @@ class Verdict:
         return 0.0 if self.gate.limit in ("min", "max") else self.gate.value
 
 
-def judge(
-    changes: Mapping[str, Change], gates: Iterable[Gate], n: int, inconclusive: Inconclusive
-) -> list[Verdict]:
+def judge(changes: Mapping[str, Change], gates: Iterable[Gate], n: int, inconclusive: Inconclusive) -> list[Verdict]:
     """The verdict of each gate, for changes measured on `n` in-distribution samples.
 
     A metric that was not measured, or is not finite in either model, fails.
@@ -61,9 +59,7 @@ def _judge(change: Change | None, gate: Gate, n: int, inconclusive: Inconclusive
     harm, interval = _harm(change, gate)
     limit = 0.0 if gate.limit in ("min", "max") else gate.value
 
-    def verdict(
-        outcome: Outcome, passed: bool, settling_n: int | None = None, problem: str = ""
-    ) -> Verdict:
+    def verdict(outcome: Outcome, passed: bool, settling_n: int | None = None, problem: str = "") -> Verdict:
         return Verdict(
             gate,
             outcome,
@@ -93,7 +89,7 @@ def _judge(change: Change | None, gate: Gate, n: int, inconclusive: Inconclusive
     reach = interval.high - harm if within else harm - interval.low
     distance = abs(limit - harm)
     # The width of an interval falls with the square root of n.
-    settling_n = math.ceil(n * (reach / distance) ** 2) if distance > ROUNDING else None
+    settling_n = math.ceil(round(n * (reach / distance) ** 2, 6)) if distance > ROUNDING else None
     return verdict("inconclusive", passed, settling_n)
 
 

@@ -19,25 +19,20 @@ Floats = npt.NDArray[np.float64]
 class Measurement:
     """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
 
-    The records are per in-distribution sample, shape (n,), or per OOD score and set; they are there only
-    where they are finite.
+    `records` holds `correct`, `confidence`, `nll` and `high_band` per in-distribution sample, shape (n,);
+    the scores are by OOD score, and by set. All are there only where they are finite.
     """
 
     labels: npt.NDArray[np.int64]
     values: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    correct: Floats | None = None
-    confidence: Floats | None = None
-    nll: Floats | None = None
-    high_band: Floats | None = None
+    records: Mapping[str, Floats] = field(default_factory=dict)
     id_scores: Mapping[str, Floats] = field(default_factory=dict)
     ood_scores: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
 
     def placements(self, score: str, sets: list[str]) -> list[Placements]:
         """DeLong's components of one OOD score, one entry per set."""
-        return [
-            Placements(*ood.placements(self.id_scores[score], self.ood_scores[score][name])) for name in sets
-        ]
+        return [Placements(*ood.placements(self.id_scores[score], self.ood_scores[score][name])) for name in sets]
 
 
 def measure(embeddings: Embeddings) -> Measurement:
@@ -67,11 +62,9 @@ def measure(embeddings: Embeddings) -> Measurement:
         values["confidence_gap"] = float(confidence.mean() - correct.mean())
 
     id_scores, ood_scores = _ood(embeddings, cosines, problem, values, problems)
-    high_band = _spectrum(embeddings.in_distribution, values, problems)
+    _spectrum(embeddings.in_distribution, values, problems, records)
     values.update(dict.fromkeys(problems, float("nan")))
-    return Measurement(
-        labels, values, problems, high_band=high_band, id_scores=id_scores, ood_scores=ood_scores, **records
-    )
+    return Measurement(labels, values, problems, records, id_scores, ood_scores)
 
 
 def _cosines(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> tuple[Floats, str]:
@@ -125,8 +118,8 @@ def _ood(
 
 
 def _spectrum(
-    images: ImageEmbeddings, values: dict[str, float], problems: dict[str, str]
-) -> Floats | None:
+    images: ImageEmbeddings, values: dict[str, float], problems: dict[str, str], records: dict[str, Floats]
+) -> None:
     rank, band = "spectral.effective_rank", "spectral.high_band_energy"
     bad = int((~np.isfinite(images.features)).any(axis=1).sum())
     if bad:
@@ -137,11 +130,11 @@ def _spectrum(
             problems[rank] = "all in-distribution image features are the same"
     if images.high_band is None:
         problems[band] = "the image tower shows no patch map"
-        return None
+        return
     bad = int((~np.isfinite(images.high_band)).sum())
     if bad:
         total = len(images.high_band)
         problems[band] = f"NaN, infinity or nothing but a constant in {bad} of {total} patch maps"
-        return None
+        return
     values[band] = float(images.high_band.mean())
-    return images.high_band
+    records["high_band"] = images.high_band

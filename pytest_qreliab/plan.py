@@ -17,11 +17,11 @@ from pytest_qreliab.options import Setting, Settings
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run may do: its cases in order, and the gates of each."""
+    """What a run may do: its cases in order, the gates of each, and each benchmark's data, not yet decoded."""
 
     cases: tuple[Case, ...]
     gates: Mapping[Case, tuple[Gate, ...]]
-    benchmarks: Mapping[str, Benchmark]
+    data: Mapping[str, data.Data]
     thresholds: Thresholds
     device: str
 
@@ -63,6 +63,7 @@ def make(settings: Settings) -> Plan:
         for quantizer in chosen
         for bits in map(quantizer.bits, parsed)
     )
+    image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(model_names, quantizations, scopes, benchmarks)
     gates = {}
     for case in cases:
@@ -78,7 +79,7 @@ def make(settings: Settings) -> Plan:
                 f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
                 f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
             )
-    return Plan(tuple(cases), gates, benchmarks, thresholds, settings.device.text)
+    return Plan(tuple(cases), gates, image_sets, thresholds, settings.device.text)
 
 
 Value = TypeVar("Value")
@@ -106,7 +107,6 @@ def _benchmarks(setting: Setting) -> dict[str, Benchmark]:
         if benchmark.name in found:
             raise InputError(f"{setting.origin}: two benchmarks are called {benchmark.name!r}; rename one file")
         found[benchmark.name] = benchmark
-        data.load(benchmark)  # lists folders and decodes nothing: what is not there is told now
     return found
 
 

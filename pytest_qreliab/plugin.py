@@ -95,9 +95,7 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if isinstance(collector, pytest.Session) and collector.config.stash[SHIPPED] and report.passed:
-        report.result.append(
-            ShippedSuite.from_parent(collector, path=SUITE, name="qreliab", nodeid="qreliab")
-        )
+        report.result.append(ShippedSuite.from_parent(collector, path=SUITE, name="qreliab", nodeid="qreliab"))
     return report
 
 
@@ -140,7 +138,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark our tests, and put them in the plan's order, in the places that they hold among the others."""
     places, ours = [], []
     for place, item in enumerate(items):
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
         for name in (CASE, BUILD, MODEL):
             if name in params:
                 item.add_marker("qreliab")

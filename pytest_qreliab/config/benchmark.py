@@ -54,9 +54,7 @@ class FlatFolder(Strict):
 
 
 Labelled = Annotated[Digits | ImageFolder, Field(discriminator="source")]
-Source = Annotated[
-    Digits | Letters | PhotoPatches | ImageFolder | FlatFolder, Field(discriminator="source")
-]
+Source = Annotated[Digits | Letters | PhotoPatches | ImageFolder | FlatFolder, Field(discriminator="source")]
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 

@@ -122,9 +122,12 @@ def read(path: Path) -> Document:
     return Document(path, data, lines)
 
 
-def _construct(
-    loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, lines: dict[Location, int]
-) -> Any:
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
+def _construct(loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, lines: dict[Location, int]) -> Any:
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag!r} is not allowed", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:

@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
+from pytest_qreliab.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, find, read
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.cases import Case
 
 Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max"]
 Inconclusive = Literal["estimate", "fail", "pass"]
@@ -84,23 +85,22 @@ class Match(Strict):
 
 
 def _checked(gates: Gates) -> Gates:
-    problems = []
     for name, limits in gates.items():
         try:
             better = registry.lookup(name).better
         except InputError as error:
-            problems.append(str(error))
-            continue
+            raise _at_key(name, str(error)) from None
         given = limits.given()
-        if "max_drop" in given and better != "higher":
-            mend = "max_rise" if better == "lower" else "max_change"
-            problems.append(f"{name}: a drop of it is no harm; write {mend}")
-        if "max_rise" in given and better != "lower":
-            mend = "max_drop" if better == "higher" else "max_change"
-            problems.append(f"{name}: a rise of it is no harm; write {mend}")
-    if problems:
-        raise ValueError("; ".join(problems))
+        mend = {"higher": "max_drop", "lower": "max_rise", "neither": "max_change"}[better]
+        for direction in ("max_drop", "max_rise"):
+            if direction in given and direction != mend:
+                raise _at_key(name, f"{direction} of {name} would be no harm; write {mend}")
     return gates
+
+
+def _at_key(key: str, message: str) -> PydanticCustomError:
+    """An error that `Document.validate` shows at the line of that key."""
+    return PydanticCustomError("gate", "{message}", {"message": message, "key": key})
 
 
 class Override(Strict):
@@ -178,6 +178,4 @@ class Thresholds:
 
 def by_aspect(gates: list[Gate]) -> Mapping[str, list[Gate]]:
     """The gates of each aspect that has any, in the aspects' order."""
-    return {
-        aspect: found for aspect in registry.ASPECTS if (found := [g for g in gates if g.aspect == aspect])
-    }
+    return {aspect: found for aspect in registry.ASPECTS if (found := [g for g in gates if g.aspect == aspect])}

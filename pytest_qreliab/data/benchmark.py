@@ -23,7 +23,6 @@ from pytest_qreliab.data import embedded, folders
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
 
-
 Found = TypeVar("Found")
 
 

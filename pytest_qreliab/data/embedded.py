@@ -28,9 +28,7 @@ def digits(part: DigitsPart) -> ImageSet:
 
     bunch = load_digits()
     chosen = slice(1, None, 2) if part == "test" else slice(0, None, 2)
-    return from_arrays(
-        f"digits-{part}", _grey16(bunch.images[chosen]), bunch.target[chosen].astype(np.int64)
-    )
+    return from_arrays(f"digits-{part}", _grey16(bunch.images[chosen]), bunch.target[chosen].astype(np.int64))
 
 
 def letters() -> ImageSet:

@@ -39,8 +39,6 @@ class ImageSet:
         return self.take(np.arange(limit, dtype=np.int64) * self.size // limit)
 
 
-def from_arrays(
-    name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None
-) -> ImageSet:
+def from_arrays(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None) -> ImageSet:
     """An image set of uint8 arrays, (n, height, width) greyscale or (n, height, width, 3) RGB."""
     return ImageSet(name, len(images), lambda i: Image.fromarray(images[i]), labels)

@@ -12,7 +12,8 @@ Labels = npt.NDArray[np.int64]
 
 def correct(logits: Floats, labels: Labels) -> Floats:
     """1.0 where the largest logit is the label's, else 0.0; of equal logits the first class wins. Shape (n,)."""
-    return (logits.argmax(axis=1) == labels).astype(np.float64)
+    hits: Floats = (logits.argmax(axis=1) == labels).astype(np.float64)
+    return hits
 
 
 def negative_log_likelihood(logits: Floats, labels: Labels) -> Floats:
@@ -27,9 +28,7 @@ def confidence(logits: Floats) -> Floats:
     return largest
 
 
-def balanced_accuracy(
-    correct: Floats, labels: Labels, counts: npt.NDArray[np.integer] | None = None
-) -> Floats:
+def balanced_accuracy(correct: Floats, labels: Labels, counts: npt.NDArray[np.integer] | None = None) -> Floats:
     """Mean over the classes present of the recall: sklearn's `balanced_accuracy_score`.
 
     `counts`, (replicates, n), says how often each sample occurs in each replicate; the result has shape

@@ -31,9 +31,7 @@ _METRICS = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy", "higher", "accuracy", "top-1 accuracy"),
-        Metric(
-            "balanced_accuracy", "accuracy", "higher", "balanced accuracy", "mean over classes of the recall"
-        ),
+        Metric("balanced_accuracy", "accuracy", "higher", "balanced accuracy", "mean over classes of the recall"),
         Metric("nll", "calibration", "lower", "NLL", "mean negative log-likelihood of the true class, nats"),
         Metric("ece", "calibration", "lower", "ECE", "expected calibration error, 15 equal-width bins (lo, hi]"),
         Metric(

@@ -37,4 +37,5 @@ def high_band_share(maps: torch.Tensor) -> torch.Tensor:
     radius = torch.hypot(torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)[None, :])
     # Half the Nyquist radius is a frequency of the grid itself: keep rounding from moving it across.
     high = power[:, radius > 0.25 + 1e-6].sum(dim=1)
-    return high / power[:, radius > 0].sum(dim=1)
+    share: torch.Tensor = high / power[:, radius > 0].sum(dim=1)
+    return share

@@ -66,10 +66,10 @@ class Clip:
 
         The map comes from the same forward pass; it is None where the image tower shows none.
         """
-        visual = self.clip.visual
-        if not hasattr(visual, "forward_intermediates"):
+        intermediates = getattr(self.clip.visual, "forward_intermediates", None)
+        if intermediates is None:
             return self.encode_image(images), None
-        out = visual.forward_intermediates(images.to(self.device), indices=1, output_fmt="NCHW")
+        out = intermediates(images.to(self.device), indices=1, output_fmt="NCHW")
         return out["image_features"], out["image_intermediates"][-1]
 
     @torch.no_grad()

@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-from pytest_qreliab.errors import unknown
 from pytest_qreliab.cases import Bits
+from pytest_qreliab.errors import unknown
 
 if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip

@@ -7,7 +7,7 @@ and convolution is watched, and each weight that takes part is compared with the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.cases import Bits
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
 from pytest_qreliab.quantizers.unpack import in_scope
 
@@ -50,7 +50,8 @@ class Coverage:
 
 def measure(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Coverage:
     """Coverage of `quantized`, made from `full` at `bits`, over the towers in `scope`."""
-    reference = dict(prepare(full, scope)[0].module.named_parameters())
+    # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
+    reference = dict(full.module.named_parameters()) | dict(prepare(full, scope)[0].module.named_parameters())
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
@@ -78,23 +79,21 @@ def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int) -> bo
     if any(len(row.unique()) > 2**bits for row in picked):
         return False
     # A short row has few values anyway: only a change shows that it was rounded.
-    return rows.shape[1] > 2**bits or before is None or not torch.equal(weight, before)
+    return rows.shape[1] > 2**bits or (before is not None and not torch.equal(weight, before))
 
 
 def _input_rounded(clip: Clip, weight: str) -> bool:
     layer = clip.module.get_submodule(weight.rpartition(".")[0])
-    return any(
-        isinstance(hook, InputQuantizer) and hook.called for hook in layer._forward_pre_hooks.values()
-    )
+    return any(isinstance(hook, InputQuantizer) and hook.called for hook in layer._forward_pre_hooks.values())
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the FLOPs of products with a watched weight, recognised by its memory."""
 
     OPERATIONS = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "convolution"})
 
-    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
-        super().__init__()
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names = {weight.untyped_storage().data_ptr(): name for name, weight in weights.items()}
         self.sizes = {name: weight.numel() for name, weight in weights.items()}
         self.flops: dict[str, float] = defaultdict(float)
@@ -112,7 +111,7 @@ class _Watch(TorchDispatchMode):
         return out
 
 
-def _matmul_flops(clip: Clip, weights: dict[str, torch.Tensor], scope: str) -> dict[str, float]:
+def _matmul_flops(clip: Clip, weights: Mapping[str, torch.Tensor], scope: str) -> dict[str, float]:
     watch = _Watch(weights)
     with _no_fused_attention(), torch.no_grad(), watch:
         if scope != "text":

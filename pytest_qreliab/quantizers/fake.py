@@ -39,7 +39,7 @@ def prepare(clip: Clip, scope: str) -> tuple[Clip, Layers]:
     """A copy of the model, its towers in `scope` unpacked, and their weight layers by name."""
     clip = clip.copy()
     unpack(clip.module, scope)
-    layers = {
+    layers: Layers = {
         name: module
         for name, module in clip.module.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d) and in_scope(name, scope)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.cases import Bits
+from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake
 from pytest_qreliab.quantizers.calibration import Calibration
 

@@ -8,6 +8,8 @@ pass each of them is a Linear whose forward is really called, so that one mechan
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -46,19 +48,17 @@ class Attention(nn.Module):
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = (
-            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            _split(projection(x), self.num_heads)
             for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
         mask = _additive(attn_mask, q)
         if mask is not None and mask.ndim == 3:  # (batch * heads, target, source)
-            mask = mask.unflatten(0, (-1, self.num_heads))
+            mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
         if key_padding_mask is not None:
             padding = _additive(key_padding_mask, q)
             assert padding is not None
             mask = padding[:, None, None, :] if mask is None else mask + padding[:, None, None, :]
-        x = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         x = self.out_proj(x.transpose(1, 2).flatten(2))
         return (x if self.batch_first else x.transpose(0, 1)), None
 
@@ -66,7 +66,7 @@ class Attention(nn.Module):
 class AttentionPool2d(nn.Module):
     """open_clip's `AttentionPool2d`, with its four Linears called."""
 
-    def __init__(self, packed: nn.Module) -> None:
+    def __init__(self, packed: Any) -> None:
         super().__init__()
         self.positional_embedding = packed.positional_embedding
         self.q_proj, self.k_proj = packed.q_proj, packed.k_proj
@@ -77,12 +77,10 @@ class AttentionPool2d(nn.Module):
         x = x.flatten(2).transpose(1, 2)  # (batch, places, channels)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
         q, k, v = (
-            projection(y).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            _split(projection(y), self.num_heads)
             for projection, y in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
         )
-        pooled: torch.Tensor = self.c_proj(
-            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        )
+        pooled: torch.Tensor = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return pooled[:, 0]
 
 
@@ -90,7 +88,8 @@ class Projection(nn.Linear):
     """A Linear that may stand where a tower computes `pooled @ self.proj`."""
 
     def __rmatmul__(self, x: torch.Tensor) -> torch.Tensor:
-        return self(x)
+        product: torch.Tensor = self(x)
+        return product
 
 
 def in_scope(name: str, scope: str) -> bool:
@@ -117,15 +116,18 @@ def unpack(clip: nn.Module, scope: str) -> None:
                 setattr(module, name, _linear(weight.t(), None, Projection))
 
 
-def _linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, kind: type[nn.Linear] = nn.Linear
-) -> nn.Linear:
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     with torch.device("meta"):  # no random initialisation: the weights are given
         linear = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
     linear.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), weight.requires_grad)
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
     return linear
+
+
+def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(batch, places, channels) to (batch, heads, places, channels of a head)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _additive(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:

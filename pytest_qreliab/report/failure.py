@@ -8,12 +8,10 @@ from pytest_qreliab.gates import Verdict
 from pytest_qreliab.metrics import registry
 
 
-def explain(
-    case: str, aspect: str, violated: Sequence[Verdict], gates: int, samples: int, alpha: float, repeat: str
-) -> str:
+def explain(case: str, violated: Sequence[Verdict], gates: int, samples: int, alpha: float, repeat: str) -> str:
     """The message of a failed test: a headline, a paragraph for each violated gate, the command to repeat it."""
     metrics = ", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated))
-    lines = [f"{case}: {len(violated)} of {gates} {aspect} gates failed on {samples} samples: {metrics}"]
+    lines = [f"{metrics}: {len(violated)} of {gates} gates failed", f"  case: {case}, {samples} samples"]
     for verdict in violated:
         lines += ["", *_paragraph(verdict, alpha)]
     return "\n".join([*lines, "", f"  repeat: {repeat}"])

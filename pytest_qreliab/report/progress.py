@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,13 +20,15 @@ from pytest_qreliab.evaluate import silent
 def for_config(config: pytest.Config) -> EvaluatorProgress:
     """Bars on pytest's own terminal, if that is one; else silence."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    return _Bars(config).bar if reporter is not None and reporter.isatty else silent
+    if reporter is None or not reporter.isatty:
+        return silent
+    return _Bars(config, reporter).bar
 
 
 class _Bars:
-    def __init__(self, config: pytest.Config) -> None:
-        self._reporter = config.pluginmanager.get_plugin("terminalreporter")
-        self._capture = config.pluginmanager.get_plugin("capturemanager")
+    def __init__(self, config: pytest.Config, reporter: Any) -> None:
+        self._reporter = reporter
+        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
         # pytest captures the standard streams while tests run: keep a way to the real one.
         with self._uncaptured():
             stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -33,7 +36,10 @@ class _Bars:
         self._console = Console(file=stream, force_terminal=True)
 
     def _uncaptured(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._capture is None else self._capture.global_and_fixture_disabled()
+        if self._capture is None:
+            return nullcontext()
+        uncaptured: AbstractContextManager[None] = self._capture.global_and_fixture_disabled()
+        return uncaptured
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Advance]:

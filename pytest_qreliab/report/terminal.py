@@ -44,9 +44,7 @@ def entry(result: Result) -> Entry:
         metric = verdict.gate.metric
         values[metric] = (verdict.baseline, verdict.quantized)
         mine = (verdict.outcome, verdict.passed)
-        outcomes[metric] = max(
-            outcomes.get(metric, mine), mine, key=lambda found: (not found[1], rank[found[0]])
-        )
+        outcomes[metric] = max(outcomes.get(metric, mine), mine, key=lambda found: (not found[1], rank[found[0]]))
     build = result.case.build
     return Entry(
         case=result.case.id,

@@ -35,13 +35,9 @@ def variance(placements: Sequence[Placements]) -> float:
     return of_id + of_ood
 
 
-def difference_interval(
-    baseline: Sequence[Placements], quantized: Sequence[Placements], alpha: float
-) -> Interval:
+def difference_interval(baseline: Sequence[Placements], quantized: Sequence[Placements], alpha: float) -> Interval:
     """Interval on the change of the mean AUROC, one entry per OOD set in both models, same order."""
-    changes = [
-        Placements(q.ood - b.ood, q.id - b.id) for b, q in zip(baseline, quantized, strict=True)
-    ]
+    changes = [Placements(q.ood - b.ood, q.id - b.id) for b, q in zip(baseline, quantized, strict=True)]
     estimate = float(np.mean([change.ood.mean() for change in changes]))
     half = float(norm.isf(alpha)) * variance(changes) ** 0.5
     return Interval(estimate - half, estimate + half)

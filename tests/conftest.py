@@ -1,0 +1,144 @@
+"""Fixtures that many tests share: models are made once, real data are skipped where they are not."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Real images and recorded outputs, which are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data are not here: {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The embedded model; tests must not change it."""
+    from pytest_qreliab import models
+
+    return models.load(models.TINY_DIGITS)
+
+
+@pytest.fixture(scope="session")
+def make_plan():
+    """Makes the plan of some settings, all else at its default, as the command line would."""
+    from pytest_qreliab import options, plan
+
+    def make(**given: str):
+        return plan.make(options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits_result(make_plan):
+    """The embedded model at w4a8 on the whole embedded benchmark."""
+    from pytest_qreliab.evaluate import Evaluator
+
+    plan = make_plan(bits="4")
+    return Evaluator(plan).result(plan.cases[0])
+
+
+SMALL_BENCHMARK = """\
+version: 1
+classes: [zero, one, two, three, four, five, six, seven, eight, nine]
+templates: ["a handwritten {}.", "{}"]
+in_distribution: {source: digits, part: test, limit: 120}
+calibration: {source: digits, part: train, limit: 20}
+ood:
+  near: {letters: {source: letters, limit: 60}}
+  far: {photos: {source: photo-patches, limit: 60}}
+"""
+
+
+@pytest.fixture(scope="session")
+def small_benchmark(tmp_path_factory) -> Path:
+    """The embedded benchmark in small, which takes a second."""
+    path = tmp_path_factory.mktemp("benchmarks") / "small.yaml"
+    path.write_text(SMALL_BENCHMARK)
+    return path
+
+
+@pytest.fixture
+def write_thresholds(tmp_path):
+    """Writes a thresholds file with these gates and returns its path."""
+
+    def write(gates: str, name: str = "limits.yaml", head: str = "version: 1\n") -> Path:
+        path = tmp_path / name
+        path.write_text(f"{head}gates:\n{textwrap.indent(textwrap.dedent(gates), '  ')}")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_local_model():
+    """Writes a small random open_clip model in `local-dir:` layout; `poison` names a parameter to fill with NaN."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "patch_size": 4, "width": 32, "layers": 1, "head_width": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+
+    def write(folder: Path, *, poison: str | None = None) -> Path:
+        torch.manual_seed(0)
+        state = open_clip.CLIP(**config).state_dict()
+        if poison is not None:
+            state[poison] = torch.full_like(state[poison], float("nan"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+        save_file(state, folder / "open_clip_model.safetensors")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def image_folders(tmp_path) -> Path:
+    """Noise in class folders `images/CLASS` and in a flat folder `ood`: sizes, modes and formats are mixed."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("images/cat", "images/dog", "images/owl", "ood"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for i, (mode, suffix) in enumerate(
+            [("RGB", "jpg"), ("L", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "jpg"), ("RGB", "bmp")]
+        ):
+            shape = (int(rng.integers(8, 40)), int(rng.integers(8, 40)), 3)
+            image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+            image.convert(mode).save(folder / f"{i}.{suffix}")
+    return tmp_path
+
+
+FOLDER_BENCHMARK = """\
+version: 1
+templates: ["a photo of a {}."]
+in_distribution: {source: image-folder, path: images}
+calibration: {source: flat-folder, path: ood}
+ood:
+  far: {noise: {source: flat-folder, path: ood}}
+"""
+
+
+@pytest.fixture
+def folder_benchmark(image_folders) -> Path:
+    """A benchmark on `image_folders`."""
+    path = image_folders / "folders.yaml"
+    path.write_text(FOLDER_BENCHMARK)
+    return path

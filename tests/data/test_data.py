@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.data import embedded, folders
+from pytest_qreliab.errors import InputError
+
+
+def test_digits_are_split_once_and_for_all():
+    train, test = embedded.digits("train"), embedded.digits("test")
+    bunch = load_digits()
+    assert (len(train), len(test)) == (899, 898)
+    assert len(test) >= 700
+    np.testing.assert_array_equal(test.labels, bunch.target[1::2])
+    pixels = {np.asarray(train.load(i)).tobytes() for i in range(len(train))}
+    assert not any(np.asarray(test.load(i)).tobytes() in pixels for i in range(len(test)))
+    assert np.asarray(test.load(0)).max() == 255
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "mode"), [(embedded.letters, (8, 8), "L"), (embedded.photo_patches, (32, 32), "RGB")]
+)
+def test_ood_sets_are_large_and_the_same_every_time(make, size, mode):
+    first, second = make(), make()
+    assert len(first) >= 500
+    assert first.labels is None
+    images = [first.load(i) for i in range(len(first))]
+    assert {(image.size, image.mode) for image in images} == {(size, mode)}
+    assert all(np.array_equal(np.asarray(image), np.asarray(second.load(i))) for i, image in enumerate(images))
+    assert len({np.asarray(image).tobytes() for image in images}) > 0.95 * len(images)
+    assert all(np.asarray(image).std() > 1 for image in images[: len(images) // 4])
+
+
+def test_patches_tile_the_photographs():
+    from sklearn.datasets import load_sample_images
+
+    photo = load_sample_images().images[0]
+    patches = embedded.photo_patches()
+    np.testing.assert_array_equal(np.asarray(patches.load(21)), photo[32:64, 32:64])
+
+
+def test_a_limit_takes_evenly_and_keeps_labels_with_their_images():
+    digits = embedded.digits("test")
+    few = digits.limited(100)
+    assert len(few) == len(few.labels) == 100
+    np.testing.assert_array_equal(np.asarray(few.load(7)), np.asarray(digits.load(7 * 898 // 100)))
+    assert few.labels[7] == digits.labels[7 * 898 // 100]
+    assert digits.limited(None) is digits
+    assert digits.limited(5000) is digits
+
+
+def load(path) -> data.Data:
+    return data.load(Benchmark.load(str(path)))
+
+
+def test_image_folders(folder_benchmark):
+    loaded = load(folder_benchmark)
+    assert loaded.classes == ("cat", "dog", "owl")
+    assert loaded.in_distribution.labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    expected = Image.open(folder_benchmark.parent / "images" / "dog" / "1.png")
+    np.testing.assert_array_equal(np.asarray(loaded.in_distribution.load(7)), np.asarray(expected))
+    assert loaded.prompts() == ["a photo of a cat.", "a photo of a dog.", "a photo of a owl."]
+    assert len(loaded.ood["noise"]) == 6
+    assert loaded.ood["noise"].labels is None
+
+
+def write(folder, text):
+    path = folder / "b.yaml"
+    path.write_text(f"version: 1\n{text}\n")
+    return path
+
+
+IMAGES = "in_distribution: {source: image-folder, path: images}\n"
+
+
+def test_classes_may_name_the_folders_in_their_own_order(image_folders):
+    loaded = load(write(image_folders, IMAGES + "classes: {owl: an owl, cat: a cat, dog: a dog}"))
+    assert loaded.classes == ("an owl", "a cat", "a dog")
+    assert "owl" in str(loaded.in_distribution.load.__closure__[0].cell_contents[0])
+    assert load(write(image_folders, IMAGES + "classes: [owl, dog, cat]")).classes == ("owl", "dog", "cat")
+
+
+def test_paths_expand(image_folders, monkeypatch):
+    monkeypatch.setenv("QRELIAB_TEST_ROOT", str(image_folders))
+    path = write(image_folders, "in_distribution: {source: image-folder, path: $QRELIAB_TEST_ROOT/images}")
+    assert len(load(path).in_distribution) == 18
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (IMAGES + "classes: [cat, dog]", r"b\.yaml:3: classes and folders .* no class for the folders owl"),
+        (IMAGES + "classes: [cat, dog, owl, cow]", r"b\.yaml:3: .*no folder for cow"),
+        ("in_distribution: {source: image-folder, path: ood}", r"b\.yaml:2: .*holds no class folders"),
+        ("in_distribution: {source: image-folder, path: nowhere}", r"b\.yaml:2: .*nowhere: the folder cannot be read"),
+        (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: images}", r"b\.yaml:5: .*source: image-folder"),
+        (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: empty}", r"b\.yaml:5: .*holds no images"),
+        (IMAGES + "calibration: {source: flat-folder, path: empty}", r"b\.yaml:3: .*holds no images"),
+        ("in_distribution: {source: digits, part: test}\nclasses: [a, b]", r"b\.yaml:3: the digits need"),
+        ("in_distribution: {source: digits, part: test}", r"the digits need a list of ten"),
+    ],
+)
+def test_folders_that_do_not_fit_are_told_with_their_line(image_folders, text, message):
+    (image_folders / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        load(write(image_folders, text))
+
+
+def test_an_empty_class_folder_is_an_error(image_folders):
+    (image_folders / "images" / "yak").mkdir()
+    with pytest.raises(InputError, match="yak holds no images"):
+        load(write(image_folders, IMAGES))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_an_image_that_cannot_be_decoded_is_named(image_folders, content):
+    path = image_folders / "ood" / "0.jpg"
+    path.write_bytes(path.read_bytes()[:150] if content is None else content)
+    with pytest.raises(InputError, match=r"image .*0\.jpg cannot be decoded"):
+        folders.load(path)
+
+
+def test_real_images_of_every_kind_decode_and_preprocess(realdata, tiny):
+    found = folders.images_by_class(realdata / "caltech101")
+    paths = [path for paths in found.values() for path in paths][::5]
+    assert len(found) == 101
+    modes = set()
+    for path in paths:
+        image = folders.load(path)
+        modes.add(image.mode)
+        assert tiny.preprocess(image).shape == (3, 32, 32)
+    assert {"L", "RGB"} <= modes

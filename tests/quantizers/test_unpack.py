@@ -1,0 +1,83 @@
+import pytest
+import torch
+from open_clip.modified_resnet import AttentionPool2d as PackedPool
+from torch import nn
+
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.quantizers.unpack import Attention, AttentionPool2d, Projection, unpack
+
+
+def masks():
+    float_mask = torch.full((5, 7), 0.0).masked_fill_(torch.ones(5, 7, dtype=torch.bool).triu(3), float("-inf"))
+    padding = torch.zeros(2, 7, dtype=torch.bool)
+    padding[1, 5:] = True
+    return [
+        {},
+        {"attn_mask": float_mask},
+        {"attn_mask": float_mask.isinf()},
+        {"attn_mask": torch.randn(2 * 4, 5, 7)},
+        {"key_padding_mask": padding},
+        {"attn_mask": float_mask.isinf(), "key_padding_mask": padding},
+    ]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("sizes", [{}, {"kdim": 12, "vdim": 20}])
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_is_multihead_attention(batch_first, sizes, bias):
+    torch.manual_seed(0)
+    packed = nn.MultiheadAttention(16, 4, bias=bias, batch_first=batch_first, **sizes).eval()
+    unpacked = Attention(packed)
+    query, key = torch.randn(2, 5, 16), torch.randn(2, 7, sizes.get("kdim", 16))
+    value = torch.randn(2, 7, sizes.get("vdim", 16))
+    if not batch_first:
+        query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+    for mask in masks():
+        expected, _ = packed(query, key, value, need_weights=False, **mask)
+        out, weights = unpacked(query, key, value, need_weights=False, **mask)
+        assert weights is None
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_with_extra_keys_is_refused():
+    with pytest.raises(InputError, match="bias_k"):
+        Attention(nn.MultiheadAttention(8, 2, add_bias_kv=True))
+
+
+def test_attention_pool_is_open_clips():
+    torch.manual_seed(0)
+    packed = PackedPool(3, 16, 4, 10).eval()
+    x = torch.randn(2, 16, 3, 3)
+    torch.testing.assert_close(AttentionPool2d(packed)(x), packed(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_projection_stands_where_a_matrix_stood():
+    projection = Projection(4, 3, bias=False)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(x @ projection, x @ projection.weight.T)
+
+
+def test_a_whole_model_gives_the_same_and_holds_nothing_packed(tiny):
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    prompts = ["a handwritten two.", "7"]
+    copy = tiny.copy()
+    unpack(copy.module, "both")
+    torch.testing.assert_close(copy.encode_image(images), tiny.encode_image(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(copy.encode_text(prompts), tiny.encode_text(prompts), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.MultiheadAttention) for module in copy.module.modules())
+    matrices = {name for name, p in copy.module.named_parameters() if p.ndim >= 2}
+    layers = {f"{n}.weight" for n, m in copy.module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    assert matrices - layers == {
+        "positional_embedding",
+        "token_embedding.weight",
+        "visual.positional_embedding",
+    }
+
+
+def test_scope_leaves_the_other_tower_alone(tiny):
+    copy = tiny.copy()
+    unpack(copy.module, "vision")
+    packed = [name for name, m in copy.module.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    assert packed
+    assert all(name.startswith("transformer.") for name in packed)
+    assert isinstance(copy.module.text_projection, nn.Parameter)
