@@ -56,8 +56,8 @@ def make(settings: Settings) -> Plan:
     parsed = _checked(settings.bits, Bits.parse)
     scopes = _checked(settings.scopes, parse_scope)
     benchmarks = _benchmarks(settings.benchmarks)
-    (thresholds,) = _checked(settings.thresholds, Thresholds.load)
-    _checked(settings.device, check_device)
+    (thresholds,) = _checked(settings.thresholds, Thresholds.load, many=False)
+    (device,) = _checked(settings.device, check_device, many=False)
     quantizations = dict.fromkeys(
         (quantizer.name, bits, quantizer.needs_calibration(bits))
         for quantizer in chosen
@@ -79,15 +79,15 @@ def make(settings: Settings) -> Plan:
                 f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
                 f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
             )
-    return Plan(tuple(cases), gates, image_sets, thresholds, settings.device.text)
+    return Plan(tuple(cases), gates, image_sets, thresholds, device)
 
 
 Value = TypeVar("Value")
 
 
-def _checked(setting: Setting, parse: Callable[[str], Value]) -> list[Value]:
+def _checked(setting: Setting, parse: Callable[[str], Value], *, many: bool = True) -> list[Value]:
     """Every item of a setting, parsed; an error is put behind the setting's name."""
-    items = setting.items()
+    items = setting.items() if many else [setting.text.strip()] * bool(setting.text.strip())
     if not items:
         raise InputError(f"{setting.origin}: is empty; give at least one value")
     try:

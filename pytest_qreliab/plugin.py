@@ -83,10 +83,14 @@ def _run(config: pytest.Config) -> Run:
 
 
 class ShippedSuite(pytest.Module):
-    """The shipped tests, collected wherever the package is installed and whatever the project's patterns are."""
+    """The shipped tests, collected wherever the package is installed and whatever the project's patterns are.
 
-    def funcnamefilter(self, name: str) -> bool:
-        return name.startswith("test_")
+    The tests of an aspect that no case has a gate for are left out.
+    """
+
+    def istestfunction(self, obj: object, name: str) -> bool:
+        aspects = [_aspect(mark) for mark in getattr(obj, "pytestmark", ()) if mark.name == "qreliab"]
+        return any(_run(self.config).cases(aspect) for aspect in aspects)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,31 +103,18 @@ def pytest_make_collect_report(
     return report
 
 
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
-    """Leave out the tests of an aspect that no case has a gate for."""
-    for mark in getattr(obj, "pytestmark", ()):
-        if mark.name == "qreliab" and (aspect := _aspect(mark)) and not _run(collector.config).cases(aspect):
-            return []
-    return None
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = [name for name in (CASE, BUILD, MODEL) if name in metafunc.fixturenames]
     if not wanted:
         return
     mark = metafunc.definition.get_closest_marker("qreliab")
     cases = _run(metafunc.config).cases(_aspect(mark) if mark else None)
-    if wanted == [MODEL]:
-        models = list(dict.fromkeys(case.build.model for case in cases))
-        metafunc.parametrize(MODEL, models, ids=models)
-        return
-    rows = {case.id if CASE in wanted else case.build.id: case for case in reversed(cases)}
-    values = {CASE: lambda case: case, BUILD: lambda case: case.build, MODEL: lambda case: case.build.model}
-    metafunc.parametrize(
-        wanted,
-        [[values[name](case) for name in wanted] for case in reversed(rows.values())],
-        ids=list(reversed(rows)),
-    )
+    rows: dict[str, list[object]] = {}
+    for case in cases:
+        names = {CASE: case.id, BUILD: case.build.id, MODEL: case.build.model}
+        values = {CASE: case, BUILD: case.build, MODEL: case.build.model}
+        rows.setdefault(names[wanted[0]], [values[name] for name in wanted])
+    metafunc.parametrize(wanted, list(rows.values()), ids=list(rows))
 
 
 def _aspect(mark: pytest.Mark) -> str | None:

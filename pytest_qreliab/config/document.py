@@ -88,8 +88,8 @@ class Document:
 
 
 def shown(path: Path) -> str:
-    """A path as users know it: inside the package, below the working directory, or absolute."""
-    for base, prefix in ((PACKAGE, PACKAGE.name), (PACKAGE.parent, ""), (Path.cwd(), "")):
+    """A path as users know it: below the working directory, inside the package, or absolute."""
+    for base, prefix in ((Path.cwd(), ""), (PACKAGE, PACKAGE.name)):
         if path.is_relative_to(base):
             return str(Path(prefix) / path.relative_to(base))
     return str(path)

@@ -66,8 +66,10 @@ class Clip:
 
         The map comes from the same forward pass; it is None where the image tower shows none.
         """
-        intermediates = getattr(self.clip.visual, "forward_intermediates", None)
-        if intermediates is None:
+        visual = self.clip.visual
+        intermediates = getattr(visual, "forward_intermediates", None)
+        # A timm tower has the method whether its trunk can do it or not.
+        if intermediates is None or not hasattr(getattr(visual, "trunk", visual), "forward_intermediates"):
             return self.encode_image(images), None
         out = intermediates(images.to(self.device), indices=1, output_fmt="NCHW")
         return out["image_features"], out["image_intermediates"][-1]

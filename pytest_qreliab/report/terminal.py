@@ -80,6 +80,7 @@ def render(entries: Iterable[Entry], width: int, *, color: bool, unicode: bool) 
         console.print(
             Text(f"{model} on {benchmark}", style="bold"),
             Text(f"({first['samples']} samples, {first['device']})", style="dim"),
+            soft_wrap=True,
         )
         metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
         runs = _fitting(metrics, rows, width)
