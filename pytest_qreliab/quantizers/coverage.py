@@ -75,6 +75,8 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Coverage:
 
 def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int) -> bool:
     rows = weight.detach().nan_to_num().flatten(1)
+    if rows.shape[1] == 1:  # one weight per channel is on the channel's grid as it is
+        return True
     picked = rows[:: max(1, len(rows) // SAMPLED_CHANNELS)]
     if any(len(row.unique()) > 2**bits for row in picked):
         return False

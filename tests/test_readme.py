@@ -1,0 +1,73 @@
+"""The README's words are true: its commands are CI's, its YAML loads, its Python runs, its options exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_qreliab.config.document import read
+from pytest_qreliab.config.thresholds import Policy
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_two_commands_come_first_and_are_those_of_ci():
+    main_job, tests = blocks("sh")[:2]
+    assert main_job.strip().endswith("pytest --qreliab-bits=4,8")
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert -1 < ci.find(tests.strip()) < ci.find(main_job.strip())
+
+
+def test_every_option_is_in_the_table_with_its_default():
+    for option in OPTIONS:
+        assert f"| `{option.flag}` | `{option.default}` |" in README
+
+
+def test_every_metric_is_in_the_table():
+    table = README.partition("| metric | better |")[2].partition("\n\n")[0]
+    named = {name.partition(".SCORE")[0] for name in re.findall(r"`([a-z0-9_.]+)[`.S]", table)}
+    for name in registry.names():
+        metric = registry.lookup(name)
+        short = ".".join(name.split(".")[:2])
+        assert short in named or name in named
+        row = next(line for line in table.splitlines() if f"`{short}`" in line)
+        assert f"| {metric.better} |" in row
+
+
+def test_the_thresholds_example_loads(tmp_path):
+    (tmp_path / "t.yaml").write_text(next(block for block in blocks("yaml") if "gates:" in block))
+    assert read(tmp_path / "t.yaml").validate(Policy).overrides
+
+
+def test_the_benchmark_example_loads(tmp_path, make_plan, image_folders, monkeypatch):
+    text = next(block for block in blocks("yaml") if "in_distribution:" in block)
+    (image_folders / "images").rename(tmp_path / "kept")
+    monkeypatch.setenv("DATA", str(tmp_path))
+    (tmp_path / "kept").rename(tmp_path / "images")
+    (tmp_path / "textures").symlink_to(tmp_path / "images")
+    for name in ("foxes", "some-images"):
+        (tmp_path / name).symlink_to(tmp_path / "ood")
+    (tmp_path / "animals.yaml").write_text(text)
+    plan = make_plan(benchmarks=str(tmp_path / "animals.yaml"))
+    assert plan.data["animals"].classes == ("cat", "dog", "owl")
+    assert plan.data["animals"].ood.keys() == {"foxes", "textures"}
+
+
+def test_the_python_example_passes(pytester, small_benchmark, digits_result):
+    pytester.makepyfile(blocks("python")[0])
+    result = pytester.runpytest_inprocess(
+        f"--qreliab-benchmarks={small_benchmark}", "--qreliab-bits=w8", *(str(p) for p in pytester.path.glob("*.py"))
+    )
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "CHANGELOG.md", "thresholds/default.yaml", "benchmarks/digits.yaml"])
+def test_what_it_speaks_of_is_there(name):
+    assert (ROOT / name).is_file()
