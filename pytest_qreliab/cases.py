@@ -107,7 +107,7 @@ class Case:
 
 
 def _identifier(model: str, quantizer: str, bits: Bits, scope: str, benchmark: str | None) -> str:
-    # The scope shows where it is not the default. Only characters that pytest's -k takes in one word
+    # The scope shows where it is not the default. Only characters that pytest's -k takes as one word
     # are kept, so that `-k 'test_ood[ID]'` selects exactly one test.
     parts = [model, quantizer, str(bits), *([] if scope == "both" else [scope])]
     text = "/".join(parts if benchmark is None else [*parts, benchmark])

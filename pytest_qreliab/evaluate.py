@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import pytest
 import torch
 
 from pytest_qreliab import embedding, models, quantizers
@@ -21,7 +20,6 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
-from pytest_qreliab.report.failure import explain
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
@@ -41,42 +39,10 @@ class Result:
     samples: int
     device: str
     alpha: float
-    repeat: str = ""
-
-    def check(self, aspect: str) -> None:
-        """Fail the running test, with an explanation, if a gate of that aspect does not let the case pass.
-
-        Raises InputError where the thresholds hold no gate of that aspect: a check of nothing is no pass.
-        """
-        verdicts = self.of(aspect)
-        if not verdicts:
-            raise InputError(f"{self.case.id}: the thresholds hold no {aspect} gate")
-        violated = [verdict for verdict in verdicts if not verdict.passed]
-        if violated:
-            text = explain(self.case.id, violated, len(verdicts), self.samples, self.alpha, self.repeat)
-            pytest.fail(text, pytrace=False)
 
     def of(self, aspect: str | None) -> list[Verdict]:
         """The verdicts of one aspect, or all of them."""
         return [verdict for verdict in self.verdicts if aspect in (None, verdict.gate.aspect)]
-
-    def repeated_by(self, command: str) -> Result:
-        """The same result, knowing the command that repeats the test that asks for it."""
-        return replace(self, repeat=command)
-
-    def properties(self, aspect: str | None) -> list[tuple[str, object]]:
-        """Flat name-value pairs for JUnit XML."""
-        pairs: list[tuple[str, object]] = [("qreliab.case", self.case.id)]
-        for verdict in self.of(aspect):
-            name = f"{verdict.gate.metric}.{verdict.gate.limit}"
-            pairs += [
-                (f"{name}.baseline", verdict.baseline),
-                (f"{name}.quantized", verdict.quantized),
-                (f"{name}.harm", verdict.harm),
-                (f"{name}.limit", verdict.gate.value),
-                (f"{name}.verdict", verdict.outcome),
-            ]
-        return pairs
 
 
 @dataclass(frozen=True)
@@ -110,12 +76,14 @@ class Evaluator:
         if self._baseline is None or self._baseline.name != model:
             self._raise_again(model)
             self._quantized = self._baseline = None  # room first
-            try:
-                clip = models.load(model)
-            except InputError as error:
-                self._refused[model] = error
-                raise
-            clip.module.to(self.device)
+            with self._progress(f"loading {model}", 1) as advance:
+                try:
+                    clip = models.load(model)
+                except InputError as error:
+                    self._refused[model] = error
+                    raise
+                clip.module.to(self.device)
+                advance(1)
             self._baseline = clip
         return self._baseline
 

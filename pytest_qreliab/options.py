@@ -96,7 +96,9 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:
-    candidates = ((cli, option.flag), (os.environ.get(option.env), option.env), (ini, f"ini {option.ini}"))
+    # An empty variable is how CI systems write an absent one, and an absent ini setting reads as "".
+    environment = os.environ.get(option.env) or None
+    candidates = ((cli, option.flag), (environment, option.env), (ini or None, f"ini {option.ini}"))
     for text, origin in candidates:
         if text is not None:
             return Setting(text, origin, given=True)
@@ -105,4 +107,4 @@ def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:
 
 def resolve(getoption: Callable[[str], str | None], getini: Callable[[str], str | None]) -> Settings:
     """Settings of this run, each from its first source that is set: command line, environment, ini, default."""
-    return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini) or None) for o in OPTIONS})
+    return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini)) for o in OPTIONS})

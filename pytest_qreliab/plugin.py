@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_qreliab import options
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pytest_qreliab.cases import Build, Case
-    from pytest_qreliab.evaluate import QuantizedClip, Result
+    from pytest_qreliab.evaluate import QuantizedClip
     from pytest_qreliab.models.clip import Clip
+    from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.run import Run
 
@@ -26,8 +27,8 @@ CASE, BUILD, MODEL = "qreliab_case", "_qreliab_build", "_qreliab_model"
 
 SETTINGS = pytest.StashKey[options.Settings]()
 RUN = pytest.StashKey["Run"]()
-SHIPPED = pytest.StashKey[bool]()
-RESULT = pytest.StashKey["Result"]()
+SHIPPED = pytest.StashKey["list[str] | None"]()  # names to select of the shipped suite, [] for all; None: not run
+RESULT = pytest.StashKey["CheckedResult"]()
 
 
 # Set-up
@@ -45,20 +46,26 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.pluginmanager.register(Summary(config), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
-    config.stash[SHIPPED] = _runs_shipped_suite(config, settings)
+    config.stash[SHIPPED] = _shipped(config)
     if settings.given:
         _run(config)
 
 
-def _runs_shipped_suite(config: pytest.Config, settings: options.Settings) -> bool:
-    """Whether the invocation asks for reliability tests and names none itself."""
+def _shipped(config: pytest.Config) -> list[str] | None:
+    """Which shipped tests the invocation asks for: by `qreliab` or `qreliab::NAME`, or by an option and no path."""
     if hasattr(config, "workerinput"):
-        return bool(config.workerinput["qreliab_shipped"])
-    on_command_line = any(config.getoption(option.ini) is not None for option in options.OPTIONS)
-    if not on_command_line or config.args_source is config.ArgsSource.ARGS:
-        return False
+        names: list[str] | None = config.workerinput["qreliab_shipped"]
+        return names
+    if config.args_source is config.ArgsSource.ARGS:
+        own = [arg for arg in config.args if arg.partition("::")[0] == "qreliab"]
+        if not own or (config.invocation_params.dir / "qreliab").exists():
+            return None
+        config.args[:] = [arg for arg in config.args if arg not in own]
+        return [] if "qreliab" in own else [arg.partition("::")[2] for arg in own]
+    if all(config.getoption(option.ini) is None for option in options.OPTIONS):
+        return None
     config.args[:] = [str(path) for path in config.getini(options.TESTPATHS_INI)]
-    return True
+    return []
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -92,13 +99,22 @@ class ShippedSuite(pytest.Module):
         aspects = [_aspect(mark) for mark in getattr(obj, "pytestmark", ()) if mark.name == "qreliab"]
         return any(_run(self.config).cases(aspect) for aspect in aspects)
 
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        names, found = self.config.stash[SHIPPED] or [], list(super().collect())
+        chosen = [node for node in found if not names or {node.name, node.name.partition("[")[0]} & set(names)]
+        for name in names:
+            if not any(name in (node.name, node.name.partition("[")[0]) for node in chosen):
+                there = [node.name for node in found]
+                raise self.CollectError(str(unknown("test", f"qreliab::{name}", [f"qreliab::{n}" for n in there])))
+        return chosen
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    if isinstance(collector, pytest.Session) and collector.config.stash[SHIPPED] and report.passed:
+    if isinstance(collector, pytest.Session) and collector.config.stash[SHIPPED] is not None and report.passed:
         report.result.append(ShippedSuite.from_parent(collector, path=SUITE, name="qreliab", nodeid="qreliab"))
     return report
 
@@ -108,7 +124,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not wanted:
         return
     mark = metafunc.definition.get_closest_marker("qreliab")
-    cases = _run(metafunc.config).cases(_aspect(mark) if mark else None)
+    try:
+        cases = _run(metafunc.config).cases(_aspect(mark) if mark else None)
+    except InputError as error:
+        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
     rows: dict[str, list[object]] = {}
     for case in cases:
         names = {CASE: case.id, BUILD: case.build.id, MODEL: case.build.model}
@@ -119,7 +138,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _aspect(mark: pytest.Mark) -> str | None:
     if mark.args or set(mark.kwargs) - {"aspect"}:
-        raise pytest.UsageError("the qreliab marker takes one keyword: @pytest.mark.qreliab(aspect=...)")
+        raise InputError("the qreliab marker takes one keyword: @pytest.mark.qreliab(aspect=...)")
     aspect: str | None = mark.kwargs.get("aspect")
     return aspect
 
@@ -150,13 +169,10 @@ def qreliab_case() -> Case:
 
 
 @pytest.fixture
-def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> Result:
+def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> CheckedResult:
     """The case measured against its baseline and judged; `check(aspect)` fails the test by its gates."""
-    run = _run(request.config)
     with _readable():
-        result = run.evaluator.result(qreliab_case)
-    repeat = run.repeat(request.node, shipped=request.config.stash[SHIPPED])
-    result = result.repeated_by(repeat)
+        result = _run(request.config).result(qreliab_case, request.node)
     request.node.stash[RESULT] = result
     return result
 

@@ -17,6 +17,7 @@ from pytest_qreliab.options import OPTIONS, Settings
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
+    from pytest_qreliab.report.result import CheckedResult
 
 
 class Run:
@@ -69,13 +70,16 @@ class Run:
             lines.append(f"qreliab: benchmark {benchmark} has no images for {', '.join(metrics)}: not tested")
         return lines
 
-    def repeat(self, item: pytest.Item, *, shipped: bool) -> str:
-        """The command that repeats one test, with the same gates and so with the same verdict."""
-        words = ["pytest"]
-        if not shipped:
-            words.append(item.nodeid.partition("::")[0])
-        for option in OPTIONS:
-            setting = getattr(self._settings, option.name)
-            if setting.origin in (option.flag, option.env) and setting.given:
-                words.append(f"{option.flag}={setting.text}")
-        return shlex.join([*words, "-k", item.name])
+    def result(self, case: Case, item: pytest.Item) -> CheckedResult:
+        """The result of a case for the test that asks for it. Raises InputError for unusable input."""
+        from pytest_qreliab.report.result import CheckedResult
+
+        return CheckedResult(**vars(self.evaluator.result(case)), repeat=self._repeat(item))
+
+    def _repeat(self, item: pytest.Item) -> str:
+        """The command that repeats one test, with the same plan and so with the same verdict."""
+        settings = ((option, getattr(self._settings, option.name)) for option in OPTIONS)
+        flags = [
+            f"{option.flag}={s.text}" for option, s in settings if s.given and s.origin in (option.flag, option.env)
+        ]
+        return shlex.join(["pytest", item.nodeid, *flags])

@@ -16,6 +16,7 @@ from pytest_qreliab.evaluate import Evaluator
 from pytest_qreliab.gates import judge
 from pytest_qreliab.measurement import measure
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.report.result import CheckedResult
 from pytest_qreliab.statistics.interval import Interval
 
 N, DIM, CLASSES = 200, 16, 5
@@ -306,7 +307,7 @@ def test_an_unusable_model_says_the_same_each_time(make_plan, small_benchmark, t
 
 def test_a_check_of_an_aspect_without_gates_is_no_pass(make_plan, small_benchmark, write_thresholds):
     plan = make_plan(bits="w8", benchmarks=str(small_benchmark), thresholds=str(write_thresholds("ece: {max: 1}")))
-    result = Evaluator(plan).result(plan.cases[0])
+    result = CheckedResult(**vars(Evaluator(plan).result(plan.cases[0])), repeat="pytest")
     result.check("calibration")
     with pytest.raises(InputError, match="no ood gate"):
         result.check("ood")

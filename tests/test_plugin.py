@@ -76,7 +76,7 @@ def test_a_failed_gate_says_all_that_is_needed(run, write_thresholds):
             "    harm       0.*, interval 0.* to 0.*",
             "    method     paired score; McNemar p = *e-*, * lost, * gained; each bound holds with 97.50% confidence",
             f"    limit      max_drop 0.01, {limits}:4",
-            "  repeat: pytest --qreliab-bits=w2 * -k 'test_accuracy[[]tiny-digits/minmax/w2/small]'",
+            "  repeat: pytest 'qreliab::test_accuracy[[]tiny-digits/minmax/w2/small]' --qreliab-bits=w2 *",
             "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2/small] - Failed: accuracy*",
         ]
     )
@@ -88,7 +88,7 @@ def test_the_printed_command_repeats_the_failure_to_the_last_digit(pytester, run
     command = next(line for line in first.outlines if "repeat: pytest" in line and "test_ood" in line)
     words = re.findall(r"(?:'[^']*'|\S)+", command.partition("pytest ")[2])
     second = pytester.runpytest_inprocess("-p", "no:cacheprovider", *(word.strip("'") for word in words))
-    second.assert_outcomes(failed=1, deselected=7)
+    second.assert_outcomes(failed=1)
 
     def explanation(result):
         lines = result.outlines
@@ -208,6 +208,33 @@ def test_the_shipped_suite_takes_the_place_of_testpaths_and_runs_with_a_projects
     assert [line for line in plain.outlines if "::" in line] == ["unit/test_unit.py::check_unit"]
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("qreliab", 4),
+        ("qreliab::test_ood", 1),
+        ("qreliab::test_ood[tiny-digits/minmax/w8/small]", 1),
+    ],
+)
+def test_the_shipped_tests_can_be_named(pytester, run, name, found):
+    pytester.makepyfile("def test_it(): pass")
+    result = run("--qreliab-bits=w8", "--collect-only", "-q", name)
+    assert [line.partition("[")[0] for line in result.outlines if "::" in line and name.partition("[")[0] in line]
+    assert len([line for line in result.outlines if "::" in line]) == found
+
+
+def test_a_shipped_test_that_is_not_there(run):
+    result = run("--qreliab-bits=w8", "qreliab::test_od")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["unknown test 'qreliab::test_od'; did you mean 'qreliab::test_ood*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_folder_of_that_name_is_the_projects_own(pytester):
+    pytester.mkdir("qreliab").joinpath("test_unit.py").write_text("def test_it(): pass")
+    pytester.runpytest_inprocess("qreliab").assert_outcomes(passed=1)
+
+
 def test_a_virtual_environment_inside_the_project_does_not_hide_the_suite(pytester, run):
     pytester.mkdir("venv").joinpath("pyvenv.cfg").touch()
     result = run("--qreliab-bits=w8", "--collect-only", "-q", "--import-mode=importlib")
@@ -273,7 +300,7 @@ def test_a_failed_check_in_ones_own_test_names_its_file_in_the_command(pytester,
     result = run("--qreliab-bits=w2", "test_own.py")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["  repeat: pytest test_own.py --qreliab-bits=w2 *-k 'test_it[[]tiny-digits/minmax/w2/small]'"]
+        ["  repeat: pytest 'test_own.py::test_it[[]tiny-digits/minmax/w2/small]' --qreliab-bits=w2 *"]
     )
 
 
@@ -288,7 +315,8 @@ def test_marker_mistakes(pytester, run):
     )
     result = run("test_a.py")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["*unknown aspect 'odd'; did you mean 'ood'*"])
+    result.stdout.fnmatch_lines(["test_a.py::test_it: unknown aspect 'odd'; did you mean 'ood'*"])
+    assert "Traceback" not in result.stdout.str()
 
 
 # Where settings come from
@@ -306,6 +334,8 @@ def test_command_line_beats_environment_beats_ini_beats_default(pytester, monkey
     monkeypatch.setenv("QRELIAB_BITS", "w6")
     assert bits(str(path)) == "w6"
     assert bits(str(path), "--qreliab-bits=w7") == "w7"
+    monkeypatch.setenv("QRELIAB_BITS", "")
+    assert bits(str(path)) == "w5"
     monkeypatch.setenv("QRELIAB_BITS", "w66")
     result = pytester.runpytest_inprocess(str(path))
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -34,10 +34,11 @@ def balanced_accuracy(correct: Floats, labels: Labels, counts: npt.NDArray[np.in
     `counts`, (replicates, n), says how often each sample occurs in each replicate; the result has shape
     (replicates,), or () without them. Classes that a replicate lacks do not count in it.
     """
-    classes = labels[:, None] == np.unique(labels)
-    weights = np.ones((1, len(labels))) if counts is None else counts.astype(np.float64)
-    present = weights @ classes
-    hits = weights @ (classes * correct[:, None])
+    order = np.argsort(labels, kind="stable")
+    first = np.unique(labels[order], return_index=True)[1]
+    weights = np.ones((1, len(labels))) if counts is None else counts[:, order].astype(np.float64)
+    present = np.add.reduceat(weights, first, axis=1)
+    hits = np.add.reduceat(weights * correct[order], first, axis=1)
     recall = np.divide(hits, present, out=np.zeros_like(hits), where=present > 0)
     result: Floats = recall.sum(axis=1) / (present > 0).sum(axis=1)
     return result if counts is not None else result[0]

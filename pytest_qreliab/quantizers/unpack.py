@@ -107,13 +107,17 @@ def unpack(clip: nn.Module, scope: str) -> None:
                 continue
             if isinstance(child, nn.MultiheadAttention):
                 setattr(module, name, Attention(child).train(child.training))
-            elif type(child).__name__ == "AttentionPool2d" and type(child).__module__.startswith("open_clip"):
+            elif type(child).__name__ == "AttentionPool2d" and _is_open_clips(child):
                 setattr(module, name, AttentionPool2d(child).train(child.training))
         for name in ("proj", "text_projection"):
             weight = module._parameters.get(name)
-            if weight is not None and in_scope(prefix + name, scope):
+            if weight is not None and _is_open_clips(module) and in_scope(prefix + name, scope):
                 delattr(module, name)
                 setattr(module, name, _linear(weight.t(), None, Projection))
+
+
+def _is_open_clips(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("open_clip.")
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:

@@ -2,24 +2,24 @@
 
 import pytest
 
-from pytest_qreliab.evaluate import Result
+from pytest_qreliab.report.result import CheckedResult
 
 
 @pytest.mark.qreliab(aspect="accuracy")
-def test_accuracy(qreliab_result: Result) -> None:
+def test_accuracy(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("accuracy")
 
 
 @pytest.mark.qreliab(aspect="calibration")
-def test_calibration(qreliab_result: Result) -> None:
+def test_calibration(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("calibration")
 
 
 @pytest.mark.qreliab(aspect="ood")
-def test_ood(qreliab_result: Result) -> None:
+def test_ood(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("ood")
 
 
 @pytest.mark.qreliab(aspect="spectrum")
-def test_spectrum(qreliab_result: Result) -> None:
+def test_spectrum(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("spectrum")
