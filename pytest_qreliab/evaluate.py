@@ -76,7 +76,7 @@ class Evaluator:
         if self._baseline is None or self._baseline.name != model:
             self._raise_again(model)
             self._quantized = self._baseline = None  # room first
-            with self._progress(f"loading {model}", 1) as advance:
+            with self._progress(f"loading {_short(model)}", 1) as advance:
                 try:
                     clip = models.load(model)
                 except InputError as error:
@@ -126,8 +126,10 @@ class Evaluator:
         calibration = None
         if build.calibration is not None:
             calibration = embedding.calibration(self._plan.data[build.calibration])
-        label = f"quantizing {build.model} {build.quantizer} {build.bits}"
-        with self._progress(label, 1) as advance, embedding.full_precision():
+        with (
+            self._progress(f"quantizing {_short(build.model)} {build.quantizer} {build.bits}", 1) as advance,
+            embedding.full_precision(),
+        ):
             clip = quantizer.apply()(full, build.bits, build.scope, calibration)
             coverage = measure_coverage(full, clip, build.bits, build.scope)
             advance(1)
@@ -142,12 +144,17 @@ class Evaluator:
 
     def _measure(self, clip: Clip, case: Case, what: str) -> Measurement:
         data = self._plan.data[case.benchmark]
-        with self._progress(f"{clip.name} {what} on {case.benchmark}", embedding.work(data)) as advance:
+        with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", embedding.work(data)) as advance:
             return measure(embedding.embed(clip, data, advance))
 
     def _raise_again(self, key: str | Build) -> None:
         if key in self._refused:
             raise self._refused[key]
+
+
+def _short(model: str) -> str:
+    """The last part of a model's name, which may be a path."""
+    return model.rstrip("/").rpartition("/")[2]
 
 
 def resolve_device(text: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -27,35 +27,29 @@ def for_config(config: pytest.Config) -> EvaluatorProgress:
 
 class _Bars:
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
-        self._reporter = reporter
-        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        self._writer = reporter._tw
         # pytest captures the standard streams while tests run: keep a way to the real one.
-        with self._uncaptured():
-            stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-        config.add_cleanup(stream.close)
-        self._console = Console(file=stream, force_terminal=True)
-
-    def _uncaptured(self) -> AbstractContextManager[None]:
-        if self._capture is None:
-            return nullcontext()
-        uncaptured: AbstractContextManager[None] = self._capture.global_and_fixture_disabled()
-        return uncaptured
+        capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            self._stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        config.add_cleanup(self._stream.close)
+        self._console = Console(file=self._stream, force_terminal=True)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Advance]:
-        self._leave_line()
+        """A bar on the line below pytest's dots, gone when the work is done."""
+        column = self._writer.width_of_current_line + 1
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda done: progress.advance(task, done)
-
-    def _leave_line(self) -> None:
-        """End pytest's line of dots, which the bar would overwrite."""
-        with self._uncaptured():
-            self._reporter.ensure_newline()
-            self._reporter.flush()
+        self._console.line()
+        try:
+            with Progress(*columns, console=self._console, transient=True) as progress:
+                task = progress.add_task(description, total=total)
+                yield lambda done: progress.advance(task, done)
+        finally:
+            self._stream.write(f"\x1b[1A\x1b[{column}G")  # up, and back to where pytest writes on
+            self._stream.flush()
