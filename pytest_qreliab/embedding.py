@@ -71,13 +71,12 @@ def work(data: Data) -> int:
 
 
 def calibration(data: Data) -> Calibration:
-    """A benchmark's calibration images, and its prompts, at most 512 evenly spaced ones."""
+    """A benchmark's calibration images, if it has any, and its prompts, at most 512 evenly spaced ones."""
     images = data.calibration
-    assert images is not None
     prompts = data.prompts()
     some = [prompts[i] for i in range(0, len(prompts), -(-len(prompts) // CALIBRATION_PROMPTS))]
     return Calibration(
-        lambda clip: _batches(images, clip.preprocess),
+        lambda clip: () if images is None else _batches(images, clip.preprocess),
         [some[start : start + BATCH] for start in range(0, len(some), BATCH)],
     )
 

@@ -134,7 +134,7 @@ class Evaluator:
             coverage = measure_coverage(full, clip, build.bits, build.scope)
             advance(1)
         coverage.require(quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
-        return QuantizedClip(clip.name, clip.module, clip.preprocess, clip.tokenizer, coverage)
+        return QuantizedClip(**vars(clip), coverage=coverage)
 
     def _baseline_measurement(self, case: Case) -> Measurement:
         key = case.build.model, case.benchmark

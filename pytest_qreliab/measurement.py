@@ -73,6 +73,9 @@ def _cosines(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> tupl
     with np.errstate(all="ignore"):  # what is not finite is reported, by name, just below
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
         cosines: Floats = unit @ embeddings.classifier.astype(np.float64).T
+    scale, bias = embeddings.logit_scale, embeddings.logit_bias
+    if not np.isfinite([scale, bias]).all():
+        return cosines, f"NaN or infinity in the logit scale ({scale:g}) or bias ({bias:g})"
     bad_classes = int((~np.isfinite(embeddings.classifier)).any(axis=1).sum())
     if bad_classes:
         return cosines, f"NaN or infinity in the text features of {bad_classes} of {cosines.shape[1]} classes"

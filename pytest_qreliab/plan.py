@@ -65,10 +65,19 @@ def make(settings: Settings) -> Plan:
     )
     image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(model_names, quantizations, scopes, benchmarks)
+    by_id: dict[str, Case] = {}
+    for case in cases:
+        if by_id.setdefault(case.id, case) != case:
+            one, other = by_id[case.id].build.model, case.build.model
+            raise InputError(
+                f"the models {one!r} and {other!r} share the test name {case.id!r}; rename one of the files"
+            )
     gates = {}
     for case in cases:
         benchmark = benchmarks[case.benchmark]
-        if case.build.calibration and benchmark.definition.calibration is None:
+        # The text tower's ranges come from the prompts alone.
+        needs_images = case.build.calibration is not None and case.build.scope != "text"
+        if needs_images and benchmark.definition.calibration is None:
             raise InputError(
                 f"{case.id}: {case.quantization} needs calibration images; add `calibration:` to "
                 f"{benchmark.where(())}, or quantize weights only, as in --qreliab-bits=w{case.build.bits.weights}"

@@ -49,8 +49,8 @@ class Run:
         return [case for case in self.plan.cases if self.plan.tested(case, aspect)]
 
     def position(self, value: Case | Build | str) -> float:
-        """Where a case, a build or a model stands in the plan's order."""
-        return self._order[value]
+        """Where a case, a build or a model stands in the plan's order; what is not of the plan comes last."""
+        return self._order.get(value, float("inf"))
 
     def header(self) -> list[str]:
         """What the run will do, for the head of pytest's output."""

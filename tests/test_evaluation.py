@@ -164,6 +164,13 @@ def test_what_is_not_finite_fails_every_gate_it_touches_and_no_other(which, wher
             assert "NaN" in verdict.problem
 
 
+def test_a_logit_scale_that_is_not_finite_fails_all_but_the_spectrum():
+    bad = measure(dataclasses.replace(embeddings(), logit_scale=float("nan")))
+    verdicts = judge(compare(measure(embeddings()), bad, WANTED, 0.01), gates(), N, "pass")
+    assert {v.gate.metric for v in verdicts if not v.passed} == TOUCHED["classifier"]
+    assert all("logit scale" in v.problem for v in verdicts if not v.passed)
+
+
 def test_a_zero_feature_has_no_direction():
     found = embeddings()
     features = found.in_distribution.features.copy()
@@ -332,6 +339,21 @@ def test_activation_bits_without_calibration_images(make_plan, folder_benchmark)
     assert make_plan(bits="w4", benchmarks=str(folder_benchmark)).cases == (
         Case(Build("tiny-digits", "minmax", Bits(4), "both", None), "folders"),
     )
+
+
+def test_the_text_tower_needs_no_calibration_images(make_plan, folder_benchmark):
+    folder_benchmark.write_text(folder_benchmark.read_text().replace("calibration:", "# calibration:"))
+    plan = make_plan(bits="8", scopes="text", benchmarks=str(folder_benchmark))
+    assert Evaluator(plan).result(plan.cases[0]).coverage.weights == 1.0
+
+
+def test_models_whose_tests_would_share_a_name(make_plan, tmp_path):
+    from safetensors.torch import save_file
+
+    for name in ("a b", "a_b"):
+        save_file({}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match="share the test name"):
+        make_plan(models=f"RN50/{tmp_path}/a b.safetensors,RN50/{tmp_path}/a_b.safetensors")
 
 
 def test_thresholds_that_gate_nothing_the_benchmark_measures(make_plan, folder_benchmark, write_thresholds):

@@ -13,7 +13,11 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 
 def images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, by name. Raises InputError when there are none."""
-    found = sorted(path for path in _entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(
+        path
+        for path in _entries(folder)
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         inside = [path.name for path in _entries(folder) if path.is_dir()]
         hint = "; its images lie in folders: use source: image-folder" if inside else ""

@@ -114,8 +114,11 @@ def load(name: str) -> Clip:
     from pytest_qreliab.models.clip import Clip
 
     architecture, _, weights = name.partition("/")
-    if name.startswith((HUB, LOCAL)):
+    if name.startswith(HUB):
         source, pretrained, quick_gelu = name, None, False
+    elif name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        source, pretrained, quick_gelu = f"{LOCAL}{folder}", None, False
     else:
         path = Path(weights).expanduser()
         source, pretrained = architecture, str(path) if path.is_file() else weights
