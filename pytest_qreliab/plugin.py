@@ -223,6 +223,9 @@ def pytest_runtest_makereport(
         report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
         mark = item.get_closest_marker("qreliab")
         item.user_properties += result.properties(_aspect(mark) if mark else None)
+        if crash := getattr(report.longrepr, "reprcrash", None):
+            # On CI pytest's short summary would print the whole explanation a second time.
+            crash.message = crash.message.partition("\n")[0]
     return report
 
 

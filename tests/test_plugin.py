@@ -56,7 +56,9 @@ def test_the_main_job_passes_in_an_empty_folder_and_prints_the_table(pytester):
         assert header in result.stdout.str()
 
 
-def test_a_failed_gate_says_all_that_is_needed(run, write_thresholds):
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_failed_gate_says_all_that_is_needed_once(run, write_thresholds, monkeypatch, ci):
+    monkeypatch.setenv("CI", ci)
     limits = write_thresholds("accuracy:\n  max_drop: 0.01\necee: {max: 1}\n".replace("ecee", "ece"))
     result = run("--qreliab-bits=w2", f"--qreliab-thresholds={limits}")
     result.assert_outcomes(failed=1, passed=1)
@@ -80,6 +82,7 @@ def test_a_failed_gate_says_all_that_is_needed(run, write_thresholds):
             "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2/small] - Failed: accuracy*",
         ]
     )
+    assert result.stdout.str().count("repeat: pytest") == 1
     assert "Traceback" not in result.stdout.str()
 
 

@@ -102,20 +102,19 @@ def read(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{shown(path)}: cannot be read: {reason}") from None
-    loader = yaml.SafeLoader(text)
     lines: dict[Location, int] = {}
     try:
+        loader = yaml.SafeLoader(text)
         data = _construct(loader, loader.get_single_node(), (), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise InputError(f"{shown(path)}:{line}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{shown(path)}:1: not valid YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{shown(path)}:{line}: not valid YAML: {error.reason}") from None
     except RecursionError:
-        raise InputError(f"{shown(path)}:1: an alias refers to itself") from None
-    finally:
-        loader.dispose()
+        raise InputError(f"{shown(path)}:1: an alias refers to itself, or the nesting is too deep") from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
         raise InputError(f"{shown(path)}:1: expected a mapping of keys, found {found}")
@@ -131,7 +130,7 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, li
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
+            key = _construct(loader, key_node, (), {})
             mark = key_node.start_mark
             if not isinstance(key, str | int) or isinstance(key, bool):
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no plain word; quote it", problem_mark=mark)
@@ -147,4 +146,9 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, li
             lines[(*at, index)] = item.start_mark.line + 1
             items.append(_construct(loader, item, (*at, index), lines))
         return items
-    return None if node is None else loader.construct_object(node, deep=True)
+    if node is None:
+        return None
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, OverflowError) as error:  # as of a date that is none
+        raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None

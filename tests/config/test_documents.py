@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pytest_qreliab.cases import Bits, Build, Case
 from pytest_qreliab.config.benchmark import Benchmark
@@ -89,6 +91,8 @@ def test_overrides_of_equal_rank_are_an_error_with_both_lines(tmp_path):
         ("version: 1\ngates: [\n", r":3: not valid YAML"),
         ("version: 1\ngates: !!python/object/apply:os.system ['true']\n", r":2: not valid YAML"),
         ("version: 1\ngates: &a {ece: *a}\n", r":1: an alias refers to itself"),
+        ("version: 1\ngates: 2020-99-99\n", r":2: not valid YAML: month must be"),
+        ("? [a]\n: 1\n", r":1: not valid YAML: the key \['a'\] is no plain word"),
         ("", r":1: expected a mapping of keys, found nothing"),
         ("- 1\n", r":1: expected a mapping of keys, found list"),
     ],
@@ -96,6 +100,18 @@ def test_overrides_of_equal_rank_are_an_error_with_both_lines(tmp_path):
 def test_mistakes_in_thresholds_are_told_with_their_line(tmp_path, text, message):
     with pytest.raises(InputError, match=rf"t\.yaml{message}"):
         thresholds(tmp_path, text)
+
+
+@given(st.text() | st.text(st.sampled_from("abgates:{}[]-?&*!|>'\"#%@ \n\t0189.~<"), max_size=40))
+@example("version: 1\ngates: {? {a: 1} : 2}")
+@example("0: 1\n0: 2")
+@example("a: 0b2\nb: 1e999\nc: 0o9")
+def test_no_text_makes_a_traceback(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape" if text.isascii() else "replace")
+    for load in (Thresholds.load, Benchmark.load):
+        with pytest.raises(InputError, match=r"any\.yaml"):
+            load(str(path))
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
