@@ -19,12 +19,14 @@ import argparse
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import gaussian_blur
 
@@ -45,8 +47,8 @@ TEMPLATES = (
 EPOCHS, BATCH, PEAK_RATE, WEIGHT_DECAY = 400, 128, 2e-3, 0.1
 
 
-def pixels(images: ImageSet, transform: object) -> torch.Tensor:
-    return torch.stack([transform(images.load(i)) for i in range(len(images))])  # type: ignore[operator]
+def pixels(images: ImageSet, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
+    return torch.stack([transform(images.load(i)) for i in range(len(images))])
 
 
 def augment(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

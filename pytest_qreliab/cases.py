@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.errors import InputError, nearest, unknown
 
 MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("vision", "text", "both")
@@ -37,14 +36,13 @@ class Bits:
         bare = re.fullmatch(r"\d+", text.strip(), re.ASCII)
         if not match and not bare:
             raise InputError(
-                f"{text!r} is no bit width;{_nearest(text)} write 4 (the quantizer's default), w4 (weights "
+                f"{text!r} is no bit width;{_suggestion(text)} write 4 (the quantizer's default), w4 (weights "
                 f"only) or w4a8 (weights and activations), each number from {MIN_BITS} to {MAX_BITS}"
             )
         numbers = [int(group) for group in (match.groups() if match else (text,)) if group is not None]
         for number in numbers:
             if not MIN_BITS <= number <= MAX_BITS:
-                nearest = min(max(number, MIN_BITS), MAX_BITS)
-                mended = text.strip().replace(str(number), str(nearest), 1)
+                mended = text.strip().replace(str(number), str(min(max(number, MIN_BITS), MAX_BITS)), 1)
                 raise InputError(
                     f"{number} bits in {text!r} is out of range: {MIN_BITS} to {MAX_BITS} are supported; "
                     f"did you mean {mended!r}?"
@@ -52,14 +50,14 @@ class Bits:
         return numbers[0] if bare else cls(*numbers)
 
 
-def _nearest(text: str) -> str:
+def _suggestion(text: str) -> str:
     word = text.strip().casefold()
     if word in _WORDS:
         return f" did you mean '{_WORDS.index(word) + MIN_BITS}'?"
     widths = [str(width) for width in range(MIN_BITS, MAX_BITS + 1)]
     forms = [*widths, *(f"w{w}" for w in widths), *(f"w{w}a{a}" for w in widths for a in widths)]
-    near = difflib.get_close_matches(word, forms, n=1, cutoff=0.5)
-    return f" did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, forms)
+    return f" did you mean {near!r}?" if near else ""
 
 
 def parse_scope(text: str) -> str:

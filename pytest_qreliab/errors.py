@@ -14,14 +14,19 @@ class InputError(ValueError):
     """
 
 
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like `name`, whatever its case; None where none is alike."""
+    folded = {choice.casefold(): choice for choice in valid}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return folded[near[0]] if near else None
+
+
 def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> InputError:
     """An InputError for a name that is not among `valid`, with the nearest match first."""
     choices = sorted(valid)
-    folded = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     parts = [f"unknown {what} {name!r}"]
-    if near:
-        parts.append(f"did you mean {folded[near[0]]!r}?")
+    if (near := nearest(name, choices)) is not None:
+        parts.append(f"did you mean {near!r}?")
     shown = ", ".join(choices[:12]) + (f", ... ({len(choices)} in all)" if len(choices) > 12 else "")
     parts.append(f"valid: {shown}" if choices else "there is none to choose from")
     if hint:

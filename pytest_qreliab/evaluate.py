@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +74,9 @@ class Evaluator:
     def baseline(self, model: str) -> Clip:
         """The full-precision model on the device. Raises InputError, the same again when asked again."""
         if self._baseline is None or self._baseline.name != model:
-            self._raise_again(model)
-            self._quantized = self._baseline = None  # room first
-            with self._progress(f"loading {_short(model)}", 1) as advance:
-                try:
-                    clip = models.load(model)
-                except InputError as error:
-                    self._refused[model] = error
-                    raise
+            with self._refused_once(model), self._progress(f"loading {_short(model)}", 1) as advance:
+                self._quantized = self._baseline = None  # room first
+                clip = models.load(model)
                 clip.module.to(self.device)
                 advance(1)
             self._baseline = clip
@@ -91,13 +86,9 @@ class Evaluator:
         """The quantized model on the device. Raises InputError when it covers less than it declares."""
         if self._quantized is None or self._quantized[0] != build:
             full = self.baseline(build.model)
-            self._raise_again(build)
-            self._quantized = None
-            try:
+            with self._refused_once(build):
+                self._quantized = None
                 self._quantized = build, self._build(full, build)
-            except InputError as error:
-                self._refused[build] = error
-                raise
         return self._quantized[1]
 
     def result(self, case: Case) -> Result:
@@ -147,9 +138,16 @@ class Evaluator:
         with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", embedding.work(data)) as advance:
             return measure(embedding.embed(clip, data, advance))
 
-    def _raise_again(self, key: str | Build) -> None:
+    @contextmanager
+    def _refused_once(self, key: str | Build) -> Iterator[None]:
+        """Work on a model or a build that, if its input is refused, is not tried again: the error is the same."""
         if key in self._refused:
             raise self._refused[key]
+        try:
+            yield
+        except InputError as error:
+            self._refused[key] = error
+            raise
 
 
 def _short(model: str) -> str:

@@ -20,7 +20,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a gate. Positive `harm` is worse; `limit` is what it may be at most.
+    """What became of a gate. Positive `harm` is worse; `gate.largest_harm` is what it may be at most.
 
     `outcome` is the statistical verdict, `passed` whether the test lets it pass: an inconclusive one is
     decided by the thresholds' `inconclusive` setting. `settling_n` is the number of in-distribution samples
@@ -38,11 +38,6 @@ class Verdict:
     settling_n: int | None
     problem: str
 
-    @property
-    def limit(self) -> float:
-        """The largest harm allowed: 0 for `min` and `max`, whose harm is the distance beyond the bound."""
-        return 0.0 if self.gate.limit in ("min", "max") else self.gate.value
-
 
 def judge(changes: Mapping[str, Change], gates: Iterable[Gate], n: int, inconclusive: Inconclusive) -> list[Verdict]:
     """The verdict of each gate, for changes measured on `n` in-distribution samples.
@@ -57,7 +52,7 @@ def _judge(change: Change | None, gate: Gate, n: int, inconclusive: Inconclusive
     if change is None:
         return Verdict(gate, "fail", False, nan, nan, nan, None, "", None, "the benchmark does not measure it")
     harm, interval = _harm(change, gate)
-    limit = 0.0 if gate.limit in ("min", "max") else gate.value
+    limit = gate.largest_harm
 
     def verdict(outcome: Outcome, passed: bool, settling_n: int | None = None, problem: str = "") -> Verdict:
         return Verdict(

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_qreliab.embedding import Embeddings, ImageEmbeddings
 from pytest_qreliab.metrics import calibration, classification, ood, registry, spectral
+from pytest_qreliab.metrics.classification import Floats, Labels
 from pytest_qreliab.statistics.delong import Placements
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Measurement:
     the scores are by OOD score, and by set. All are there only where they are finite.
     """
 
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     values: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     records: Mapping[str, Floats] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, ood, spectrum) it runs "
         "for the cases that have a gate of that aspect. Tests that use the qreliab fixtures get it by themselves.",
     )
-    config.pluginmanager.register(Summary(config), "qreliab-summary")
+    config.pluginmanager.register(Summary(), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
     config.stash[SHIPPED] = _shipped(config)
     if settings.given:
@@ -100,13 +100,15 @@ class ShippedSuite(pytest.Module):
         return any(_run(self.config).cases(aspect) for aspect in aspects)
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
-        names, found = self.config.stash[SHIPPED] or [], list(super().collect())
-        chosen = [node for node in found if not names or {node.name, node.name.partition("[")[0]} & set(names)]
-        for name in names:
-            if not any(name in (node.name, node.name.partition("[")[0]) for node in chosen):
-                there = [node.name for node in found]
-                raise self.CollectError(str(unknown("test", f"qreliab::{name}", [f"qreliab::{n}" for n in there])))
-        return chosen
+        found, wanted = list(super().collect()), self.config.stash[SHIPPED]
+        if not wanted:
+            return found
+        names = {node: {node.name, node.name.partition("[")[0]} for node in found}
+        for name in wanted:
+            if name not in set().union(*names.values()):
+                there = [f"qreliab::{node.name}" for node in found]
+                raise self.CollectError(str(unknown("test", f"qreliab::{name}", there)))
+        return [node for node in found if names[node] & set(wanted)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -232,8 +234,7 @@ def pytest_runtest_makereport(
 class Summary:
     """Gathers the results from the reports, wherever the tests ran, and prints the table."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import Self
 
 from pytest_qreliab.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, find, read
@@ -37,7 +35,7 @@ class Limits(Strict):
         return {name: value for name, value in self if value is not None}  # type: ignore[misc]
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _sensible(self) -> Limits:
         if not self.given():
             raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -61,7 +59,7 @@ class Match(Strict):
         return {name: value for name, value in self if value is not None}
 
     @model_validator(mode="after")
-    def _not_empty(self) -> Self:
+    def _not_empty(self) -> Match:
         if not self.given():
             raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
         return self
@@ -132,6 +130,11 @@ class Gate:
     where: str
 
     @property
+    def largest_harm(self) -> float:
+        """What the harm may be at most: 0 for `min` and `max`, whose harm is the distance beyond the bound."""
+        return 0.0 if self.limit in ("min", "max") else self.value
+
+    @property
     def aspect(self) -> str:
         return registry.lookup(self.metric).aspect
 
@@ -174,8 +177,3 @@ class Thresholds:
             for name, (_, limits, at) in chosen.items()
             for limit, value in limits.given().items()
         ]
-
-
-def by_aspect(gates: list[Gate]) -> Mapping[str, list[Gate]]:
-    """The gates of each aspect that has any, in the aspects' order."""
-    return {aspect: found for aspect in registry.ASPECTS if (found := [g for g in gates if g.aspect == aspect])}

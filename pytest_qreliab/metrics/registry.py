@@ -11,7 +11,6 @@ Direction = Literal["higher", "lower", "neither"]
 
 ASPECTS = ("accuracy", "calibration", "ood", "spectrum")
 
-OOD_STATISTICS = ("auroc", "fpr95")
 OOD_SCORES = ("msp", "maxlogit", "energy", "mcm")
 PRIMARY_SCORE = "mcm"
 
@@ -58,10 +57,13 @@ _METRICS = {
     )
 }
 
-_OOD_HELP = {
+_OOD: dict[str, tuple[Direction, str]] = {
     "auroc": ("higher", "AUROC of OOD against ID, ties count one half"),
     "fpr95": ("lower", "share of OOD samples accepted where 95 % of the ID samples are (ID positive)"),
 }
+
+
+OOD_STATISTICS = tuple(_OOD)
 
 
 def lookup(name: str) -> Metric:
@@ -75,15 +77,9 @@ def lookup(name: str) -> Metric:
     if name in _METRICS:
         return _METRICS[name]
     parts = name.split(".", 3)
-    if (
-        len(parts) >= 2
-        and parts[0] == "ood"
-        and parts[1] in OOD_STATISTICS
-        and (len(parts) < 3 or parts[2] in OOD_SCORES)
-    ):
-        better, text = _OOD_HELP[parts[1]]
-        direction: Direction = "higher" if better == "higher" else "lower"
-        return Metric(name, "ood", direction, " ".join(["OOD", parts[1].upper(), *parts[2:]]), text)
+    if len(parts) >= 2 and parts[0] == "ood" and parts[1] in _OOD and (len(parts) < 3 or parts[2] in OOD_SCORES):
+        better, text = _OOD[parts[1]]
+        return Metric(name, "ood", better, " ".join(["OOD", parts[1].upper(), *parts[2:]]), text)
     raise unknown("metric", name, names(), hint="one OOD set: ood.auroc.mcm.SET")
 
 

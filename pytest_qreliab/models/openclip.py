@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.models import TINY_DIGITS
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ def check(name: str) -> None:
     architecture, _, weights = name.partition("/")
     known = architectures()
     if architecture not in known:
-        raise unknown("model", name if "/" not in name else architecture, ["tiny-digits", *known])
+        raise unknown("model", name if "/" not in name else architecture, [TINY_DIGITS, *known])
     path = Path(weights).expanduser()
     if weights and path.is_file():
         check_checkpoint(path)

@@ -30,7 +30,6 @@ class Entry(TypedDict):
     samples: int
     device: str
     coverage: float
-    weights: int
     values: dict[str, tuple[float, float]]
     outcomes: dict[str, tuple[str, bool]]
 
@@ -54,7 +53,6 @@ def entry(result: Result) -> Entry:
         samples=result.samples,
         device=result.device,
         coverage=result.coverage.weights,
-        weights=result.coverage.total_weights,
         values=values,
         outcomes=outcomes,
     )
