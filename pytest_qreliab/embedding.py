@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,18 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
+from pytest_qreliab.data.batches import BATCH, batches
 from pytest_qreliab.data.benchmark import Data
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.spectral import high_band_share
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import Calibration
-
-# Fixed, because the same image can come out differently in the last digit in a batch of another size.
-BATCH = 64
-BATCHES_AHEAD = 2
-CALIBRATION_PROMPTS = 512
 
 Advance = Callable[[int], None]
 
@@ -58,7 +52,7 @@ def embed(clip: Clip, data: Data, advance: Advance) -> Embeddings:
             _encode_images(clip, data.in_distribution, advance),
             labels,
             {name: _encode_images(clip, images, advance) for name, images in data.ood.items()},
-            _classifier(clip, data, advance),
+            _classifier(clip, [data.captions(label) for label in range(len(data.classes))], advance),
             clip.logit_scale,
             clip.logit_bias,
         )
@@ -67,18 +61,30 @@ def embed(clip: Clip, data: Data, advance: Advance) -> Embeddings:
 def work(data: Data) -> int:
     """How many images and prompts `embed` counts for a benchmark."""
     images = len(data.in_distribution) + sum(len(images) for images in data.ood.values())
-    return images + len(data.prompts())
+    return images + len(data.classes) * len(data.templates)
 
 
 def calibration(data: Data) -> Calibration:
-    """A benchmark's calibration images, if it has any, and its prompts, at most 512 evenly spaced ones."""
-    images = data.calibration
-    prompts = data.prompts()
-    some = [prompts[i] for i in range(0, len(prompts), -(-len(prompts) // CALIBRATION_PROMPTS))]
-    return Calibration(
-        lambda clip: () if images is None else _batches(images, clip.preprocess),
-        [some[start : start + BATCH] for start in range(0, len(some), BATCH)],
-    )
+    """A benchmark's calibration images, if it has any, split, and its classes and templates."""
+    return Calibration.split(data.calibration, data.classes, data.templates)
+
+
+def fitted_logit_scale(clip: Clip, calibration: Calibration) -> float:
+    """The logit scale that fits the held-out calibration images best, by NLL.
+
+    Raises InputError where the features hold NaN or infinity.
+    """
+    images = calibration.held_out
+    assert images is not None
+    assert images.labels is not None
+    with full_precision():
+        features = torch.cat([clip.encode_image(batch).double().cpu() for batch in batches(images, clip.preprocess)])
+        prompts = [calibration.captions(label) for label in range(len(calibration.classes))]
+        classifier = torch.from_numpy(_classifier(clip, prompts)).double()
+    cosines = F.normalize(features, dim=-1) @ classifier.T
+    if not bool(cosines.isfinite().all()):
+        raise InputError(f"{clip.name}: NaN or infinity in the features, so that no logit scale can be fitted")
+    return fit_logit_scale(cosines.numpy(), images.labels)
 
 
 @contextmanager
@@ -94,7 +100,7 @@ def full_precision() -> Iterator[None]:
 
 def _encode_images(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmbeddings:
     features, shares = [], []
-    for batch in _batches(images, clip.preprocess):
+    for batch in batches(images, clip.preprocess):
         encoded, patch_map = clip.encode_image_with_map(batch)
         features.append(encoded.float().cpu())
         if patch_map is not None:
@@ -103,30 +109,16 @@ def _encode_images(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmbed
     return ImageEmbeddings(torch.cat(features).numpy(), torch.cat(shares).numpy() if shares else None)
 
 
-def _classifier(clip: Clip, data: Data, advance: Advance) -> npt.NDArray[np.float32]:
-    """One unit vector per class: the mean over templates of the unit prompt features, normalised again."""
-    prompts = data.prompts()
+def _classifier(
+    clip: Clip, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
+) -> npt.NDArray[np.float32]:
+    """One unit vector per class: the mean over its captions of their unit features, normalised again."""
+    prompts = [prompt for of_class in captions for prompt in of_class]
     encoded = []
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
         encoded.append(F.normalize(clip.encode_text(batch).float(), dim=-1).cpu())
         advance(len(batch))
-    by_class = torch.cat(encoded).reshape(len(data.classes), len(data.templates), -1)
+    by_class = torch.cat(encoded).reshape(len(captions), len(captions[0]), -1)
     classifier: npt.NDArray[np.float32] = F.normalize(by_class.mean(dim=1), dim=-1).numpy()
     return classifier
-
-
-def _batches(images: ImageSet, preprocess: Callable[[Image.Image], torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Preprocessed batches in order; the next ones are decoded while the model works on this one."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        ahead: deque[list[Future[torch.Tensor]]] = deque()
-        try:
-            for start in range(0, len(images), BATCH):
-                indices = range(start, min(start + BATCH, len(images)))
-                ahead.append([pool.submit(lambda i: preprocess(images.load(i)), i) for i in indices])
-                if len(ahead) > BATCHES_AHEAD:
-                    yield torch.stack([future.result() for future in ahead.popleft()])
-            while ahead:
-                yield torch.stack([future.result() for future in ahead.popleft()])
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
-from pytest_qreliab import embedding, models, quantizers
+from pytest_qreliab import embedding, models
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
-from pytest_qreliab.embedding import Advance
+from pytest_qreliab.embedding import Advance, Embeddings
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.gates import Verdict, judge
 from pytest_qreliab.measurement import Measurement, measure
@@ -20,6 +21,8 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
+from pytest_qreliab.quantizers.grid import Granularity
+from pytest_qreliab.quantizers.request import Request
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
@@ -59,11 +62,12 @@ class Evaluator:
     Results do not depend on that order.
     """
 
-    def __init__(self, plan: Plan, progress: Progress = silent) -> None:
-        self._plan, self._progress = plan, progress
+    def __init__(self, plan: Plan, progress: Progress = silent, checkpoints: Path | None = None) -> None:
+        self._plan, self._progress, self._checkpoints = plan, progress, checkpoints
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
-        self._measurements: dict[tuple[str, str], Measurement] = {}
+        self._embeddings: dict[tuple[str, str], Embeddings] = {}
+        self._measurements: dict[tuple[str, str, str | None], Measurement] = {}
         self._results: dict[Case, Result] = {}
         self._refused: dict[str | Build, InputError] = {}
 
@@ -96,7 +100,7 @@ class Evaluator:
         if case not in self._results:
             baseline = self._baseline_measurement(case)
             clip = self.quantized(case.build)
-            quantized = self._measure(clip, case, case.quantization)
+            quantized = measure(self._embed(clip, case, case.quantization))
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
             changes = compare(baseline, quantized, wanted, self._plan.alpha)
@@ -113,30 +117,45 @@ class Evaluator:
         return self._results[case]
 
     def _build(self, full: Clip, build: Build) -> QuantizedClip:
-        quantizer = quantizers.get(build.quantizer)
+        recipe = self._plan.recipes[build.quantizer]
         calibration = None
         if build.calibration is not None:
             calibration = embedding.calibration(self._plan.data[build.calibration])
+        total = recipe.steps or 1
         with (
-            self._progress(f"quantizing {_short(build.model)} {build.quantizer} {build.bits}", 1) as advance,
+            self._progress(f"quantizing {_short(build.model)} {build.quantizer} {build.bits}", total) as advance,
             embedding.full_precision(),
         ):
-            clip = quantizer.apply()(full, build.bits, build.scope, calibration)
-            coverage = measure_coverage(full, clip, build.bits, build.scope)
-            advance(1)
-        coverage.require(quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
+            request = Request(build.bits, build.scope, recipe.parameters, calibration, advance, self._checkpoints)
+            clip = recipe.apply()(full, request)
+            if recipe.rescale and calibration is not None:
+                clip.set_logit_scale(embedding.fitted_logit_scale(clip, calibration))
+            granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
+            coverage = measure_coverage(full, clip, build.bits, build.scope, granularity)
+            advance(total if recipe.steps == 0 else 0)
+        coverage.require(recipe.quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
         return QuantizedClip(**vars(clip), coverage=coverage)
 
     def _baseline_measurement(self, case: Case) -> Measurement:
-        key = case.build.model, case.benchmark
+        """The full-precision measurement; with its logit scale refitted, if that of the quantized model is."""
+        model, benchmark = case.build.model, case.benchmark
+        refitted = case.build.calibration if self._plan.recipes[case.build.quantizer].rescale else None
+        key = model, benchmark, refitted
         if key not in self._measurements:
-            self._measurements[key] = self._measure(self.baseline(key[0]), case, "full precision")
+            if key[:2] not in self._embeddings:
+                self._embeddings[key[:2]] = self._embed(self.baseline(model), case, "full precision")
+            embeddings = self._embeddings[key[:2]]
+            if refitted is not None:
+                calibration = embedding.calibration(self._plan.data[refitted])
+                scale = embedding.fitted_logit_scale(self.baseline(model), calibration)
+                embeddings = replace(embeddings, logit_scale=scale)
+            self._measurements[key] = measure(embeddings)
         return self._measurements[key]
 
-    def _measure(self, clip: Clip, case: Case, what: str) -> Measurement:
+    def _embed(self, clip: Clip, case: Case, what: str) -> Embeddings:
         data = self._plan.data[case.benchmark]
         with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", embedding.work(data)) as advance:
-            return measure(embedding.embed(clip, data, advance))
+            return embedding.embed(clip, data, advance)
 
     @contextmanager
     def _refused_once(self, key: str | Build) -> Iterator[None]:

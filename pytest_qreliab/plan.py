@@ -6,20 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pytest_qreliab import models, quantizers
+from pytest_qreliab import models
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
+from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.options import Setting, Settings
+from pytest_qreliab.quantizers import Recipe
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run may do: its cases in order, the gates of each, and each benchmark's data, not yet decoded."""
+    """What a run may do: its cases in order, the recipes of their quantizers, the gates of each case, and each
+    benchmark's data, not yet decoded."""
 
     cases: tuple[Case, ...]
+    recipes: Mapping[str, Recipe]
     gates: Mapping[Case, tuple[Gate, ...]]
     data: Mapping[str, data.Data]
     thresholds: Thresholds
@@ -49,19 +53,19 @@ class Plan:
         return left_out
 
 
-def make(settings: Settings) -> Plan:
+def make(settings: Settings, catalog: Catalog) -> Plan:
     """The plan of the settings. Raises InputError that names the option or the file and line at fault."""
     model_names = _checked(settings.models, _check_model)
-    chosen = _checked(settings.quantizers, quantizers.get)
+    recipes = {recipe.name: recipe for recipe in _checked(settings.quantizers, catalog.recipe)}
     parsed = _checked(settings.bits, Bits.parse)
     scopes = _checked(settings.scopes, parse_scope)
     benchmarks = _benchmarks(settings.benchmarks)
     (thresholds,) = _checked(settings.thresholds, Thresholds.load, many=False)
     (device,) = _checked(settings.device, check_device, many=False)
     quantizations = dict.fromkeys(
-        (quantizer.name, bits, quantizer.needs_calibration(bits))
-        for quantizer in chosen
-        for bits in map(quantizer.bits, parsed)
+        (recipe.name, bits, recipe.needs(bits) != "nothing")
+        for recipe in recipes.values()
+        for bits in _named(settings.bits, recipe.bits, parsed)
     )
     image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(model_names, quantizations, scopes, benchmarks)
@@ -75,22 +79,36 @@ def make(settings: Settings) -> Plan:
     gates = {}
     for case in cases:
         benchmark = benchmarks[case.benchmark]
-        # The text tower's ranges come from the prompts alone.
-        needs_images = case.build.calibration is not None and case.build.scope != "text"
-        if needs_images and benchmark.definition.calibration is None:
-            raise InputError(
-                f"{case.id}: {case.quantization} needs calibration images; add `calibration:` to "
-                f"{benchmark.where(())}, or quantize weights only, as in --qreliab-bits=w{case.build.bits.weights}"
-            )
+        _check_calibration(case, recipes[case.build.quantizer], benchmark, image_sets[case.benchmark])
         gates[case] = tuple(gate for gate in thresholds.gates(case) if gate.aspect in benchmark.aspects)
         if not gates[case]:
             raise InputError(
                 f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
                 f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
             )
-    return Plan(tuple(cases), gates, image_sets, thresholds, device)
+    return Plan(tuple(cases), recipes, gates, image_sets, thresholds, device)
 
 
+def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images: data.Data) -> None:
+    """Raise InputError if the benchmark has not the calibration data that the case's quantizer needs."""
+    bits = case.build.bits
+    needs = recipe.needs(bits)
+    if needs == "images" and case.build.scope == "text":  # the text tower's ranges come from the prompts alone
+        return
+    if needs != "nothing" and images.calibration is None:
+        mend = f"add `calibration:` to {benchmark.where(())}"
+        if recipe.needs(Bits(bits.weights)) == "nothing":
+            mend += f", or quantize weights only, as in --qreliab-bits=w{bits.weights}"
+        raise InputError(f"{case.id}: {case.quantization} needs calibration images; {mend}")
+    if needs == "pairs" and (images.calibration is None or images.calibration.labels is None):
+        raise InputError(
+            f"{case.id}: {case.quantization} needs calibration images with labels; at "
+            f"{benchmark.where(('calibration',))} give a source of the benchmark's classes: digits, or an "
+            "image-folder with the same folder names"
+        )
+
+
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
@@ -99,6 +117,11 @@ def _checked(setting: Setting, parse: Callable[[str], Value], *, many: bool = Tr
     items = setting.items() if many else [setting.text.strip()] * bool(setting.text.strip())
     if not items:
         raise InputError(f"{setting.origin}: is empty; give at least one value")
+    return _named(setting, parse, items)
+
+
+def _named(setting: Setting, parse: Callable[[Item], Value], items: list[Item]) -> list[Value]:
+    """Every item of a setting, parsed; an error is put behind the setting's name."""
     try:
         return [parse(item) for item in items]
     except InputError as error:

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_qreliab import plan
 from pytest_qreliab.cases import Build, Case
+from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import unknown
 from pytest_qreliab.metrics import registry
@@ -26,7 +27,7 @@ class Run:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self.plan = plan.make(settings)
+        self.plan = plan.make(settings, Catalog())
         self._order: dict[object, float] = {}
         for index, case in enumerate(self.plan.cases):
             self._order.setdefault(case.build.model, index - 0.5)
@@ -38,7 +39,9 @@ class Run:
         from pytest_qreliab.evaluate import Evaluator
         from pytest_qreliab.report import progress
 
-        return Evaluator(self.plan, progress.for_config(self._config))
+        cache = self._config.cache if hasattr(self._config, "cache") else None  # absent with -p no:cacheprovider
+        checkpoints = None if cache is None else cache.mkdir("qreliab-training")
+        return Evaluator(self.plan, progress.for_config(self._config), checkpoints)
 
     def cases(self, aspect: str | None) -> list[Case]:
         """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""

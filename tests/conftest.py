@@ -33,9 +33,12 @@ def tiny():
 def make_plan():
     """Makes the plan of some settings, all else at its default, as the command line would."""
     from pytest_qreliab import options, plan
+    from pytest_qreliab.catalog import Catalog
 
     def make(**given: str):
-        return plan.make(options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None))
+        return plan.make(
+            options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None), Catalog()
+        )
 
     return make
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,9 +36,9 @@ class Data:
     calibration: ImageSet | None
     ood: Mapping[str, ImageSet]
 
-    def prompts(self) -> list[str]:
-        """Every template of the first class, then of the second, and so on."""
-        return [template.replace("{}", name) for name in self.classes for template in self.templates]
+    def captions(self, label: int) -> list[str]:
+        """Every template of a class."""
+        return [template.replace("{}", self.classes[label]) for template in self.templates]
 
 
 def load(benchmark: Benchmark) -> Data:
@@ -51,7 +51,7 @@ def load(benchmark: Benchmark) -> Data:
         classes,
         tuple(definition.templates),
         in_distribution,
-        None if calibration is None else _open(benchmark, "calibration", calibration, ("calibration",)),
+        None if calibration is None else _calibration(benchmark, calibration, definition.in_distribution),
         {
             name: _open(benchmark, name, source, ("ood", "near" if name in near else "far", name))
             for name, source in benchmark.ood_sets.items()
@@ -78,10 +78,32 @@ def _labelled(benchmark: Benchmark, source: Digits | ImageFolder) -> tuple[tuple
         )
     if len(named) < 2:
         raise InputError(f"{benchmark.where(at)}: {benchmark.folder(source)} holds one class; two are needed")
-    paths = [path for folder in named for path in found[folder]]
-    labels = np.repeat(np.arange(len(named), dtype=np.int64), [len(found[folder]) for folder in named])
-    images = ImageSet("in-distribution", len(paths), lambda i: folders.load(paths[i]), labels)
+    images = _by_class("in-distribution", found, list(named), list(named))
     return tuple(named.values()), images.limited(source.limit)
+
+
+def _calibration(benchmark: Benchmark, source: Source, in_distribution: Digits | ImageFolder) -> ImageSet:
+    """The calibration images, labelled where their source has the classes of the in-distribution set."""
+    images = _open(benchmark, "calibration", source, ("calibration",))
+    if isinstance(source, Digits) and isinstance(in_distribution, Digits):
+        return replace(embedded.digits(source.part), name="calibration").limited(source.limit)
+    if isinstance(source, ImageFolder) and isinstance(in_distribution, ImageFolder):
+        given = benchmark.definition.classes
+        folder_names = list(given or folders.images_by_class(benchmark.folder(in_distribution)))
+        found = folders.images_by_class(benchmark.folder(source))
+        if set(found) <= set(folder_names):
+            return _by_class(
+                "calibration", found, [name for name in folder_names if name in found], folder_names
+            ).limited(source.limit)
+    return images
+
+
+def _by_class(name: str, found: Mapping[str, list[Path]], order: Sequence[str], classes: Sequence[str]) -> ImageSet:
+    """The images of the folders in `order`, labelled by each folder's place among `classes`."""
+    paths = [path for folder in order for path in found[folder]]
+    places = np.array([classes.index(folder) for folder in order], dtype=np.int64)
+    labels = np.repeat(places, [len(found[folder]) for folder in order])
+    return ImageSet(name, len(paths), lambda i: folders.load(paths[i]), labels)
 
 
 def _open(benchmark: Benchmark, name: str, source: Source, at: Location) -> ImageSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
@@ -48,6 +49,11 @@ class Clip:
     def logit_scale(self) -> float:
         """The factor from cosines to logits: the exponential of the learned parameter."""
         return float(self.clip.logit_scale.detach().double().exp())
+
+    def set_logit_scale(self, factor: float) -> None:
+        """Change the module's learned logit scale, in place."""
+        with torch.no_grad():
+            self.clip.logit_scale.fill_(math.log(factor))
 
     @property
     def logit_bias(self) -> float:

@@ -1,69 +1,108 @@
-"""Quantizers: their registry, which imports no torch, and their common calling form."""
+"""Quantizers: what is known of each before torch is imported, and their common calling form."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from pytest_qreliab.cases import Bits
-from pytest_qreliab.errors import unknown
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.quantizers.parameters import Parameters
 
 if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
-    from pytest_qreliab.quantizers.calibration import Calibration
+    from pytest_qreliab.quantizers.request import Request
+
+RESCALE = "+rescale"
+
+# What a quantizer needs of a benchmark: nothing; images where activations get static ranges; images always;
+# images with labels always.
+DataNeed = Literal["nothing", "ranges", "images", "pairs"]
 
 
 class Apply(Protocol):
-    """Quantizes a copy of a full-precision model; `calibration` is None where the bits need none."""
+    """Quantizes a copy of a full-precision model."""
 
-    def __call__(self, clip: Clip, bits: Bits, scope: str, calibration: Calibration | None) -> Clip: ...
+    def __call__(self, clip: Clip, request: Request) -> Clip: ...
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """What is known of a quantizer before torch is imported.
+    """A named recipe that turns a model into a quantized model at given bits.
 
-    `default_activations` is the activation width that a bare bit width stands for, None for weights only.
-    `coverage` is the share of the towers' matmul and convolution weights that it promises to quantize.
+    `function` is the recipe, or where to import it from when it is first needed, as `module:name`.
+    `default_activations` is the activation width that a bare bit width stands for, None for weights only;
+    `bits` lists the widths that it can do, and is empty for one that does all. `coverage` is the share of the towers'
+    matmul and convolution weights that it promises to quantize. `packages` are what the extra of the name `extra`
+    installs for it.
     """
 
     name: str
     help: str
-    module: str
-    default_activations: int | None
+    function: str | Apply
+    parameters: type[Parameters] = Parameters
+    default_activations: int | None = 8
+    bits: tuple[str, ...] = ()
+    needs: DataNeed = "ranges"
     coverage: float = 1.0
+    extra: str | None = None
+    packages: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """The packages that it needs and that are not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A quantizer with its parameters, as a case names it; `rescale` refits the logit scale afterwards."""
+
+    name: str
+    quantizer: Quantizer
+    parameters: Parameters = field(default_factory=Parameters)
+    rescale: bool = False
 
     def bits(self, parsed: Bits | int) -> Bits:
-        """Full bits from what the user wrote: a bare 4 becomes the quantizer's own default."""
-        return Bits(parsed, self.default_activations) if isinstance(parsed, int) else parsed
+        """Full bits from what the user wrote: a bare 4 becomes the quantizer's own default.
 
-    def needs_calibration(self, bits: Bits) -> bool:
-        return bits.activations is not None
+        Raises InputError for bits that the quantizer cannot do.
+        """
+        bits = Bits(parsed, self.quantizer.default_activations) if isinstance(parsed, int) else parsed
+        if self.quantizer.bits and str(bits) not in self.quantizer.bits:
+            raise InputError(f"quantizer {self.name!r} cannot do {bits}; it can do {', '.join(self.quantizer.bits)}")
+        return bits
+
+    def needs(self, bits: Bits) -> Literal["nothing", "images", "pairs"]:
+        """What it needs of a benchmark's calibration data at these bits."""
+        needs = self.quantizer.needs
+        if self.rescale or needs == "pairs":
+            return "pairs"
+        if needs == "ranges":
+            static = getattr(self.parameters, "activations", "static") == "static"
+            needs = "images" if static and bits.activations is not None else "nothing"
+        return needs
+
+    @property
+    def steps(self) -> int:
+        """How many steps it reports while it works; 0 where it reports none."""
+        return int(getattr(self.parameters, "steps", 0))
 
     def apply(self) -> Apply:
-        return cast(Apply, importlib.import_module(self.module).quantize)
+        """The function that quantizes, imported now. Raises InputError where its packages are missing."""
+        missing = self.quantizer.missing()
+        if missing:
+            raise InputError(
+                f"quantizer {self.name!r} needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+                f"pip install 'pytest-qreliab[{self.quantizer.extra}]'"
+            )
+        function = self.quantizer.function
+        if isinstance(function, str):
+            module, _, attribute = function.partition(":")
+            return cast(Apply, getattr(importlib.import_module(module), attribute))
+        return function
 
 
-_QUANTIZERS = {
-    quantizer.name: quantizer
-    for quantizer in (
-        Quantizer(
-            "minmax",
-            "round to nearest, symmetric, ranges from the largest magnitude",
-            "pytest_qreliab.quantizers.minmax",
-            default_activations=8,
-        ),
-    )
-}
-
-
-def names() -> list[str]:
-    return list(_QUANTIZERS)
-
-
-def get(name: str) -> Quantizer:
-    """The quantizer of that name. Raises InputError, with the nearest valid name."""
-    if name not in _QUANTIZERS:
-        raise unknown("quantizer", name, _QUANTIZERS)
-    return _QUANTIZERS[name]
+Register = Callable[[Quantizer], None]

@@ -19,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.quantizers import grid
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
+from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.unpack import in_scope
 
 SAMPLED_CHANNELS = 16
@@ -48,8 +50,11 @@ class Coverage:
             )
 
 
-def measure(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Coverage:
-    """Coverage of `quantized`, made from `full` at `bits`, over the towers in `scope`."""
+def measure(full: Clip, quantized: Clip, bits: Bits, scope: str, granularity: Granularity = "channel") -> Coverage:
+    """Coverage of `quantized`, made from `full` at `bits`, over the towers in `scope`.
+
+    `granularity` says which weights share a grid, and so have 2^bits values among them.
+    """
     # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
     reference = dict(full.module.named_parameters()) | dict(prepare(full, scope)[0].module.named_parameters())
     weights = {
@@ -61,7 +66,7 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Coverage:
     covered = {
         name
         for name in flops
-        if _rounded(weights[name], reference.get(name), bits.weights)
+        if _rounded(weights[name], reference.get(name), bits.weights, granularity)
         and (bits.activations is None or _input_rounded(quantized, name))
     }
     sizes = {name: weights[name].numel() for name in flops}
@@ -73,8 +78,8 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Coverage:
     )
 
 
-def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int) -> bool:
-    rows = weight.detach().nan_to_num().flatten(1)
+def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int, granularity: Granularity) -> bool:
+    rows = grid.rows(weight.detach().nan_to_num(), granularity)
     if rows.shape[1] == 1:  # one weight per channel is on the channel's grid as it is
         return True
     picked = rows[:: max(1, len(rows) // SAMPLED_CHANNELS)]
@@ -86,7 +91,10 @@ def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int) -> bo
 
 def _input_rounded(clip: Clip, weight: str) -> bool:
     layer = clip.module.get_submodule(weight.rpartition(".")[0])
-    return any(isinstance(hook, InputQuantizer) and hook.called for hook in layer._forward_pre_hooks.values())
+    return any(
+        isinstance(hook, InputQuantizer) and hook.called and hook.round is not None
+        for hook in layer._forward_pre_hooks.values()
+    )
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,0 +1,85 @@
+"""Post-training quantization: transform, find the activations' ranges, round the weights.
+
+Every method is this one procedure with some of its three parts of its own. All observation is of the
+full-precision model, transformed or not, before any rounding. Every Linear and convolution of the towers in
+scope takes part, attention and final projections included; embeddings, norms and biases stay in full precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.quantizers import fake, grid
+from pytest_qreliab.quantizers.fake import Layers
+from pytest_qreliab.quantizers.grid import RangeRule
+from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.transform import Transform
+
+Transforms = Callable[[Clip, Layers, Request], Mapping[str, Transform]]
+# From the layers, observed if need be, to the function that rounds the weight of one of them.
+Rounder = Callable[[Clip, Layers, Request], Callable[[str, nn.Module], torch.Tensor]]
+# From the layers, observed, to the rounding of the input of each.
+InputRounder = Callable[[Clip, Layers, Request], Mapping[str, fake.Round]]
+
+
+@torch.no_grad()
+def quantize(
+    clip: Clip,
+    request: Request,
+    *,
+    transforms: Transforms | None = None,
+    rounder: Rounder | None = None,
+    input_rounder: InputRounder | None = None,
+) -> Clip:
+    """A quantized copy of `clip`; the parts left out are those of `minmax`."""
+    clip, layers = fake.prepare(clip, request.scope)
+    if transforms is not None:
+        for name, by in transforms(clip, layers, request).items():
+            fake.transform(layers[name], by)
+    inputs: Mapping[str, fake.Round] = {}
+    if request.bits.activations is not None:
+        inputs = (input_rounder or from_range(grid.minmax))(clip, layers, request)
+    round_weight = (rounder or nearest(grid.minmax))(clip, layers, request)
+    for name, layer in layers.items():
+        layer.get_parameter("weight").copy_(round_weight(name, layer))
+        if name in inputs:
+            fake.input_quantizer(layer).round = inputs[name]
+    return clip
+
+
+def nearest(rule: RangeRule) -> Rounder:
+    """Round to nearest, on grids over the range that the rule finds."""
+
+    def rounder(clip: Clip, layers: Layers, request: Request) -> Callable[[str, nn.Module], torch.Tensor]:
+        return lambda name, layer: round_weight(layer.get_parameter("weight"), rule, request)
+
+    return rounder
+
+
+def round_weight(weight: torch.Tensor, rule: RangeRule, request: Request) -> torch.Tensor:
+    """The weight (out, ...), rounded to nearest with the granularity that is asked for."""
+    bits, symmetric = request.bits.weights, request.parameters.symmetric
+    rows = grid.rows(weight, request.parameters.granularity)
+    return grid.unrows(grid.lay(*rule(rows, bits, symmetric), bits, symmetric).round(rows), weight)
+
+
+def from_range(rule: RangeRule) -> InputRounder:
+    """Round each layer's input to a grid over the range that the rule finds in calibration data."""
+
+    def rounder(clip: Clip, layers: Layers, request: Request) -> Mapping[str, fake.Round]:
+        bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
+        assert bits is not None
+        if request.parameters.activations == "dynamic":
+            return dict.fromkeys(layers, fake.Dynamic(bits, symmetric))
+        seen = fake.observe(clip, layers, request, fake.Values)
+        return {
+            name: grid.lay(lowest[0, 0], highest[0, 0], bits, symmetric).round
+            for name, values in seen.items()
+            for lowest, highest in [rule(values.row(), bits, symmetric)]
+        }
+
+    return rounder

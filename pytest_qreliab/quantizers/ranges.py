@@ -1,0 +1,28 @@
+"""`minmax`, `percentile` and `mse`: round to nearest; they differ in the range that a grid reaches."""
+
+from __future__ import annotations
+
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.quantizers import grid, post_training
+from pytest_qreliab.quantizers.grid import RangeRule
+from pytest_qreliab.quantizers.request import Request
+
+
+def minmax(clip: Clip, request: Request) -> Clip:
+    """Ranges end at the largest magnitude seen: nothing is clipped."""
+    return _quantize(clip, request, grid.minmax)
+
+
+def percentile(clip: Clip, request: Request) -> Clip:
+    """Ranges hold a share of the magnitudes; the outliers beyond are clipped."""
+    return _quantize(clip, request, grid.percentile(request.parameters.share))
+
+
+def mse(clip: Clip, request: Request) -> Clip:
+    """Ranges round with the least squared error (OMSE, Choukroun et al. 2019)."""
+    return _quantize(clip, request, grid.mse)
+
+
+def _quantize(clip: Clip, request: Request, rule: RangeRule) -> Clip:
+    rounder, inputs = post_training.nearest(rule), post_training.from_range(rule)
+    return post_training.quantize(clip, request, rounder=rounder, input_rounder=inputs)

@@ -1,0 +1,38 @@
+"""What a quantizer is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_qreliab.cases import Bits
+from pytest_qreliab.quantizers.calibration import Calibration
+
+
+def _ignore(done: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Request:
+    """Bits, scope and parameters, and what the quantizer may use to meet them.
+
+    `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where
+    nothing asks for it. `advance` is told of every step done, of a method that counts steps. `checkpoints` is a
+    folder for unfinished training, None to keep none.
+    """
+
+    bits: Bits
+    scope: str
+    parameters: Any
+    calibration: Calibration | None = None
+    advance: Callable[[int], None] = _ignore
+    checkpoints: Path | None = None
+
+    def needed(self) -> Calibration:
+        """The calibration data, of a method that cannot do without."""
+        if self.calibration is None:
+            raise ValueError(f"{self.bits} with {self.parameters!r} needs calibration data")
+        return self.calibration

@@ -1,0 +1,126 @@
+"""Equivalent transformations of a layer's input, undone in its weight: exact in full precision.
+
+A layer that computes `W x + b` is made to compute `W' x' + b'` with `x' = R((x - shift) / scale)`, where R is
+orthogonal, `W' = R(W * scale)` along the input channels and `b' = b + W shift`. What is gained is that x' or W'
+lies better on a grid than x or W. In a deployed model the division and the shift go into the norm before the
+layer; where there is none, and for the rotation, they cost an operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The orthogonal map of vectors of length a * b: random signs, then the Kronecker product of two matrices.
+
+    `left` is (a, a), `right` (b, b), `signs` (a * b,) of +-1; two small products in place of one large.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    signs: torch.Tensor
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Rotate the last axis of `x`."""
+        turned: torch.Tensor = self.left @ self._folded(x * self.signs) @ self.right.T
+        return turned.flatten(-2)
+
+    def undo(self, x: torch.Tensor) -> torch.Tensor:
+        turned: torch.Tensor = self.left.T @ self._folded(x) @ self.right
+        return turned.flatten(-2) * self.signs
+
+    def _folded(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(*x.shape[:-1], len(self.left), len(self.right))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """`scale` and `shift` are (input channels,); `rotation` turns the channels of each group."""
+
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+    rotation: Rotation | None = None
+
+    def input(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the transformed layer reads in place of `x`."""
+        column = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+        if self.shift is not None:
+            x = x - self.shift.view(column)
+        if self.scale is not None:
+            x = x / self.scale.view(column)
+        if self.rotation is not None:
+            if not isinstance(layer, nn.Conv2d):
+                return self.rotation.apply(x)
+            channels = x.movedim(1, -1)
+            grouped = channels.reshape(*channels.shape[:-1], layer.groups, -1)
+            x = self.rotation.apply(grouped).flatten(-2).movedim(-1, 1)
+        return x
+
+    @torch.no_grad()
+    def fold(self, layer: nn.Module) -> None:
+        """Undo the transformation in the layer's weight and bias, in place."""
+        weight = layer.get_parameter("weight")
+        if self.shift is not None:
+            if any(getattr(layer, "padding", ())):
+                raise ValueError("a shift cannot be folded into a convolution that pads with zeros")
+            moved = (weight.flatten(2).sum(2) if weight.ndim > 2 else weight) * _per_input(self.shift, layer, flat=True)
+            bias = moved.sum(1)
+            if layer.bias is None:
+                layer.bias = nn.Parameter(bias, requires_grad=False)
+            else:
+                layer.get_parameter("bias").add_(bias)
+        weight.copy_(self.fold_weight(layer, weight))
+
+    def fold_weight(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+        """The weight that reads the transformed input, as `fold` makes it; differentiable."""
+        if self.scale is not None:
+            weight = weight * _per_input(self.scale, layer)
+        if self.rotation is not None:
+            weight = self.rotation.apply(weight.movedim(1, -1)).movedim(-1, 1)
+        return weight
+
+    def unfold(self, layer: nn.Module) -> torch.Tensor:
+        """The weight that would do to the untransformed input what `layer.weight` does to the transformed."""
+        weight = layer.get_parameter("weight").detach()
+        if self.rotation is not None:
+            weight = self.rotation.undo(weight.movedim(1, -1)).movedim(-1, 1)
+        return weight if self.scale is None else weight / _per_input(self.scale, layer)
+
+
+def _per_input(values: torch.Tensor, layer: nn.Module, *, flat: bool = False) -> torch.Tensor:
+    """Values per input channel, laid out to multiply the weight (out, in / groups, ...)."""
+    weight = layer.get_parameter("weight")
+    groups: int = getattr(layer, "groups", 1)
+    per_output = values.view(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
+    return per_output if flat else per_output.reshape(per_output.shape + (1,) * (weight.ndim - 2))
+
+
+def hadamard(size: int, seed: int = 0) -> Rotation | None:
+    """A randomised Hadamard rotation of that size; None where no power of two above 4 divides it.
+
+    Sylvester's matrix for the power of two, a cosine transform for the odd part m, as no Hadamard matrix
+    need exist there (768 = 256 * 3, 1152 = 128 * 9).
+    """
+    two = size & -size
+    if two < 8:
+        return None
+    a = 2 ** ((two.bit_length() - 1) // 2)
+    odd = size // two
+    index = torch.arange(odd, dtype=torch.float64)
+    cosines = torch.cos(torch.pi * (2 * index + 1) * index[:, None] / (2 * odd)) * (2 / odd) ** 0.5
+    cosines[0] *= 0.5**0.5
+    signs = torch.randint(0, 2, (size,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
+    return Rotation(_sylvester(a).float(), torch.kron(_sylvester(two // a), cosines).float(), signs)
+
+
+def _sylvester(size: int) -> torch.Tensor:
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    while len(matrix) < size:
+        matrix = torch.kron(matrix, pair)
+    return matrix
