@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.quantizers import RESCALE, Quantizer, Recipe
 from pytest_qreliab.quantizers.builtin import BUILTIN
+from pytest_qreliab.quantizers.parameters import Control
 
 
 class Catalog:
@@ -25,4 +26,6 @@ class Catalog:
         if plain not in self.quantizers:
             raise unknown("quantizer", plain, self.quantizers)
         quantizer = self.quantizers[plain]
-        return Recipe(name, quantizer, quantizer.parameters(), rescale=plain != name)
+        parameters = quantizer.parameters()
+        matched = self.recipe(parameters.match) if isinstance(parameters, Control) else None
+        return Recipe(name, quantizer, parameters, plain != name, matched)

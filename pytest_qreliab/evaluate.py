@@ -126,12 +126,15 @@ class Evaluator:
             self._progress(f"quantizing {_short(build.model)} {build.quantizer} {build.bits}", total) as advance,
             embedding.full_precision(),
         ):
-            request = Request(build.bits, build.scope, recipe.parameters, calibration, advance, self._checkpoints)
+            request = Request(
+                build.bits, build.scope, recipe.parameters, calibration, advance, recipe.matched, self._checkpoints
+            )
             clip = recipe.apply()(full, request)
             if recipe.rescale and calibration is not None:
                 clip.set_logit_scale(embedding.fitted_logit_scale(clip, calibration))
             granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
-            coverage = measure_coverage(full, clip, build.bits, build.scope, granularity)
+            bits = build.bits if recipe.quantizer.rounds else None
+            coverage = measure_coverage(full, clip, bits, build.scope, granularity)
             advance(total if recipe.steps == 0 else 0)
         coverage.require(recipe.quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
         return QuantizedClip(**vars(clip), coverage=coverage)

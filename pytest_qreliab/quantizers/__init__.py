@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -35,7 +34,8 @@ class Quantizer:
 
     `function` is the recipe, or where to import it from when it is first needed, as `module:name`.
     `default_activations` is the activation width that a bare bit width stands for, None for weights only;
-    `bits` lists the widths that it can do, and is empty for one that does all. `coverage` is the share of the towers'
+    `bits` lists the widths that it can do, and is empty for one that does all. `rounds` is
+    false for a control, whose weights change without coming to lie on a grid. `coverage` is the share of the towers'
     matmul and convolution weights that it promises to quantize. `packages` are what the extra of the name `extra`
     installs for it.
     """
@@ -47,6 +47,7 @@ class Quantizer:
     default_activations: int | None = 8
     bits: tuple[str, ...] = ()
     needs: DataNeed = "ranges"
+    rounds: bool = True
     coverage: float = 1.0
     extra: str | None = None
     packages: tuple[str, ...] = ()
@@ -58,12 +59,16 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A quantizer with its parameters, as a case names it; `rescale` refits the logit scale afterwards."""
+    """A quantizer with its parameters, as a case names it; `rescale` refits the logit scale afterwards.
+
+    `matched` is the recipe that a control takes its error from.
+    """
 
     name: str
     quantizer: Quantizer
     parameters: Parameters = field(default_factory=Parameters)
     rescale: bool = False
+    matched: Recipe | None = None
 
     def bits(self, parsed: Bits | int) -> Bits:
         """Full bits from what the user wrote: a bare 4 becomes the quantizer's own default.
@@ -80,6 +85,8 @@ class Recipe:
         needs = self.quantizer.needs
         if self.rescale or needs == "pairs":
             return "pairs"
+        if self.matched is not None:
+            return self.matched.needs(bits)
         if needs == "ranges":
             static = getattr(self.parameters, "activations", "static") == "static"
             needs = "images" if static and bits.activations is not None else "nothing"
@@ -103,6 +110,3 @@ class Recipe:
             module, _, attribute = function.partition(":")
             return cast(Apply, getattr(importlib.import_module(module), attribute))
         return function
-
-
-Register = Callable[[Quantizer], None]

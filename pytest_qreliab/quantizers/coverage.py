@@ -50,10 +50,13 @@ class Coverage:
             )
 
 
-def measure(full: Clip, quantized: Clip, bits: Bits, scope: str, granularity: Granularity = "channel") -> Coverage:
+def measure(
+    full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity = "channel"
+) -> Coverage:
     """Coverage of `quantized`, made from `full` at `bits`, over the towers in `scope`.
 
-    `granularity` says which weights share a grid, and so have 2^bits values among them.
+    `granularity` says which weights share a grid, and so have 2^bits values among them. Without `bits` a weight
+    counts as covered when it has changed: a control rounds nothing.
     """
     # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
     reference = dict(full.module.named_parameters()) | dict(prepare(full, scope)[0].module.named_parameters())
@@ -64,10 +67,7 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str, granularity: Gr
     }
     flops = _matmul_flops(quantized, weights, scope)
     covered = {
-        name
-        for name in flops
-        if _rounded(weights[name], reference.get(name), bits.weights, granularity)
-        and (bits.activations is None or _input_rounded(quantized, name))
+        name for name in flops if _covered(quantized, name, weights[name], reference.get(name), bits, granularity)
     }
     sizes = {name: weights[name].numel() for name in flops}
     return Coverage(
@@ -75,6 +75,21 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str, granularity: Gr
         flops=sum(flops[name] for name in covered) / sum(flops.values()),
         total_weights=sum(sizes.values()),
         missing=tuple(name for name in flops if name not in covered),
+    )
+
+
+def _covered(
+    clip: Clip,
+    name: str,
+    weight: torch.Tensor,
+    before: torch.Tensor | None,
+    bits: Bits | None,
+    granularity: Granularity,
+) -> bool:
+    if bits is None:
+        return before is None or not torch.equal(weight, before) or weight[0].numel() == 1
+    return _rounded(weight, before, bits.weights, granularity) and (
+        bits.activations is None or _input_rounded(clip, name)
     )
 
 

@@ -161,13 +161,13 @@ class Largest:
 
 
 class Inputs:
-    """A sample of what the layer reads: some 512 evenly spaced rows of each call, or 8 whole maps."""
+    """A sample of what the layer reads: some 128 evenly spaced rows of each call, or 8 whole maps."""
 
     def __init__(self, layer: nn.Module) -> None:
         self._kept: list[torch.Tensor] = []
 
     def see(self, layer: nn.Module, x: torch.Tensor) -> None:
-        rows, most = (x, 8) if isinstance(layer, nn.Conv2d) else (x.flatten(0, -2), 512)
+        rows, most = (x, 8) if isinstance(layer, nn.Conv2d) else (x.flatten(0, -2), 128)
         self._kept.append(rows[:: -(-len(rows) // most)].clone())
 
     def all(self) -> torch.Tensor:

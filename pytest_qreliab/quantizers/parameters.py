@@ -67,13 +67,18 @@ class Awq(Rounding):
 
 
 class Control(Parameters):
-    """`match` is the quantizer whose error, weight by weight, the control reproduces; `seed` draws noise."""
+    """`match` is the quantizer whose error, weight by weight, the control reproduces."""
 
     match: str = "minmax"
-    seed: int = 0
 
 
 class LowRank(Control):
     """`by`: what is matched: the squared error, or the effective rank."""
 
     by: Literal["error", "effective-rank"] = "error"
+
+
+class Noise(Control):
+    """`seed` draws the noise."""
+
+    seed: int = 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.quantizers.calibration import Calibration
+
+if TYPE_CHECKING:
+    from pytest_qreliab.quantizers import Recipe
 
 
 def _ignore(done: int) -> None:
@@ -19,9 +22,9 @@ def _ignore(done: int) -> None:
 class Request:
     """Bits, scope and parameters, and what the quantizer may use to meet them.
 
-    `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where
-    nothing asks for it. `advance` is told of every step done, of a method that counts steps. `checkpoints` is a
-    folder for unfinished training, None to keep none.
+    `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where nothing
+    asks for it. `matched` is the recipe that a control takes its error from. `advance` is told of every step done,
+    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none.
     """
 
     bits: Bits
@@ -29,6 +32,7 @@ class Request:
     parameters: Any
     calibration: Calibration | None = None
     advance: Callable[[int], None] = _ignore
+    matched: Recipe | None = None
     checkpoints: Path | None = None
 
     def needed(self) -> Calibration:

@@ -34,6 +34,9 @@ class Rotation:
         turned: torch.Tensor = self.left.T @ self._folded(x) @ self.right
         return turned.flatten(-2) * self.signs
 
+    def to(self, device: torch.device) -> Rotation:
+        return Rotation(self.left.to(device), self.right.to(device), self.signs.to(device))
+
     def _folded(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(*x.shape[:-1], len(self.left), len(self.right))
 
