@@ -128,11 +128,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operation = func.overloadpacket.__name__
         if operation in self.OPERATIONS:
             channels = out.shape[1 if operation == "convolution" else -1]
-            for arg in args:
-                if isinstance(arg, torch.Tensor) and arg.ndim >= 2:
-                    name = self.names.get(arg.untyped_storage().data_ptr())
-                    if name is not None:
-                        self.flops[name] += 2 * out.numel() * self.sizes[name] / channels
+            matrices = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.ndim >= 2]
+            found = [self.names.get(matrix.untyped_storage().data_ptr()) for matrix in matrices]
+            watched = [name for name in found if name is not None]
+            if watched:  # of two, as with a learned query, the first is what the second is applied to
+                self.flops[watched[-1]] += 2 * out.numel() * self.sizes[watched[-1]] / channels
         return out
 
 

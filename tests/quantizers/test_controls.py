@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from pytest_qreliab.cases import Bits
+from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.quantizers import Quantizer, controls, coverage, fake
+from pytest_qreliab.quantizers.parameters import Noise
+
+
+@pytest.mark.parametrize("control", ["lowrank", "noise"])
+@pytest.mark.parametrize("bits", [Bits(2), Bits(4), Bits(8)])
+def test_each_weight_errs_by_as_much_as_under_the_matched_quantizer(tiny, quantize, control, bits):
+    disturbed, matched = quantize(tiny, control, bits), quantize(tiny, "minmax", bits)
+    layers, there = fake.prepare(tiny, "both")[1], dict(matched.module.named_modules())
+    for name, layer in layers.items():
+        expected = (there[name].weight - layer.weight).norm()
+        actual = (disturbed.module.get_submodule(name).weight - layer.weight).norm()
+        assert float(actual) == pytest.approx(float(expected), rel=1e-3), name
+    assert coverage.measure(tiny, disturbed, None, "both").weights == 1.0
+    assert coverage.measure(tiny, tiny.copy(), None, "both").weights == 0.0
+
+
+def test_the_weight_that_counts_is_the_one_before_a_transformation(tiny, ask):
+    """Matched to quarot, whose stored weights are turned, the control errs as quarot's acting weights do."""
+    catalog = Catalog()
+    recipe = catalog.recipe("quarot")
+    request = ask(Bits(3), quantizer="noise")
+    disturbed = controls.noise(tiny, type(request)(**(vars(request) | {"matched": recipe})))
+    turned = dict(recipe.apply()(tiny, ask(Bits(3), quantizer="quarot")).module.named_modules())
+    name = "visual.transformer.resblocks.0.mlp.c_fc"
+    layer = fake.prepare(tiny, "both")[1][name]
+    expected = (fake.effective_weight(turned[name]) - layer.weight).norm()
+    assert not torch.allclose(turned[name].weight, fake.effective_weight(turned[name]), atol=1e-2)
+    actual = (disturbed.module.get_submodule(name).weight - layer.weight).norm()
+    assert float(actual) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_low_rank_takes_the_least_singular_values():
+    torch.manual_seed(0)
+    weight = torch.randn(12, 8)
+    quantized = weight + 0.3 * torch.randn(12, 8)
+    cut = controls._of_error(weight, quantized)
+    before, after = torch.linalg.svdvals(weight), torch.linalg.svdvals(cut)
+    kept = int((after > 1e-5).sum())
+    assert kept < 8
+    torch.testing.assert_close(after[: kept - 1], before[: kept - 1])
+    assert float(after[kept - 1]) <= float(before[kept - 1])
+
+
+def test_the_effective_rank_is_matched_where_it_falls():
+    torch.manual_seed(0)
+    weight = torch.randn(12, 8)
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+    quantized = (u * (s * torch.tensor([1, 1, 1, 0.5, 0.1, 0, 0, 0]))) @ vt
+    wanted = controls.effective_rank(torch.linalg.svdvals(quantized))
+    found = controls.effective_rank(torch.linalg.svdvals(controls._of_rank(weight, quantized)))
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert controls._of_rank(quantized, weight) is quantized
+
+
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_effective_rank_of_equal_singular_values_is_their_number(rank):
+    assert controls.effective_rank(torch.full((rank,), 2.5)) == pytest.approx(rank, rel=1e-5)
+    assert controls.effective_rank(torch.zeros(rank)) == 0
+
+
+def test_an_unknown_match_is_refused_at_once():
+    class Typo(Noise):
+        match: str = "min-max"
+
+    catalog = Catalog()
+    catalog.add_quantizer(Quantizer("typo", "", controls.noise, Typo))
+    with pytest.raises(InputError, match="did you mean 'minmax'"):
+        catalog.recipe("typo")
