@@ -299,9 +299,9 @@ def test_each_model_is_built_once_and_at_most_one_is_kept(make_plan, small_bench
 
 
 def test_a_quantizer_that_covers_less_than_it_declares_is_an_error(make_plan, small_benchmark, monkeypatch):
-    from pytest_qreliab.quantizers import minmax
+    from pytest_qreliab.quantizers import ranges
 
-    monkeypatch.setattr(minmax, "quantize", lambda clip, bits, scope, calibration: clip.copy())
+    monkeypatch.setattr(ranges, "minmax", lambda clip, request: clip.copy())
     plan = make_plan(bits="w4", benchmarks=str(small_benchmark))
     with pytest.raises(InputError, match=r"minmax w4 on tiny-digits declares to quantize 100.0% .* covers 0.0%"):
         Evaluator(plan).result(plan.cases[0])
