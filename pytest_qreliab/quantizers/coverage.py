@@ -1,26 +1,30 @@
 """Coverage: the share of a model's weights and matmul FLOPs that really is quantized, seen from outside.
 
 A quantizer's own word is not taken: one image and one prompt run through the model while every matrix product
-and convolution is watched, and each weight that takes part is compared with the full-precision one.
+and convolution is watched, and each weight that takes part is looked at: a float one is compared with the
+full-precision one, of a library's the stored numbers count, of an ONNX graph the types that its nodes read.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import grid
+from pytest_qreliab.models.onnx import OnnxClip
+from pytest_qreliab.quantizers import grid, storage
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
+from pytest_qreliab.quantizers.graph import Graph
 from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.unpack import in_scope
 
@@ -32,22 +36,38 @@ class Coverage:
     """Of the matmul and convolution weights of the towers in scope.
 
     `weights` and `flops` are shares from 0 to 1 (by element count; by FLOPs of one image and one prompt),
-    `total_weights` their number, `missing` the names of those that are not, or not fully, quantized.
+    `matrices` the smaller of the two with the convolutions left out, `total_weights` the number of elements,
+    `missing` the names of those that are not, or not fully, quantized.
     """
 
     weights: float
     flops: float
+    matrices: float
     total_weights: int
     missing: tuple[str, ...]
 
-    def require(self, declared: float, what: str) -> None:
-        """Raise InputError when less is covered than the quantizer declares."""
-        if min(self.weights, self.flops) < declared - 1e-9:
+    def require(self, declared: float, what: str, *, convolutions: bool = True) -> None:
+        """Raise InputError when less than `declared` is covered, of all weights or of the matrix products alone."""
+        covered = min(self.weights, self.flops) if convolutions else self.matrices
+        if covered < declared - 1e-9:
             shown = ", ".join(self.missing[:4]) + (", ..." if len(self.missing) > 4 else "")
+            of = "weights" if convolutions else "weights of matrix products"
             raise InputError(
-                f"{what} declares to quantize {declared:.1%} of the weights but covers {self.weights:.1%} "
-                f"({self.flops:.1%} of the FLOPs); left in full precision: {shown}"
+                f"{what} declares to quantize {declared:.1%} of the {of} but covers {covered:.1%} (of all, "
+                f"{self.weights:.1%} of the weights, {self.flops:.1%} of the FLOPs); "
+                f"left in full precision: {shown}"
             )
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A weight at work in one image and one prompt; no FLOPs: it is there, but no one multiplies by it."""
+
+    name: str
+    elements: int
+    flops: float
+    quantized: bool
+    convolution: bool
 
 
 def measure(
@@ -58,39 +78,118 @@ def measure(
     `granularity` says which weights share a grid, and so have 2^bits values among them. Without `bits` a weight
     counts as covered when it has changed: a control rounds nothing.
     """
+    if bits is not None and isinstance(quantized.module, OnnxClip):
+        products = list(_graph_products(quantized, quantized.module, bits))
+    else:
+        products = list(_plain_products(full, quantized, bits, scope, granularity))
+        if bits is not None:
+            products += _library_products(quantized, bits, scope)
+    return Coverage(
+        weights=_share(products, lambda product: product.elements),
+        flops=_share(products, lambda product: product.flops),
+        matrices=min(
+            _share([product for product in products if not product.convolution], size)
+            for size in (lambda product: product.elements, lambda product: product.flops)
+        ),
+        total_weights=sum(product.elements for product in products),
+        missing=tuple(product.name for product in products if not product.quantized),
+    )
+
+
+def _share(products: list[_Product], size: Callable[[_Product], float]) -> float:
+    total = sum(map(size, products))
+    return sum(size(product) for product in products if product.quantized) / total if total else 0.0
+
+
+def _plain_products(
+    full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity
+) -> Iterator[_Product]:
+    """Of ordinary float weights, which were rounded in place, or were not."""
     # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
     reference = dict(full.module.named_parameters()) | dict(prepare(full, scope)[0].module.named_parameters())
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
-        if parameter.ndim >= 2 and in_scope(name, scope)
+        if parameter.ndim >= 2 and in_scope(name, scope) and not storage.is_library_tensor(parameter)
     }
-    flops = _matmul_flops(quantized, weights, scope)
-    covered = {
-        name for name in flops if _covered(quantized, name, weights[name], reference.get(name), bits, granularity)
-    }
-    sizes = {name: weights[name].numel() for name in flops}
-    return Coverage(
-        weights=sum(sizes[name] for name in covered) / sum(sizes.values()),
-        flops=sum(flops[name] for name in covered) / sum(flops.values()),
-        total_weights=sum(sizes.values()),
-        missing=tuple(name for name in flops if name not in covered),
-    )
+    watch = _Watch(weights)
+    with _no_fused_attention(), torch.no_grad(), watch:
+        _encode_one(quantized, scope)
+    for name, flops in watch.flops.items():
+        weight, before = weights[name], reference.get(name)
+        if bits is None:
+            covered = before is None or not torch.equal(weight, before) or weight[0].numel() == 1
+        else:
+            covered = _rounded(weight, before, bits.weights, granularity)
+            if bits.activations is not None:
+                covered = covered and _input_rounded(quantized, name)
+        yield _Product(name, weight.numel(), flops, covered, name in watch.convolutions)
 
 
-def _covered(
-    clip: Clip,
-    name: str,
-    weight: torch.Tensor,
-    before: torch.Tensor | None,
-    bits: Bits | None,
-    granularity: Granularity,
-) -> bool:
-    if bits is None:
-        return before is None or not torch.equal(weight, before) or weight[0].numel() == 1
-    return _rounded(weight, before, bits.weights, granularity) and (
-        bits.activations is None or _input_rounded(clip, name)
-    )
+def _library_products(quantized: Clip, bits: Bits, scope: str) -> Iterator[_Product]:
+    """Of weights that torchao or bitsandbytes keep; a layer that is never called covers nothing."""
+    # By parameter: one that is no layer's `weight` is multiplied by no one that can be watched.
+    weights = {
+        name: parameter
+        for name, parameter in quantized.module.named_parameters()
+        if storage.is_library_tensor(parameter) and in_scope(name, scope)
+    }
+    layers = {name: quantized.module.get_submodule(name.rpartition(".")[0]) for name in weights}
+    flops: dict[str, float] = dict.fromkeys(weights, 0.0)
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: Any, out: torch.Tensor) -> None:
+            flops[name] += 2.0 * out.numel() * args[0].shape[-1]
+
+        return hook
+
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items() if name.endswith(".weight")]
+    try:
+        if handles:
+            _encode_one(quantized, scope)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, layer in layers.items():
+        stored = storage.of_layer(layer) if name.endswith(".weight") else None
+        fits = stored is not None and _fits(stored.bits, stored.activations, bits)
+        elements = weights[name].numel() if stored is None else stored.elements
+        yield _Product(name, elements, flops[name], fits and flops[name] > 0, False)
+
+
+def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_Product]:
+    """Of the weights of ONNX graphs, each of which is run once."""
+    for which, tower in module.towers().items():
+        graph = Graph(tower.graph())
+        matrices = graph.matrices()
+        x = quantized.tokenizer(["a photo"]) if which == "text" else _one_image(quantized)
+        flops = graph.flops(matrices, tower.batches(x)[0])
+        for matrix in matrices:
+            yield _Product(
+                f"{which}.onnx: {matrix.name}",
+                matrix.elements,
+                flops[matrix.output],
+                matrix.bits is not None and _fits(matrix.bits, matrix.activations, bits),
+                matrix.convolution,
+            )
+
+
+def _fits(weights: int, activations: int | None, bits: Bits) -> bool:
+    """Whether a weight of that width, multiplied by inputs of that width, is quantized at least to `bits`."""
+    if bits.activations is not None and (activations is None or activations > bits.activations):
+        return False
+    return weights <= bits.weights
+
+
+def _one_image(clip: Clip) -> torch.Tensor:
+    return clip.preprocess(Image.new("RGB", (64, 64)))[None]
+
+
+def _encode_one(clip: Clip, scope: str) -> None:
+    if scope != "text":
+        clip.encode_image(_one_image(clip))
+    if scope != "vision":
+        clip.encode_text(["a photo"])
 
 
 def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int, granularity: Granularity) -> bool:
@@ -122,6 +221,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names = {weight.untyped_storage().data_ptr(): name for name, weight in weights.items()}
         self.sizes = {name: weight.numel() for name, weight in weights.items()}
         self.flops: dict[str, float] = defaultdict(float)
+        self.convolutions: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -132,18 +232,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = [self.names.get(matrix.untyped_storage().data_ptr()) for matrix in matrices]
             watched = [name for name in found if name is not None]
             if watched:  # of two, as with a learned query, the first is what the second is applied to
-                self.flops[watched[-1]] += 2 * out.numel() * self.sizes[watched[-1]] / channels
+                name = watched[-1]
+                self.flops[name] += 2 * out.numel() * self.sizes[name] / channels
+                if operation == "convolution":
+                    self.convolutions.add(name)
         return out
-
-
-def _matmul_flops(clip: Clip, weights: Mapping[str, torch.Tensor], scope: str) -> dict[str, float]:
-    watch = _Watch(weights)
-    with _no_fused_attention(), torch.no_grad(), watch:
-        if scope != "text":
-            clip.encode_image(clip.preprocess(Image.new("RGB", (64, 64)))[None])
-        if scope != "vision":
-            clip.encode_text(["a photo"])
-    return dict(watch.flops)
 
 
 @contextmanager

@@ -40,6 +40,14 @@ def prepare(clip: Clip, scope: str) -> tuple[Clip, Layers]:
     return clip, layers
 
 
+def linears(clip: Clip, layers: Layers, library: str) -> dict[str, nn.Linear]:
+    """Those of `layers` that a library without convolutions can quantize. Raises InputError when there is none."""
+    found = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+    if not found:
+        raise InputError(f"{clip.name}: {library} quantizes Linears alone, and there is none in scope")
+    return found
+
+
 class InputQuantizer:
     """Pre-hook that transforms a layer's input, and rounds it. `called` says that it has run."""
 

@@ -66,6 +66,44 @@ class Awq(Rounding):
     layers: Literal["norm", "all"] = "all"
 
 
+class TorchAo(Parameters):
+    """`group_size`: weights that share a scale, along a row; none: one scale per output channel."""
+
+    group_size: GroupSize | None = None
+
+
+class BitsAndBytes(Parameters):
+    """`threshold`: input columns with a larger magnitude are multiplied in 16 bits (w8a8); 0: none is.
+
+    `data_type`: the levels of w4, of normally distributed weights (`nf4`) or of a 4-bit float (`fp4`);
+    `block_size` of its weights share a scale.
+    """
+
+    threshold: float = 6.0
+    data_type: Literal["nf4", "fp4"] = "nf4"
+    block_size: Literal[32, 64, 128, 256, 512, 1024] = 64
+
+
+class OnnxRuntime(Parameters):
+    """How ONNX Runtime quantizes.
+
+    w8a8: `activations` are rounded by ranges taken at every call (`dynamic`) or fixed from `images` calibration
+    images (`static`). `reduce_range` keeps weights to 7 bits, for x86 CPUs without VNNI, on which sums of 8-bit
+    products overflow; none: only on such a CPU. Weights alone: `block_size` weights along a row share a scale.
+    """
+
+    activations: Literal["dynamic", "static"] = "dynamic"
+    images: Count = 128
+    reduce_range: bool | None = None
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+
+
+class Artifact(Parameters):
+    """`path` of the file or folder."""
+
+    path: str
+
+
 class Control(Parameters):
     """`match` is the quantizer whose error, weight by weight, the control reproduces."""
 

@@ -20,17 +20,13 @@ def images(tiny, calibration):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_architecture_is_covered_and_its_error_falls_as_bits_rise(
-    name_of_architecture, architecture, pixels, quantize, error, method
-):
-    clip = architecture(name_of_architecture)
-    images = pixels(clip)
+def test_every_architecture_is_covered_and_its_error_falls_as_bits_rise(architecture, quantize, error, method):
     errors = []
     for bits in (Bits(2), Bits(4), Bits(8), Bits(8, 8)):
-        quantized = quantize(clip, method, bits)
-        found = coverage.measure(clip, quantized, bits, "both")
+        quantized = quantize(architecture, method, bits)
+        found = coverage.measure(architecture, quantized, bits, "both")
         assert (found.weights, found.flops, found.missing) == (1.0, 1.0, ())
-        errors.append(max(error(quantized, clip, images)))
+        errors.append(max(error(architecture, quantized)))
     two, four, eight, eight_eight = errors
     assert two > four > 4 * eight
     assert eight < 0.05
@@ -132,17 +128,14 @@ def test_bare_bits_mean_the_quantizers_default():
     ],
     ids=str,
 )
-def test_transformations_are_exact_before_rounding(
-    name_of_architecture, architecture, pixels, ask, error, method, transforms, parameters
-):
-    clip = architecture(name_of_architecture)
+def test_transformations_are_exact_before_rounding(architecture, ask, error, method, transforms, parameters):
     request = ask(Bits(4, 8), quantizer=method, **parameters)
-    changed, layers = fake.prepare(clip, "both")
+    changed, layers = fake.prepare(architecture, "both")
     found = transforms(changed, layers, request)
     for name, by in found.items():
         fake.transform(layers[name], by)
-    assert max(error(changed, clip, pixels(clip))) < 1e-4
-    if name_of_architecture != "resnet" or parameters.get("layers") == "all" or method in ("quarot", "awq"):
+    assert max(error(architecture, changed)) < 1e-4
+    if architecture.name != "resnet" or parameters.get("layers") == "all" or method in ("quarot", "awq"):
         assert found
 
 

@@ -1,0 +1,91 @@
+"""`bitsandbytes`: every Linear as `Linear8bitLt` (LLM.int8(), w8a8) or `Linear4bit` (w4), with its own kernels.
+
+The towers are unpacked first, so that the attention and the final projections are Linears too.
+It has no convolutions: those stay in full precision, and the coverage says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from pytest_qreliab.cases import Bits
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.quantizers import extras, fake
+from pytest_qreliab.quantizers.parameters import BitsAndBytes
+from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.unpack import Projection
+
+
+def quantize(clip: Clip, request: Request) -> Clip:
+    """A copy with 8-bit or packed 4-bit weights. There is no w8 alone: LLM.int8() rounds the activations as well."""
+    if request.bits not in (Bits(4), Bits(8, 8)):
+        raise InputError(
+            f"bitsandbytes has no {request.bits}: write w4, or w8a8 (its int8 rounds the activations as well)"
+        )
+    library = extras.load("bitsandbytes.nn")
+    clip, layers = fake.prepare(clip, request.scope)
+    device = clip.device
+    with extras.quiet():
+        for name, linear in fake.linears(clip, layers, "bitsandbytes").items():
+            _check_blocks(name, linear, clip, request)
+            parent, _, leaf = name.rpartition(".")
+            new = _replace(library, linear, request.bits, request.parameters)
+            setattr(clip.module.get_submodule(parent), leaf, new.to(device).eval())
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_not_the_cast)
+    try:
+        if request.scope != "text":
+            clip.encode_image(clip.preprocess(Image.new("RGB", (64, 64)))[None])
+        if request.scope != "vision":
+            clip.encode_text(["a"])
+    except RuntimeError as error:  # its int8 kernel for CPUs cuts widths that are no multiple of 16
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"bitsandbytes {request.bits} cannot run {clip.name} on {device}: {reason}") from error
+    return clip
+
+
+def _check_blocks(name: str, linear: nn.Linear, clip: Clip, request: Request) -> None:
+    # Its CPU kernel takes every row to begin a block, which its packing does not do: the weights come out wrong.
+    size = request.parameters.block_size
+    if request.bits.weights == 4 and clip.device.type == "cpu" and linear.in_features % size:
+        raise InputError(
+            f"bitsandbytes w4 computes wrongly on the CPU where blocks cross rows, and block_size {size} does not "
+            f"divide the {linear.in_features} inputs of {name} in {clip.name}; take a smaller block_size or a GPU"
+        )
+
+
+def _replace(library: Any, linear: nn.Linear, bits: Bits, parameters: BitsAndBytes) -> nn.Module:
+    weight = linear.weight.detach().cpu().contiguous()  # the move to the device is what quantizes
+    kind = library.Linear8bitLt if bits.weights == 8 else library.Linear4bit
+    if isinstance(linear, Projection):
+        kind = type(f"Projection{kind.__name__}", (kind,), {"__rmatmul__": Projection.__rmatmul__})
+        kind.__module__ = library.__name__  # it is still a layer of that library
+    shape = linear.in_features, linear.out_features
+    bias = linear.bias is not None
+    new: nn.Module
+    if bits.weights == 8:
+        new = kind(*shape, bias=bias, has_fp16_weights=False, threshold=parameters.threshold, device="meta")
+        new.weight = library.Int8Params(weight, has_fp16_weights=False, requires_grad=False)
+    else:
+        levels = parameters.data_type
+        new = kind(*shape, bias=bias, quant_type=levels, compute_dtype=torch.float32, device="meta")
+        new.weight = library.Params4bit(
+            weight, requires_grad=False, quant_type=levels, blocksize=parameters.block_size, module=new
+        )
+        # Its other CPU kernel needs AVX512-BF16 and a download, rounds scales to bfloat16, and refuses small layers.
+        new.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    if bias:
+        new.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
+    # open_clip casts activations to the dtype of this weight, which is no float any more.
+    new.int8_original_dtype = torch.float32  # type: ignore[assignment]
+    return new
+
+
+def _not_the_cast(record: logging.LogRecord) -> bool:
+    """It says at every call of every layer that LLM.int8() takes its input in 16 bits."""
+    return "inputs will be cast from" not in record.getMessage()

@@ -1,0 +1,163 @@
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_qreliab.cases import Bits
+from pytest_qreliab.data.images import from_arrays
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.quantizers import coverage, onnxruntime
+from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.graph import Graph
+from pytest_qreliab.quantizers.parameters import OnnxRuntime
+from pytest_qreliab.quantizers.request import Request
+
+for package in ("onnxruntime", "onnx", "onnxscript"):
+    pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def export_once():
+    """The exporter takes seconds and gives the same for the same tower: of each model here, keep what it gave."""
+    exported, export = {}, onnxruntime.export
+
+    def cached(clip, name):
+        key = name, tuple(float(parameter.double().sum()) for parameter in clip.module.parameters())
+        if key not in exported:
+            exported[key] = export(clip, name)
+        return exported[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "export", cached)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quantized(calibration):
+    def make(clip, bits, scope="both", **parameters):
+        return onnxruntime.quantize(clip, Request(bits, scope, OnnxRuntime(**parameters), calibration))
+
+    return make
+
+
+def operators(clip) -> set[str]:
+    return {node.op_type for tower in clip.module.towers().values() for node in tower.graph().graph.node}
+
+
+@pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True)
+def test_every_architecture(architecture, quantized, error, noise):
+    images = noise(architecture)
+    features, patch_map = architecture.encode_image_with_map(images)
+    errors = {}
+    for bits, more in ((Bits(8, 8), {}), (Bits(8, 8), {"activations": "static"}), (Bits(2), {}), (Bits(8), {})):
+        clip = quantized(architecture, bits, **more)
+        errors[bits, bool(more)] = error(architecture, clip)
+        found = coverage.measure(architecture, clip, bits, "both")
+        assert found.total_weights == coverage.measure(architecture, architecture, bits, "both").total_weights
+        assert found.matrices == 1.0
+        if bits.activations is None:  # MatMulNBits is no convolution
+            modules = dict(architecture.module.named_modules())
+            missing = [name.removeprefix("visual.onnx: ").removesuffix(".weight") for name in found.missing]
+            assert all(isinstance(modules[name], torch.nn.Conv2d) for name in missing)
+            assert found.weights < 1.0
+        else:
+            assert (found.weights, found.flops, found.missing) == (1.0, 1.0, ())
+        # The spectrum is measured as well: the last patch map is there, near the original's, from the same pass.
+        encoded, its_map = clip.encode_image_with_map(images)
+        assert torch.equal(encoded, clip.encode_image(images))
+        assert its_map.shape == patch_map.shape
+        limit = 1.0 if bits.weights == 2 else 0.2 if more else 0.05  # static ranges are of other images
+        assert float((its_map - patch_map).norm() / patch_map.norm()) < limit
+        assert encoded.shape == features.shape
+        assert (clip.logit_scale, clip.logit_bias) == (architecture.logit_scale, architecture.logit_bias)
+    assert max(errors[Bits(8), False]) < 0.05
+    assert max(*errors[Bits(8, 8), False], *errors[Bits(8, 8), True]) < 0.15
+    assert all(errors[Bits(2), False][tower] > 4 * errors[Bits(8), False][tower] for tower in (0, 1))
+
+
+def test_kernels_are_of_integers(tiny, quantized):
+    dynamic = operators(quantized(tiny, Bits(8, 8)))
+    assert {"MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"} <= dynamic
+    static = operators(quantized(tiny, Bits(8, 8), activations="static"))
+    assert {"QuantizeLinear", "DequantizeLinear"} <= static
+    assert not {"MatMulInteger", "DynamicQuantizeLinear"} & static
+    four = quantized(tiny, Bits(4))
+    assert "MatMulNBits" in operators(four)
+    for tower in four.module.towers().values():
+        graph = Graph(tower.graph())
+        for matrix in graph.matrices():
+            if not matrix.convolution:
+                stored = graph.initializers[matrix.name]
+                assert matrix.bits == 4
+                assert len(stored.raw_data) * 2 == matrix.elements
+    assert coverage.measure(tiny, four, Bits(4, 8), "both").weights == 0.0  # activations are floats there
+    assert coverage.measure(tiny, four, Bits(3), "both").weights == 0.0
+
+
+def test_scope_leaves_the_other_tower_and_the_original_alone(tiny, quantized, noise, prompts):
+    before = {name: value.clone() for name, value in tiny.module.state_dict().items()}
+    vision, text = (quantized(tiny, Bits(8, 8), scope) for scope in ("vision", "text"))
+    assert torch.equal(vision.encode_text(prompts), tiny.encode_text(prompts))
+    assert torch.equal(text.encode_image(noise(tiny)), tiny.encode_image(noise(tiny)))
+    assert text.encode_image_with_map(noise(tiny))[1] is not None
+    for clip, scope in ((vision, "vision"), (text, "text")):
+        assert coverage.measure(tiny, clip, Bits(8, 8), scope).weights == 1.0
+    assert not torch.equal(vision.encode_image(noise(tiny)), tiny.encode_image(noise(tiny)))
+    assert all(torch.equal(value, before[name]) for name, value in tiny.module.state_dict().items())
+
+
+def test_static_ranges_come_from_the_calibration_data(tiny, quantized, noise, prompts, error):
+    grey = from_arrays("grey", np.random.default_rng(0).integers(125, 130, (8, 32, 32), dtype=np.uint8))
+    poor = Calibration(grey, None, ["two"], ["{}"])
+    request = Request(Bits(8, 8), "vision", OnnxRuntime(activations="static"), poor)
+    assert error(tiny, onnxruntime.quantize(tiny, request))[0] > 2 * error(
+        tiny, quantized(tiny, Bits(8, 8), "vision", activations="static")
+    )[0]  # fmt: skip
+    with pytest.raises(ValueError, match="needs calibration data"):
+        onnxruntime.quantize(tiny, Request(Bits(8, 8), "vision", OnnxRuntime(activations="static")))
+
+
+def test_reduced_range_is_of_seven_bits(tiny, quantized):
+    for reduce, largest in ((True, 64), (False, 127)):
+        clip = quantized(tiny, Bits(8, 8), "text", reduce_range=reduce)
+        graph = Graph(clip.module.text.graph())
+        from onnx import numpy_helper
+
+        found = [abs(numpy_helper.to_array(graph.initializers[m.name]).astype(int)).max() for m in graph.matrices()]
+        assert largest - 1 <= max(found) <= largest
+
+
+def test_a_copy_encodes_the_same_any_batch_and_nothing_is_logged(tiny, quantized, noise, caplog):
+    before = list(logging.getLogger().handlers)
+    with caplog.at_level(logging.INFO):
+        clip = quantized(tiny, Bits(8, 8), activations="static")
+    assert not caplog.records
+    assert logging.getLogger().handlers == before
+    images = noise(tiny)
+    encoded = clip.encode_image(images)
+    assert torch.equal(copy.deepcopy(clip).encode_image(images), encoded)
+    torch.testing.assert_close(clip.encode_image(images[:1]), encoded[:1], rtol=1e-3, atol=1e-3)
+
+
+def test_other_bits_are_refused(tiny, quantized):
+    for bits in (Bits(4, 8), Bits(6)):
+        with pytest.raises(InputError, match=f"onnxruntime has no {bits}: write w8a8, w2, w4 or w8"):
+            quantized(tiny, bits)
+
+
+def test_a_tower_that_cannot_be_exported_is_named(architecture_of, monkeypatch):
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    clip = architecture_of("custom-text")
+    clip.module.text.token_embedding = Odd()
+    with pytest.raises(InputError, match="custom-text: the text tower cannot be exported to ONNX: "):
+        onnxruntime.export(clip, "text")
+    monkeypatch.setattr(onnxruntime, "LARGEST", 10_000)
+    with pytest.raises(
+        InputError, match=r"small: the visual tower has .* GiB of weights, and an ONNX file holds 2 GiB"
+    ):
+        onnxruntime.export(clip, "visual")
