@@ -158,6 +158,6 @@ def test_a_tower_that_cannot_be_exported_is_named(architecture_of, monkeypatch):
         onnxruntime.export(clip, "text")
     monkeypatch.setattr(onnxruntime, "LARGEST", 10_000)
     with pytest.raises(
-        InputError, match=r"small: the visual tower has .* GiB of weights, and an ONNX file holds 2 GiB"
+        InputError, match=r"custom-text: the visual tower has .* GiB of weights, and an ONNX file holds 2 GiB"
     ):
         onnxruntime.export(clip, "visual")
