@@ -22,7 +22,6 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import grid
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
 from pytest_qreliab.quantizers.grid import Granularity
-from pytest_qreliab.quantizers.unpack import in_scope
 
 SAMPLED_CHANNELS = 16
 
@@ -40,13 +39,13 @@ class Coverage:
     total_weights: int
     missing: tuple[str, ...]
 
-    def require(self, declared: float, what: str) -> None:
-        """Raise InputError when less is covered than the quantizer declares."""
+    def require(self, declared: float, what: str, mend: str = "") -> None:
+        """Raise InputError, which ends with `mend`, when less is covered than the quantizer declares."""
         if min(self.weights, self.flops) < declared - 1e-9:
             shown = ", ".join(self.missing[:4]) + (", ..." if len(self.missing) > 4 else "")
             raise InputError(
                 f"{what} declares to quantize {declared:.1%} of the weights but covers {self.weights:.1%} "
-                f"({self.flops:.1%} of the FLOPs); left in full precision: {shown}"
+                f"({self.flops:.1%} of the FLOPs); left in full precision: {shown}{mend}"
             )
 
 
@@ -60,7 +59,7 @@ def measure(full: Clip, quantized: Clip, bits: Bits, scope: str, granularity: Gr
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
-        if parameter.ndim >= 2 and in_scope(name, scope)
+        if parameter.ndim >= 2 and quantized.in_scope(name, scope)
     }
     flops = _matmul_flops(quantized, weights, scope)
     covered = {
