@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_qreliab import options
+from pytest_qreliab import hookspecs, options
 from pytest_qreliab.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ RESULT = pytest.StashKey["CheckedResult"]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_configure(config: pytest.Config) -> None:
