@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pytest_qreliab.errors import InputError, raised, unknown
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.models.layout import Layout
+from pytest_qreliab.models.layout import Layout, no_fused_attention
 
 Towers = Mapping[str, frozenset[str]]
 
@@ -39,7 +39,7 @@ class Opaque(nn.Module):
 
 @dataclass(frozen=True)
 class Foreign(Layout):
-    """How to reach the parts of one foreign module.
+    """How to reach the parts of one foreign module; it runs without the fused attention that no quantized copy has.
 
     `towers` says which towers each module and parameter is part of, by name; `scale` is the logarithm of the
     logit scale, the module's own parameter or a tensor beside it.
@@ -59,7 +59,7 @@ class Foreign(Layout):
     def encode_image_with_map(
         self, module: nn.Module, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with _explained("encode_image"):
+        with _explained("encode_image"), no_fused_attention():
             out = self.image_encoder(_inner(module), images)
         features, patch_map = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
         _check_features(features, "encode_image", len(images))
@@ -68,7 +68,7 @@ class Foreign(Layout):
         return features, patch_map
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
-        with _explained("encode_text"):
+        with _explained("encode_text"), no_fused_attention():
             features: torch.Tensor = self.text_encoder(_inner(module), _moved(tokens, device))
         _check_features(features, "encode_text", None)
         return features
@@ -150,7 +150,7 @@ def _scale(model: object, given: float | None) -> torch.Tensor | None:
     own = getattr(model, "logit_scale", None)
     mend = "give the factor from cosines to logits, as in logit_scale=100.0"
     if not isinstance(own, torch.Tensor) or own.numel() != 1:
-        has = "has no logit_scale" if own is None else f"has a logit_scale that is {_shown(own)}, not one number"
+        has = "has no logit_scale" if own is None else f"has a logit_scale that is {_shown(own)}"
         raise InputError(f"{type(model).__name__} {has}; {mend}")
     if not abs(float(own)) < LARGEST_LOG_SCALE:
         raise InputError(f"logit_scale is {float(own):g}, which is no logarithm of a factor; {mend}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -48,6 +50,18 @@ class Layout:
     def copied(self, module: nn.Module) -> tuple[Layout, nn.Module]:
         """A copy of the module with weights of its own, and the layout of the copy."""
         return self, copy.deepcopy(module)
+
+
+@contextmanager
+def no_fused_attention() -> Iterator[None]:
+    """Without torch's fused kernels for attention, which are one operation, inside of which no product can be seen,
+    and which pad otherwise than the layers do that they stand for."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 OPEN_CLIP = Layout()

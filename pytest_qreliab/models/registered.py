@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
+from torch import nn
 
 from pytest_qreliab.errors import InputError, raised
 from pytest_qreliab.models.clip import Clip
+
+ENCODES = "encode_image"
 
 
 def load(name: str, make: object) -> Clip:
     """The model that `make` is or makes, under that name. Raises InputError where it is no CLIP that can be used."""
     made = make
-    # A module can be called as well, but not to make a model.
-    if callable(make) and not isinstance(make, torch.nn.Module) and not hasattr(make, "encode_image"):
+    # A model may be callable as well, but not to make one.
+    if isinstance(make, type) or (callable(make) and not isinstance(make, nn.Module) and not hasattr(make, ENCODES)):
         try:
             made = cast(Callable[[], Any], make)()
         except InputError as error:

@@ -7,8 +7,7 @@ and convolution is watched, and each weight that takes part is compared with the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.quantizers import grid
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
 from pytest_qreliab.quantizers.grid import Granularity
@@ -122,20 +122,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _matmul_flops(clip: Clip, weights: Mapping[str, torch.Tensor], scope: str) -> dict[str, float]:
     watch = _Watch(weights)
-    with _no_fused_attention(), torch.no_grad(), watch:
+    with no_fused_attention(), torch.no_grad(), watch:
         if scope != "text":
             clip.encode_image(clip.preprocess(Image.new("RGB", (64, 64)))[None])
         if scope != "vision":
             clip.encode_text(["a photo"])
     return dict(watch.flops)
-
-
-@contextmanager
-def _no_fused_attention() -> Iterator[None]:
-    # The fused kernel is one operation, inside of which no product can be seen.
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
