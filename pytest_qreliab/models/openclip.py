@@ -34,6 +34,11 @@ def architectures() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
+def tags() -> dict[str, list[str]]:
+    """The tags of the hub weights of every architecture."""
+    return {name: list(_open_clip().list_pretrained_tags_by_model(name)) for name in architectures()}
+
+
 def check(name: str, registered: Iterable[str] = ()) -> None:
     """Raise InputError unless `name` can be loaded, as far as can be told without loading or downloading it.
 

@@ -185,9 +185,7 @@ def test_unpacking_keeps_a_foreign_models_outputs(block, scope, pixels):
 
 @pytest.mark.parametrize("block", [Block, Attending, Fused])
 @pytest.mark.parametrize("scope", ["vision", "text", "both"])
-@pytest.mark.parametrize(
-    "quantizer", [name for name in Catalog().quantizers if name in ("minmax", "percentile", "mse")]
-)
+@pytest.mark.parametrize("quantizer", ["minmax", "percentile", "mse"])
 def test_every_weight_of_a_foreign_model_is_quantized(block, scope, quantizer, calibration):
     clip = wrap(OwnClip(block))
     before = {name: value.clone() for name, value in clip.module.state_dict().items()}
@@ -321,9 +319,9 @@ def broken(**methods):
         (lambda: wrap(broken(encode_image=lambda s, x: x)), r"encode_image gave a float32 tensor \(2, 3, 16, 16\)"),
         (lambda: wrap(broken(encode_image=lambda s, x: x[:1, 0, 0])), r"encode_image gave a float32 tensor \(1, 16\)"),
         (lambda: wrap(broken(encode_image=lambda s, x: (x[:, 0, 0], 3))), "encode_image gave a patch map of a int"),
-        (lambda: wrap(broken(encode_image=lambda s, x: x[:, 0, 0])), "encode_image gives 16 features and encode_text 12"),
-        (lambda: wrap(broken(encode_image=lambda s, x: x[:, 0, 0, :12] * float("nan"))), "encode_image gave NaN or inf"),
-        (lambda: wrap(broken(encode_text=lambda s, t: torch.ones(1, 12))), r"encode_text gave a .* \(1, 12\) for 2 texts"),
+        (lambda: wrap(broken(encode_image=lambda s, x: x[:, 0, 0])), "gives 16 features and encode_text 12"),
+        (lambda: wrap(broken(encode_image=lambda s, x: x[:, 0, 0, :12] * float("nan"))), "image gave NaN or inf"),
+        (lambda: wrap(broken(encode_text=lambda s, t: torch.ones(1, 12))), r"gave a .* \(1, 12\) for 2 texts"),
         (lambda: Clip.wrap(OwnClip(), lambda image: image, tokenizer), "preprocess gave a Image; a float32 tensor"),
         (lambda: Clip.wrap(OwnClip(), lambda image: preprocess(image).double(), tokenizer), "gave a float64 tensor"),
         (lambda: Clip.wrap(OwnClip(), preprocess, lambda texts: texts[7]), "tokenizer raised IndexError"),
