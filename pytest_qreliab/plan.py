@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
 from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config import suite as suites
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.config.thresholds import Gate, Thresholds
@@ -139,7 +140,7 @@ def _checked(
 
 def _suite(setting: Setting) -> Suite | None:
     (value,) = setting.values(many=False)
-    return None if value.text == NO_SUITE else _checked(value, Suite.load, value.text)
+    return None if value.text == NO_SUITE else Suite.load(_checked(value, suites.find, value.text))
 
 
 def _benchmarks(values: list[Value]) -> dict[str, Benchmark]:

@@ -59,6 +59,8 @@ def _shipped(config: pytest.Config) -> list[str] | None:
     """Which shipped tests the invocation asks for: by `qreliab` or `qreliab::NAME`, or by an option and no path."""
     if hasattr(config, "workerinput"):
         names: list[str] | None = config.workerinput["qreliab_shipped"]
+        # Where no arguments are left, pytest has put in testpaths.
+        config.args[:] = config.args if names is None else config.workerinput["qreliab_args"]
         return names
     if config.args_source is config.ArgsSource.ARGS:
         own = [arg for arg in config.args if arg.partition("::")[0] == "qreliab"]
@@ -76,6 +78,7 @@ def _shipped(config: pytest.Config) -> list[str] | None:
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: tell a worker what its own arguments no longer show."""
     node.workerinput["qreliab_shipped"] = node.config.stash[SHIPPED]
+    node.workerinput["qreliab_args"] = [str(arg) for arg in node.config.args]
 
 
 def _run(config: pytest.Config) -> Run:

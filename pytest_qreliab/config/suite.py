@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import SetName
 from pytest_qreliab.config.document import Document, Location, Strict, read, shown
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.options import Value
+from pytest_qreliab.options import NO_SUITE, Value
 from pytest_qreliab.quantizers import Recipe
 
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-# YAML reads a bare 4 as a number.
-Width = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+
+def _width(value: object) -> str:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise PydanticCustomError("bits", "write a bit width: 4, w4 or w4a8")
+    return str(value)
+
+
+Width = Annotated[str, BeforeValidator(_width)]  # YAML reads a bare 4 as a number
 
 
 class Variant(Strict, extra="allow"):
@@ -55,6 +63,14 @@ class Definition(Strict):
     device: str | None = None
 
 
+def find(name: str) -> Path:
+    """The suite file of that path. Raises InputError where there is none."""
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"there is no suite file {shown(path)}; give the path of a YAML file, or {NO_SUITE}")
+    return path
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite file that was found and is valid, except for the names in it."""
@@ -63,11 +79,8 @@ class Suite:
     document: Document
 
     @classmethod
-    def load(cls, name: str) -> Suite:
-        """The suite of a YAML path. Raises InputError with file and line."""
-        path = Path(name).expanduser().absolute()
-        if not path.is_file():
-            raise InputError(f"there is no suite file {shown(path)}; give the path of a YAML file, or none")
+    def load(cls, path: Path) -> Suite:
+        """The suite in a YAML file. Raises InputError with file and line."""
         document = read(path)
         return cls(document.validate(Definition), document)
 
