@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,9 +45,10 @@ def raised(error: BaseException) -> str:
 
 def place(error: BaseException) -> str:
     """The innermost ` (file:line)` that an error came from in code that is neither ours nor installed; else nothing."""
+    not_theirs = {Path(__file__).parent, Path(sysconfig.get_path("stdlib"))}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if Path(__file__).parent not in path.parents and "site-packages" not in path.parts and path.is_file():
+        if not_theirs.isdisjoint(path.parents) and "site-packages" not in path.parts and path.is_file():
             below = path.is_relative_to(Path.cwd())
             return f" ({path.relative_to(Path.cwd()) if below else path}:{frame.lineno})"
     return ""
