@@ -114,17 +114,16 @@ def _identifier(model: str, quantizer: str, bits: Bits, scope: str, benchmark: s
 
 def expand(
     models: Iterable[str],
-    quantizations: Iterable[tuple[str, Bits, bool]],
-    scopes: Iterable[str],
+    quantizations: Iterable[tuple[str, Bits, str, bool]],
     benchmarks: Iterable[str],
 ) -> list[Case]:
     """Every case, ordered by model, quantizer, bits, scope, benchmark, so that each build is made once.
 
-    `quantizations` holds (quantizer, bits, needs calibration data), distinct and in order.
+    `quantizations` holds (quantizer, bits, scope, needs calibration data), distinct and in order.
     """
     return [
         Case(Build(model, quantizer, bits, scope, benchmark if needs_data else None), benchmark)
-        for model, (quantizer, bits, needs_data), scope, benchmark in itertools.product(
-            models, quantizations, scopes, benchmarks
+        for model, (quantizer, bits, scope, needs_data), benchmark in itertools.product(
+            models, quantizations, benchmarks
         )
     ]

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from pytest_qreliab.errors import InputError, unknown
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_qreliab import models
+from pytest_qreliab.errors import InputError, raised, unknown
 from pytest_qreliab.quantizers import RESCALE, Quantizer, Recipe
 from pytest_qreliab.quantizers.builtin import BUILTIN
-from pytest_qreliab.quantizers.parameters import Control
+from pytest_qreliab.quantizers.parameters import Artifact, Control, Parameters
+
+if TYPE_CHECKING:
+    from pytest_qreliab.models.clip import Clip
+
+ENTRY_POINTS = "pytest_qreliab"
+ARTIFACT = "artifact:"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered model: the Clip, an object that `Clip.wrap` takes, or a function of no arguments that makes one."""
+
+    make: object
+    help: str
 
 
 class Catalog:
@@ -13,19 +38,103 @@ class Catalog:
 
     def __init__(self) -> None:
         self.quantizers = {quantizer.name: quantizer for quantizer in BUILTIN}
+        self.models: dict[str, Registered] = {}
+        self._variants: dict[str, Recipe] = {}
 
     def add_quantizer(self, quantizer: Quantizer) -> None:
-        """Register a quantizer. Raises InputError if its name is taken."""
-        if quantizer.name in self.quantizers:
-            raise InputError(f"a quantizer {quantizer.name!r} is there already; give the new one another name")
+        """Register a quantizer. Raises InputError if its name is taken or no plain word."""
+        if not isinstance(quantizer, Quantizer):
+            raise InputError(f"add_quantizer takes a Quantizer, not a {type(quantizer).__name__}")
+        _check_name("quantizer", quantizer.name, self.quantizers)
+        if not (isinstance(quantizer.parameters, type) and issubclass(quantizer.parameters, Parameters)):
+            raise InputError(
+                f"quantizer {quantizer.name!r}: parameters={quantizer.parameters!r} must be a subclass of "
+                "pytest_qreliab.quantizers.parameters.Parameters"
+            )
         self.quantizers[quantizer.name] = quantizer
 
+    def add_model(self, name: str, make: object | Callable[[], object], *, help: str = "") -> None:
+        """Register a model: a function of no arguments that makes it when it is first needed, or the model itself.
+
+        A model is a Clip, as `Clip.wrap` makes it, or an object with `encode_image`, `encode_text`, `preprocess`,
+        `tokenizer` and `logit_scale`. Raises InputError if the name is taken or no plain word.
+        """
+        _check_name("model", name, {*self.models, models.TINY_DIGITS, *models.architectures()})
+        self.models[name] = Registered(make, help)
+
+    def add_entry_points(self) -> None:
+        """Let every installed package register what it has. Raises InputError that names the one at fault."""
+        for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda found: found.name):
+            package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
+            where = f"entry point {entry.name} = {entry.value!r}{package} (group {ENTRY_POINTS})"
+            try:
+                register = entry.load()
+            except Exception as error:  # of any kind: the code is another package's
+                raise InputError(f"{where} cannot be imported: {raised(error)}") from error
+            try:
+                register(self)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from error
+            except Exception as error:
+                raise InputError(f"{where} raised {raised(error)}") from error
+
+    def with_variants(self, variants: Iterable[Recipe]) -> Catalog:
+        """This catalogue, with more names for quantizers with parameters."""
+        other = Catalog()
+        other.quantizers, other.models = self.quantizers, self.models
+        other._variants = {**self._variants, **{variant.name: variant for variant in variants}}
+        return other
+
+    def quantizer(self, name: str) -> Quantizer:
+        """The quantizer of that name. Raises InputError, with the nearest valid name."""
+        if name not in self.quantizers:
+            raise unknown("quantizer", name, self.quantizers)
+        return self.quantizers[name]
+
     def recipe(self, name: str) -> Recipe:
-        """The quantizer of that name, `NAME+rescale` included. Raises InputError, with the nearest valid name."""
+        """The quantizer or variant of that name, `NAME+rescale` included. Raises InputError, with the nearest name."""
         plain = name.removesuffix(RESCALE)
-        if plain not in self.quantizers:
-            raise unknown("quantizer", plain, self.quantizers)
-        quantizer = self.quantizers[plain]
-        parameters = quantizer.parameters()
+        if plain.startswith(ARTIFACT):
+            path = Path(plain.removeprefix(ARTIFACT)).expanduser()
+            return Recipe(name, self.quantizers["artifact"], Artifact(path=str(path)), rescale=plain != name)
+        if plain in self._variants:
+            variant = self._variants[plain]
+            quantizer, parameters = variant.quantizer, variant.parameters
+        elif plain in self.quantizers:
+            quantizer = self.quantizers[plain]
+            parameters = _defaults(quantizer)
+        else:
+            raise unknown("quantizer", plain, {*self.quantizers, *self._variants})
+        quantizer.check_packages()
         matched = self.recipe(parameters.match) if isinstance(parameters, Control) else None
         return Recipe(name, quantizer, parameters, plain != name, matched)
+
+    def model(self, name: str, folder: Path | None = None) -> Callable[[], Clip]:
+        """What loads the model of that name; its relative paths start in `folder`, if they are there.
+
+        Raises InputError, with the nearest valid name, for one that cannot be loaded, as far as can be told now.
+        """
+        if name in self.models:
+            return partial(models.load_registered, name, self.models[name].make)
+        source = models.below(name, folder)
+        models.check(source, self.models)
+        return partial(models.load, source, name)
+
+
+def _check_name(what: str, name: object, taken: Iterable[str]) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(f"the {what} name {name!r} is no plain word: letters, digits, '_', '.' and '-' only")
+    if name in taken:
+        raise InputError(f"a {what} {name!r} is there already; give the new one another name")
+
+
+def _defaults(quantizer: Quantizer) -> Parameters:
+    from pydantic import ValidationError
+
+    try:
+        return quantizer.parameters()
+    except ValidationError as error:
+        needed = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise InputError(
+            f"quantizer {quantizer.name!r} has no default for {needed}; define a variant of it in a suite file"
+        ) from None

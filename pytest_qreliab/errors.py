@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -32,3 +35,20 @@ def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> In
     if hint:
         parts.append(hint)
     return InputError("; ".join(parts))
+
+
+def raised(error: BaseException) -> str:
+    """An error of code that is not ours, in one line: what it is, and where, in a file that is not installed."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place(error)}"
+
+
+def place(error: BaseException) -> str:
+    """The innermost ` (file:line)` that an error came from in code that is neither ours nor installed; else nothing."""
+    not_theirs = {Path(__file__).parent, Path(sysconfig.get_path("stdlib"))}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if not_theirs.isdisjoint(path.parents) and "site-packages" not in path.parts and path.is_file():
+            below = path.is_relative_to(Path.cwd())
+            return f" ({path.relative_to(Path.cwd()) if below else path}:{frame.lineno})"
+    return ""

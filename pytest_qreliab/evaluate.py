@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from pytest_qreliab import embedding, models
+from pytest_qreliab import embedding
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.embedding import Advance, Embeddings
@@ -18,6 +18,7 @@ from pytest_qreliab.gates import Verdict, judge
 from pytest_qreliab.measurement import Measurement, measure
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
@@ -52,7 +53,7 @@ class Result:
 class QuantizedClip(Clip):
     """A quantized model and what part of it really is quantized."""
 
-    coverage: Coverage
+    coverage: Coverage = field(kw_only=True)
 
 
 class Evaluator:
@@ -80,7 +81,7 @@ class Evaluator:
         if self._baseline is None or self._baseline.name != model:
             with self._refused_once(model), self._progress(f"loading {_short(model)}", 1) as advance:
                 self._quantized = self._baseline = None  # room first
-                clip = models.load(model)
+                clip = self._plan.models[model]()
                 clip.module.to(self.device)
                 advance(1)
             self._baseline = clip
@@ -136,7 +137,16 @@ class Evaluator:
             bits = build.bits if recipe.quantizer.rounds else None
             coverage = measure_coverage(full, clip, bits, build.scope, granularity)
             advance(total if recipe.steps == 0 else 0)
-        coverage.require(recipe.quantizer.coverage, f"{build.quantizer} {build.bits} on {build.model}")
+        mend = ""
+        if full.layout is not OPEN_CLIP:
+            mend = "; if that is as it should be, tell Clip.wrap what share can be reached, as in coverage=0.9"
+        declared = recipe.quantizer.coverage * full.layout.coverage
+        coverage.require(
+            declared,
+            f"{build.quantizer} {build.bits} on {build.model}",
+            convolutions=recipe.quantizer.convolutions,
+            mend=mend,
+        )
         return QuantizedClip(**vars(clip), coverage=coverage)
 
     def _baseline_measurement(self, case: Case) -> Measurement:

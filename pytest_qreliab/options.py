@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+from pytest_qreliab.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,17 @@ class Option:
         return f"qreliab_{self.name}"
 
 
+NO_SUITE = "none"
+
 OPTIONS = (
+    Option("suite", NO_SUITE, "FILE", "a YAML file with values for the options below, where they are not given"),
     Option(
         "models",
         "tiny-digits",
         "A,B",
         "models: tiny-digits (embedded), ARCH/TAG or ARCH/CHECKPOINT of open_clip, hf-hub:ID, local-dir:PATH",
     ),
-    Option("quantizers", "minmax", "A,B", "quantizers"),
+    Option("quantizers", "minmax", "A,B", "quantizers, as `qreliab list quantizers` shows them; NAME+rescale"),
     Option("bits", "4,8", "A,B", "bit widths: 4 (the quantizer's own default), w4 or w4a8; 2 to 8 each"),
     Option("scopes", "both", "A,B", "towers to quantize: vision, text, both"),
     Option("benchmarks", "digits", "A,B", "benchmarks: shipped names, or paths of YAML files"),
@@ -50,6 +56,15 @@ TESTPATHS_INI = "qreliab_testpaths"
 
 
 @dataclass(frozen=True)
+class Value:
+    """One value of a setting, where it was written, and the folder that a relative path in it starts in."""
+
+    text: str
+    origin: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class Setting:
     """A resolved option: its text and where it came from, for error messages."""
 
@@ -57,13 +72,17 @@ class Setting:
     origin: str
     given: bool
 
-    def items(self) -> list[str]:
-        """The comma-separated items, stripped, without duplicates, in the order given."""
-        return list(dict.fromkeys(item.strip() for item in self.text.split(",") if item.strip()))
+    def values(self, *, many: bool) -> list[Value]:
+        """The text, or its comma-separated items, stripped, in the order given. Raises InputError for none."""
+        texts = [text.strip() for text in (self.text.split(",") if many else [self.text]) if text.strip()]
+        if not texts:
+            raise InputError(f"{self.origin}: is empty; give at least one value")
+        return [Value(text, self.origin) for text in texts]
 
 
 @dataclass(frozen=True)
 class Settings:
+    suite: Setting
     models: Setting
     quantizers: Setting
     bits: Setting

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from pytest_qreliab import models
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
 from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config import suite as suites
 from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.options import Setting, Settings
+from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
+
+if TYPE_CHECKING:
+    from pytest_qreliab.models.clip import Clip
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run may do: its cases in order, the recipes of their quantizers, the gates of each case, and each
-    benchmark's data, not yet decoded."""
+    """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, the gates of
+    each case, and each benchmark's data, not yet decoded."""
 
     cases: tuple[Case, ...]
+    models: Mapping[str, Callable[[], Clip]]
     recipes: Mapping[str, Recipe]
     gates: Mapping[Case, tuple[Gate, ...]]
     data: Mapping[str, data.Data]
@@ -55,26 +60,43 @@ class Plan:
 
 def make(settings: Settings, catalog: Catalog) -> Plan:
     """The plan of the settings. Raises InputError that names the option or the file and line at fault."""
-    model_names = _checked(settings.models, _check_model)
-    recipes = {recipe.name: recipe for recipe in _checked(settings.quantizers, catalog.recipe)}
-    parsed = _checked(settings.bits, Bits.parse)
-    scopes = _checked(settings.scopes, parse_scope)
-    benchmarks = _benchmarks(settings.benchmarks)
-    (thresholds,) = _checked(settings.thresholds, Thresholds.load, many=False)
-    (device,) = _checked(settings.device, check_device, many=False)
+    suite = _suite(settings.suite)
+    if suite is not None:
+        catalog = catalog.with_variants(suite.variants(catalog))
+
+    def values(axis: str) -> list[Value]:
+        setting: Setting = getattr(settings, axis)
+        of_suite = [] if suite is None or setting.given else suite.values(axis)
+        found = of_suite or setting.values(many=axis not in ("thresholds", "device"))
+        return list({value.text: value for value in found}.values())
+
+    loaders = {v.text: _checked(v, catalog.model, v.text, v.folder) for v in values("models")}
+    recipes = {v.text: _checked(v, catalog.recipe, v.text) for v in values("quantizers")}
+    parsed = [(v, _checked(v, Bits.parse, v.text)) for v in values("bits")]
+    scopes = [_checked(v, parse_scope, v.text) for v in values("scopes")]
+    benchmarks = _benchmarks(values("benchmarks"))
+    (thresholds,) = (_checked(v, Thresholds.load, v.text, v.folder) for v in values("thresholds"))
+    (device,) = (_checked(v, check_device, v.text) for v in values("device"))
     quantizations = dict.fromkeys(
-        (recipe.name, bits, recipe.needs(bits) != "nothing")
+        (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
         for recipe in recipes.values()
-        for bits in _named(settings.bits, recipe.bits, parsed)
+        for value, width in parsed
+        for scope in scopes
+        for bits in [_checked(value, recipe.bits, width, scope)]
     )
     image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
-    cases = expand(model_names, quantizations, scopes, benchmarks)
+    cases = expand(loaders, quantizations, benchmarks)
     by_id: dict[str, Case] = {}
     for case in cases:
         if by_id.setdefault(case.id, case) != case:
-            one, other = by_id[case.id].build.model, case.build.model
+            one, other = by_id[case.id].build, case.build
+            what, pair = (
+                ("models", (one.model, other.model))
+                if one.model != other.model
+                else ("quantizers", (one.quantizer, other.quantizer))
+            )
             raise InputError(
-                f"the models {one!r} and {other!r} share the test name {case.id!r}; rename one of the files"
+                f"the {what} {pair[0]!r} and {pair[1]!r} share the test name {case.id!r}; rename one of the files"
             )
     gates = {}
     for case in cases:
@@ -86,7 +108,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
                 f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
                 f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
             )
-    return Plan(tuple(cases), recipes, gates, image_sets, thresholds, device)
+    return Plan(tuple(cases), loaders, recipes, gates, image_sets, thresholds, device)
 
 
 def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images: data.Data) -> None:
@@ -108,36 +130,31 @@ def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images:
         )
 
 
-Item = TypeVar("Item")
-Value = TypeVar("Value")
+Parameters = ParamSpec("Parameters")
+Parsed = TypeVar("Parsed")
 
 
-def _checked(setting: Setting, parse: Callable[[str], Value], *, many: bool = True) -> list[Value]:
-    """Every item of a setting, parsed; an error is put behind the setting's name."""
-    items = setting.items() if many else [setting.text.strip()] * bool(setting.text.strip())
-    if not items:
-        raise InputError(f"{setting.origin}: is empty; give at least one value")
-    return _named(setting, parse, items)
-
-
-def _named(setting: Setting, parse: Callable[[Item], Value], items: list[Item]) -> list[Value]:
-    """Every item of a setting, parsed; an error is put behind the setting's name."""
+def _checked(
+    value: Value, parse: Callable[Parameters, Parsed], *args: Parameters.args, **options: Parameters.kwargs
+) -> Parsed:
+    """What `parse` makes of the value; an error is put behind the place that the value was written in."""
     try:
-        return [parse(item) for item in items]
+        return parse(*args, **options)
     except InputError as error:
-        raise InputError(f"{setting.origin}: {error}") from None
+        raise InputError(f"{value.origin}: {error}") from None
 
 
-def _check_model(name: str) -> str:
-    models.check(name)
-    return name
+def _suite(setting: Setting) -> Suite | None:
+    (value,) = setting.values(many=False)
+    return None if value.text == NO_SUITE else Suite.load(_checked(value, suites.find, value.text))
 
 
-def _benchmarks(setting: Setting) -> dict[str, Benchmark]:
+def _benchmarks(values: list[Value]) -> dict[str, Benchmark]:
     found: dict[str, Benchmark] = {}
-    for benchmark in _checked(setting, Benchmark.load):
+    for value in values:
+        benchmark = _checked(value, Benchmark.load, value.text, value.folder)
         if benchmark.name in found:
-            raise InputError(f"{setting.origin}: two benchmarks are called {benchmark.name!r}; rename one file")
+            raise InputError(f"{value.origin}: two benchmarks are called {benchmark.name!r}; rename one file")
         found[benchmark.name] = benchmark
     return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_qreliab import options
+from pytest_qreliab import hookspecs, options
 from pytest_qreliab.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
@@ -55,6 +59,8 @@ def _shipped(config: pytest.Config) -> list[str] | None:
     """Which shipped tests the invocation asks for: by `qreliab` or `qreliab::NAME`, or by an option and no path."""
     if hasattr(config, "workerinput"):
         names: list[str] | None = config.workerinput["qreliab_shipped"]
+        # Where no arguments are left, pytest has put in testpaths.
+        config.args[:] = config.args if names is None else config.workerinput["qreliab_args"]
         return names
     if config.args_source is config.ArgsSource.ARGS:
         own = [arg for arg in config.args if arg.partition("::")[0] == "qreliab"]
@@ -72,6 +78,7 @@ def _shipped(config: pytest.Config) -> list[str] | None:
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: tell a worker what its own arguments no longer show."""
     node.workerinput["qreliab_shipped"] = node.config.stash[SHIPPED]
+    node.workerinput["qreliab_args"] = [str(arg) for arg in node.config.args]
 
 
 def _run(config: pytest.Config) -> Run:

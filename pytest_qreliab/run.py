@@ -12,7 +12,7 @@ from pytest_qreliab import plan
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
-from pytest_qreliab.errors import unknown
+from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import OPTIONS, Settings
 
@@ -27,7 +27,7 @@ class Run:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self.plan = plan.make(settings, Catalog())
+        self.plan = plan.make(settings, _catalog(config))
         self._order: dict[object, float] = {}
         for index, case in enumerate(self.plan.cases):
             self._order.setdefault(case.build.model, index - 0.5)
@@ -86,3 +86,16 @@ class Run:
             f"{option.flag}={s.text}" for option, s in settings if s.given and s.origin in (option.flag, option.env)
         ]
         return shlex.join(["pytest", item.nodeid, *flags])
+
+
+def _catalog(config: pytest.Config) -> Catalog:
+    """What the package ships, what installed packages register and what the project's conftest.py and plugins do."""
+    catalog = Catalog()
+    catalog.add_entry_points()
+    try:
+        config.hook.pytest_qreliab_register(catalog=catalog)
+    except InputError as error:
+        raise InputError(f"pytest_qreliab_register{place(error)}: {error}") from error
+    except Exception as error:  # of any kind: the code is the user's
+        raise InputError(f"pytest_qreliab_register raised {raised(error)}") from error
+    return catalog

@@ -45,7 +45,12 @@ def test_scope():
 
 
 def test_cases_come_in_the_order_of_the_axes_with_the_model_slowest():
-    cases = expand(["m1", "m2"], [("q", Bits(4, 8), True), ("q", Bits(4), False)], ["both", "text"], ["x", "y"])
+    kinds = [
+        ("q", bits, scope, needs)
+        for bits, needs in ((Bits(4, 8), True), (Bits(4), False))
+        for scope in ("both", "text")
+    ]
+    cases = expand(["m1", "m2"], kinds, ["x", "y"])
     assert [case.id for case in cases[:8]] == [
         "m1/q/w4a8/x",
         "m1/q/w4a8/y",

@@ -351,7 +351,7 @@ def bits_of(pytester, path) -> str:
 
 def test_help_shows_every_option_with_its_environment_and_ini_name(pytester):
     result = pytester.runpytest_inprocess("--help")
-    for name in ("models", "quantizers", "bits", "scopes", "benchmarks", "thresholds", "device"):
+    for name in ("suite", "models", "quantizers", "bits", "scopes", "benchmarks", "thresholds", "device"):
         result.stdout.fnmatch_lines([f"*--qreliab-{name}=*"])
         assert f"QRELIAB_{name.upper()}" in result.stdout.str()
 

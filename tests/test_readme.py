@@ -68,6 +68,44 @@ def test_the_python_example_passes(pytester, small_benchmark, digits_result):
     result.assert_outcomes(passed=2)
 
 
+MY_PROJECT = """
+import torch
+from pytest_qreliab.models import load, TINY_DIGITS
+
+own = load(TINY_DIGITS)
+preprocess, tokenizer = own.preprocess, own.tokenizer
+
+def MyClip():
+    return own.module
+"""
+
+
+def test_the_conftest_example_registers_a_model_and_a_quantizer(pytester, small_benchmark, digits_result):
+    import pytest_qreliab.models.foreign
+    import pytest_qreliab.models.registered
+    import pytest_qreliab.suite.test_reliability  # noqa: F401
+
+    pytester.makepyfile(my_project=MY_PROJECT)
+    pytester.makeconftest(next(block for block in blocks("python") if "pytest_qreliab_register" in block))
+    pytester.syspathinsert()
+    pytester.path.joinpath("limits.yaml").write_text("version: 1\ngates: {accuracy: {min: 0.15}}\n")
+    result = pytester.runpytest_inprocess(
+        f"--qreliab-benchmarks={small_benchmark}", "--qreliab-thresholds=limits.yaml", "--qreliab-models=mine",
+        "--qreliab-quantizers=ternary", "--qreliab-bits=w2",
+    )  # fmt: skip
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["mine on small*", "ternary w2 *100.0%*"])
+
+
+def test_the_suite_example_loads(tmp_path, make_plan, folder_benchmark, write_thresholds):
+    text = next(block for block in blocks("yaml") if "quantizers:" in block)
+    (tmp_path / "suite.yaml").write_text(text.replace(", ViT-B-32/weights.safetensors", ""))
+    folder_benchmark.rename(tmp_path / "animals.yaml")
+    write_thresholds("accuracy: {max_drop: 0.1}")
+    plan = make_plan(suite=str(tmp_path / "suite.yaml"))
+    assert [case.quantization for case in plan.cases] == ["minmax w4a8", "minmax w8", "clipped w4a8", "clipped w8"]
+
+
 @pytest.mark.parametrize("name", ["LICENSE", "CHANGELOG.md", "thresholds/default.yaml", "benchmarks/digits.yaml"])
 def test_what_it_speaks_of_is_there(name):
     assert (ROOT / name).is_file()

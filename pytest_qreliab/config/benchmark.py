@@ -103,9 +103,9 @@ class Benchmark:
     document: Document
 
     @classmethod
-    def load(cls, name: str) -> Benchmark:
-        """The benchmark of a shipped name or a YAML path. Raises InputError with file and line."""
-        document = read(find("benchmarks", name))
+    def load(cls, name: str, folder: Path | None = None) -> Benchmark:
+        """The benchmark of a shipped name or a YAML path, relative to `folder`. Raises InputError with the line."""
+        document = read(find("benchmarks", name, folder))
         definition = document.validate(Definition)
         both = sorted(set(definition.ood.near) & set(definition.ood.far))
         if both:

@@ -23,7 +23,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
+        if isinstance(data, dict) and cls.model_config["extra"] == "forbid":
             for key in data:
                 if key not in cls.model_fields:
                     message = str(unknown("key", str(key), cls.model_fields))
@@ -31,22 +31,28 @@ class Strict(BaseModel):
         return data
 
 
-def find(kind: str, name: str) -> Path:
-    """The YAML file of a shipped name of that kind (`benchmarks`, `thresholds`), or of a path.
-
-    Raises InputError, with the nearest shipped name, when there is no such file.
-    """
+def shipped(kind: str) -> dict[str, Path]:
+    """The YAML files of that kind (`benchmarks`, `thresholds`) that come with the package, by name."""
     # In the source tree the catalogue lies beside the package, in the wheel inside it.
     folder = next(root / kind for root in (PACKAGE, PACKAGE.parent) if (root / kind).is_dir())
-    shipped = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name in shipped:
-        return shipped[name]
-    path = Path(name).expanduser()
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(kind: str, name: str, folder: Path | None = None) -> Path:
+    """The YAML file of a shipped name of that kind (`benchmarks`, `thresholds`), or of a path.
+
+    A relative path starts in `folder`, by default the working directory. Raises InputError, with the nearest
+    shipped name, when there is no such file.
+    """
+    known = shipped(kind)
+    if name in known:
+        return known[name]
+    path = (folder or Path.cwd()) / Path(name).expanduser()
     if path.is_file():
         return path.absolute()
     what = {"benchmarks": "benchmark", "thresholds": "thresholds file"}[kind]
     hint = f"or the path of a YAML file ({path.absolute()} does not exist)"
-    raise unknown(what, name, shipped, hint=hint)
+    raise unknown(what, name, known, hint=hint)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -71,14 +77,14 @@ class Document:
                 line = self.lines[found]
         return f"{shown(self.path)}:{line}"
 
-    def validate(self, schema: type[ModelT]) -> ModelT:
-        """The data as `schema`. Raises InputError with the line of every problem."""
+    def validate(self, schema: type[ModelT], part: Any = None, within: Location = ()) -> ModelT:
+        """The data, or a `part` of it that lies `within`, as `schema`. Raises InputError with every problem's line."""
         try:
-            return schema.model_validate(self.data)
+            return schema.model_validate(self.data if part is None else part)
         except ValidationError as error:
             problems = []
             for item in error.errors():
-                location = item["loc"]
+                location = (*within, *item["loc"])
                 key = item.get("ctx", {}).get("key")
                 at = self.where(location if key is None else (*location, key))
                 name = ".".join(str(part) for part in location)

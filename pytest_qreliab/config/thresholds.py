@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -145,9 +146,9 @@ class Thresholds:
     document: Document
 
     @classmethod
-    def load(cls, name: str) -> Thresholds:
-        """Thresholds of a shipped name or a YAML path. Raises InputError with file and line."""
-        document = read(find("thresholds", name))
+    def load(cls, name: str, folder: Path | None = None) -> Thresholds:
+        """Thresholds of a shipped name or a YAML path, relative to `folder`. Raises InputError with file and line."""
+        document = read(find("thresholds", name, folder))
         return cls(document.validate(Policy), document)
 
     def gates(self, case: Case) -> list[Gate]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,16 +12,46 @@ if TYPE_CHECKING:
 TINY_DIGITS = "tiny-digits"
 
 
-def check(name: str) -> None:
-    """Raise InputError, with the nearest valid name, unless `name` can be loaded."""
+def check(name: str, registered: Iterable[str] = ()) -> None:
+    """Raise InputError, with the nearest valid name, unless `name` can be loaded; `registered` names are valid too."""
     from pytest_qreliab.models import openclip
 
     if name != TINY_DIGITS:
-        openclip.check(name)
+        openclip.check(name, registered)
 
 
-def load(name: str) -> Clip:
-    """The full-precision model of that name, on the CPU, in eval mode. Raises InputError."""
+def load(source: str, name: str | None = None) -> Clip:
+    """The full-precision model, on the CPU, in eval mode, called `name`, or as its source. Raises InputError."""
+    from dataclasses import replace
+
     from pytest_qreliab.models import embedded, openclip
 
-    return embedded.load() if name == TINY_DIGITS else openclip.load(name)
+    clip = embedded.load() if source == TINY_DIGITS else openclip.load(source)
+    return clip if name is None else replace(clip, name=name)
+
+
+def load_registered(name: str, make: object) -> Clip:
+    """The model that was registered under that name, in eval mode. Raises InputError."""
+    from pytest_qreliab.models import registered
+
+    return registered.load(name, make)
+
+
+def architectures() -> list[str]:
+    """Names of the architectures that open_clip describes."""
+    from pytest_qreliab.models import openclip
+
+    return openclip.architectures()
+
+
+def below(name: str, folder: Path | None) -> str:
+    """A model's name with its path made one below `folder`, if that is where it leads to."""
+    from pytest_qreliab.models import openclip
+
+    head, path = (openclip.LOCAL, name.removeprefix(openclip.LOCAL)) if name.startswith(openclip.LOCAL) else ("", "")
+    if not head and not name.startswith(openclip.HUB):
+        architecture, _, path = name.partition("/")
+        head = f"{architecture}/"
+    if folder is None or not path or not (folder / path).exists():
+        return name
+    return f"{head}{folder / path}"

@@ -7,7 +7,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,16 @@ def architectures() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
-def check(name: str) -> None:
-    """Raise InputError unless `name` can be loaded, as far as can be told without loading or downloading it."""
+def tags() -> dict[str, list[str]]:
+    """The tags of the hub weights of every architecture."""
+    return {name: list(_open_clip().list_pretrained_tags_by_model(name)) for name in architectures()}
+
+
+def check(name: str, registered: Iterable[str] = ()) -> None:
+    """Raise InputError unless `name` can be loaded, as far as can be told without loading or downloading it.
+
+    `registered` are other names that the error may suggest.
+    """
     if name.startswith(HUB):
         if name.removeprefix(HUB).count("/") != 1:
             raise InputError(f"model {name!r}: write {HUB}ORGANISATION/REPOSITORY")
@@ -46,7 +54,7 @@ def check(name: str) -> None:
     architecture, _, weights = name.partition("/")
     known = architectures()
     if architecture not in known:
-        raise unknown("model", name if "/" not in name else architecture, [TINY_DIGITS, *known])
+        raise unknown("model", name if "/" not in name else architecture, [TINY_DIGITS, *registered, *known])
     path = Path(weights).expanduser()
     if weights and path.is_file():
         check_checkpoint(path)

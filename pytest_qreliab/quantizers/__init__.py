@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
@@ -33,10 +34,11 @@ class Quantizer:
     """A named recipe that turns a model into a quantized model at given bits.
 
     `function` is the recipe, or where to import it from when it is first needed, as `module:name`.
-    `default_activations` is the activation width that a bare bit width stands for, None for weights only;
-    `bits` lists the widths that it can do, and is empty for one that does all. `rounds` is
-    false for a control, whose weights change without coming to lie on a grid. `coverage` is the share of the towers'
-    matmul and convolution weights that it promises to quantize. `packages` are what the extra of the name `extra`
+    `default_activations` is the activation width that a bare bit width stands for, None for weights only; `bits`
+    lists the widths that it can do, and is empty for one that does all. `rounds` is false for a control, whose weights
+    change without coming to lie on a grid. `coverage` is the share of the towers' matmul and convolution weights
+    that it promises to quantize, or without `convolutions` of the matmul weights. `read_bits`, from parameters and
+    scope, is for a quantizer whose bits are given by a file. `packages` are what the extra of the name `extra`
     installs for it.
     """
 
@@ -49,12 +51,21 @@ class Quantizer:
     needs: DataNeed = "ranges"
     rounds: bool = True
     coverage: float = 1.0
+    convolutions: bool = True
+    read_bits: str | Callable[[Any, str], Bits] | None = None
     extra: str | None = None
     packages: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """The packages that it needs and that are not installed."""
         return [package for package in self.packages if importlib.util.find_spec(package) is None]
+
+    def check_packages(self) -> None:
+        """Raise InputError, with the command that installs them, where packages are missing."""
+        if missing := self.missing():
+            extra = f": pip install 'pytest-qreliab[{self.extra}]'" if self.extra else ""
+            names = ", ".join(missing)
+            raise InputError(f"quantizer {self.name!r} needs the package{'s' * (len(missing) > 1)} {names}{extra}")
 
 
 @dataclass(frozen=True)
@@ -70,14 +81,23 @@ class Recipe:
     rescale: bool = False
     matched: Recipe | None = None
 
-    def bits(self, parsed: Bits | int) -> Bits:
+    def bits(self, parsed: Bits | int, scope: str) -> Bits:
         """Full bits from what the user wrote: a bare 4 becomes the quantizer's own default.
 
-        Raises InputError for bits that the quantizer cannot do.
+        That is with activations of the default width if it can do those, else weights alone; of an artifact it is
+        always what the file holds. Raises InputError for bits that the quantizer cannot do.
         """
-        bits = Bits(parsed, self.quantizer.default_activations) if isinstance(parsed, int) else parsed
-        if self.quantizer.bits and str(bits) not in self.quantizer.bits:
-            raise InputError(f"quantizer {self.name!r} cannot do {bits}; it can do {', '.join(self.quantizer.bits)}")
+        able = self.quantizer.bits
+        if self.quantizer.read_bits is not None:
+            return cast(Bits, _imported(self.quantizer.read_bits)(self.parameters, scope))
+        if isinstance(parsed, int):
+            bits = Bits(parsed, self.quantizer.default_activations)
+            if able and str(bits) not in able:
+                bits = Bits(parsed)
+        else:
+            bits = parsed
+        if able and str(bits) not in able:
+            raise InputError(f"quantizer {self.name!r} cannot do {bits}; it can do {', '.join(able)}")
         return bits
 
     def needs(self, bits: Bits) -> Literal["nothing", "images", "pairs"]:
@@ -98,15 +118,12 @@ class Recipe:
         return int(getattr(self.parameters, "steps", 0))
 
     def apply(self) -> Apply:
-        """The function that quantizes, imported now. Raises InputError where its packages are missing."""
-        missing = self.quantizer.missing()
-        if missing:
-            raise InputError(
-                f"quantizer {self.name!r} needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: "
-                f"pip install 'pytest-qreliab[{self.quantizer.extra}]'"
-            )
-        function = self.quantizer.function
-        if isinstance(function, str):
-            module, _, attribute = function.partition(":")
-            return cast(Apply, getattr(importlib.import_module(module), attribute))
+        """The function that quantizes, imported now."""
+        return cast(Apply, _imported(self.quantizer.function))
+
+
+def _imported(function: str | Callable[..., object]) -> Callable[..., object]:
+    if not isinstance(function, str):
         return function
+    module, _, attribute = function.partition(":")
+    return cast(Callable[..., object], getattr(importlib.import_module(module), attribute))

@@ -21,16 +21,23 @@ from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models import openclip
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.models.onnx import OnnxClip, tower
 from pytest_qreliab.quantizers import extras, fake, storage
 from pytest_qreliab.quantizers.graph import Graph
+from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.quantizers.unpack import in_scope, unpack
+from pytest_qreliab.quantizers.unpack import unpack
 
 TOWERS = {"visual": "vision", "text": "text"}
 SAMPLED_CHANNELS = 16
 
 State = Mapping[str, torch.Tensor]
+
+
+def read_bits(parameters: Artifact, scope: str) -> Bits:
+    """The bits that the file holds. Raises InputError as `inspect` does."""
+    return inspect(Path(parameters.path), scope)
 
 
 def inspect(path: Path, scope: str) -> Bits:
@@ -93,6 +100,10 @@ def _read_graph(file: Path) -> Any:
 
 
 def _from_graphs(clip: Clip, folder: Path, scope: str) -> Clip:
+    if clip.layout is not OPEN_CLIP:
+        raise InputError(
+            f"artifact {folder}: ONNX towers can stand for those of open_clip models, and {clip.name} is none"
+        )
     try:
         towers = {name: tower(file, clip.device) for name, file in _graphs(folder, scope).items()}
     except InputError:
@@ -135,7 +146,7 @@ def _names_torchao(path: Path) -> bool:
 
 
 def _scoped(state: State, scope: str) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in state.items() if in_scope(name, scope)}
+    return {name: value for name, value in state.items() if OPEN_CLIP.in_scope(name, scope)}
 
 
 def _stored(path: Path, state: State) -> Iterator[tuple[int, int | None]]:
@@ -196,7 +207,7 @@ def _from_state(clip: Clip, path: Path, scope: str) -> Clip:
     if not any(map(storage.is_library_tensor, state.values())):
         # The output is the same, and the bare projections are then by output channel, as the coverage reads them.
         # Where inputs are rounded, the last digit can decide, so a library's model is taken just as it is.
-        unpack(candidate.module, scope)
+        unpack(candidate, scope)
     return candidate
 
 

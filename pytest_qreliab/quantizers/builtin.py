@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from pytest_qreliab.quantizers import Quantizer
-from pytest_qreliab.quantizers.parameters import Awq, Gptq, LowRank, Noise, Percentile, QuaRot, Rounding, SmoothQuant
+from pytest_qreliab.quantizers.parameters import (
+    Artifact,
+    Awq,
+    BitsAndBytes,
+    Gptq,
+    LowRank,
+    Noise,
+    OnnxRuntime,
+    Percentile,
+    QuaRot,
+    Rounding,
+    SmoothQuant,
+    TorchAo,
+)
 
 _HERE = "pytest_qreliab.quantizers"
 _WEIGHTS_ONLY = tuple(f"w{bits}" for bits in range(2, 9))
@@ -65,5 +78,58 @@ BUILTIN = (
         default_activations=None,
         bits=_WEIGHTS_ONLY,
         rounds=False,
+    ),
+    Quantizer(
+        "torchao",
+        "every Linear by torchao: int8 or intx weights, activations per token as they come",
+        f"{_HERE}.torchao:quantize",
+        TorchAo,
+        default_activations=None,
+        bits=(*_WEIGHTS_ONLY, *(f"{weights}a8" for weights in _WEIGHTS_ONLY)),
+        needs="nothing",
+        convolutions=False,
+        extra="torchao",
+        packages=("torchao",),
+    ),
+    Quantizer(
+        "torchao-float8",
+        "every Linear by torchao in float8 (e4m3); w8a8 on GPUs that compute in it",
+        f"{_HERE}.torchao:quantize_float8",
+        default_activations=None,
+        bits=("w8", "w8a8"),
+        needs="nothing",
+        convolutions=False,
+        extra="torchao",
+        packages=("torchao",),
+    ),
+    Quantizer(
+        "bitsandbytes",
+        "every Linear by bitsandbytes: LLM.int8() is w8a8, NF4 is w4",
+        f"{_HERE}.bitsandbytes:quantize",
+        BitsAndBytes,
+        bits=("w4", "w8a8"),
+        needs="nothing",
+        convolutions=False,
+        extra="bitsandbytes",
+        packages=("bitsandbytes",),
+    ),
+    Quantizer(
+        "onnxruntime",
+        "towers exported to ONNX, quantized and run by ONNX Runtime",
+        f"{_HERE}.onnxruntime:quantize",
+        OnnxRuntime,
+        bits=("w2", "w4", "w8", "w8a8"),
+        convolutions=False,
+        extra="onnxruntime",
+        packages=("onnxruntime", "onnx", "onnxscript"),
+    ),
+    Quantizer(
+        "artifact",
+        "write artifact:PATH: ONNX towers, a torchao checkpoint or rounded weights, made elsewhere",
+        f"{_HERE}.artifact:quantize",
+        Artifact,
+        needs="nothing",
+        coverage=0.0,
+        read_bits=f"{_HERE}.artifact:read_bits",
     ),
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx import OnnxClip
 from pytest_qreliab.quantizers import grid, storage
 from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
 from pytest_qreliab.quantizers.graph import Graph
 from pytest_qreliab.quantizers.grid import Granularity
-from pytest_qreliab.quantizers.unpack import in_scope
 
 SAMPLED_CHANNELS = 16
 
@@ -46,8 +45,11 @@ class Coverage:
     total_weights: int
     missing: tuple[str, ...]
 
-    def require(self, declared: float, what: str, *, convolutions: bool = True) -> None:
-        """Raise InputError when less than `declared` is covered, of all weights or of the matrix products alone."""
+    def require(self, declared: float, what: str, *, convolutions: bool = True, mend: str = "") -> None:
+        """Raise InputError, ending with `mend`, when less than `declared` is covered.
+
+        It is a share of all weights, or without `convolutions` of those of the matrix products alone.
+        """
         covered = min(self.weights, self.flops) if convolutions else self.matrices
         if covered < declared - 1e-9:
             shown = ", ".join(self.missing[:4]) + (", ..." if len(self.missing) > 4 else "")
@@ -55,7 +57,7 @@ class Coverage:
             raise InputError(
                 f"{what} declares to quantize {declared:.1%} of the {of} but covers {covered:.1%} (of all, "
                 f"{self.weights:.1%} of the weights, {self.flops:.1%} of the FLOPs); "
-                f"left in full precision: {shown}"
+                f"left in full precision: {shown}{mend}"
             )
 
 
@@ -110,10 +112,10 @@ def _plain_products(
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
-        if parameter.ndim >= 2 and in_scope(name, scope) and not storage.is_library_tensor(parameter)
+        if parameter.ndim >= 2 and quantized.in_scope(name, scope) and not storage.is_library_tensor(parameter)
     }
     watch = _Watch(weights)
-    with _no_fused_attention(), torch.no_grad(), watch:
+    with no_fused_attention(), torch.no_grad(), watch:
         _encode_one(quantized, scope)
     for name, flops in watch.flops.items():
         weight, before = weights[name], reference.get(name)
@@ -132,7 +134,7 @@ def _library_products(quantized: Clip, bits: Bits, scope: str) -> Iterator[_Prod
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
-        if storage.is_library_tensor(parameter) and in_scope(name, scope)
+        if storage.is_library_tensor(parameter) and quantized.in_scope(name, scope)
     }
     layers = {name: quantized.module.get_submodule(name.rpartition(".")[0]) for name in weights}
     flops: dict[str, float] = dict.fromkeys(weights, 0.0)
@@ -237,14 +239,3 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if operation == "convolution":
                     self.convolutions.add(name)
         return out
-
-
-@contextmanager
-def _no_fused_attention() -> Iterator[None]:
-    # The fused kernel is one operation, inside of which no product can be seen.
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -20,7 +20,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import grid
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.transform import Transform
-from pytest_qreliab.quantizers.unpack import in_scope, unpack
+from pytest_qreliab.quantizers.unpack import unpack
 
 Layers = dict[str, nn.Module]
 Round = Callable[[torch.Tensor], torch.Tensor]
@@ -29,11 +29,11 @@ Round = Callable[[torch.Tensor], torch.Tensor]
 def prepare(clip: Clip, scope: str) -> tuple[Clip, Layers]:
     """A copy of the model, its towers in `scope` unpacked, and their weight layers by name."""
     clip = clip.copy()
-    unpack(clip.module, scope)
+    unpack(clip, scope)
     layers: Layers = {
         name: module
         for name, module in clip.module.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and in_scope(name, scope)
+        if isinstance(module, nn.Linear | nn.Conv2d) and clip.in_scope(name, scope)
     }
     if not layers:
         raise InputError(f"{clip.name}: no Linear or convolution to quantize in scope {scope!r}")

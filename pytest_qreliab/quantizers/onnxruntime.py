@@ -19,6 +19,7 @@ from torch import nn
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.models.onnx import OnnxClip, tower
 from pytest_qreliab.quantizers import extras, fake
 from pytest_qreliab.quantizers.parameters import OnnxRuntime
@@ -32,6 +33,8 @@ def quantize(clip: Clip, request: Request) -> Clip:
     """A copy whose towers in scope are quantized ONNX graphs."""
     if request.bits not in (Bits(8, 8), Bits(2), Bits(4), Bits(8)):
         raise InputError(f"onnxruntime has no {request.bits}: write w8a8, w2, w4 or w8")
+    if clip.layout is not OPEN_CLIP:
+        raise InputError(f"onnxruntime can export open_clip models only, and {clip.name} is none")
     copy, _ = fake.prepare(clip, request.scope)
     towers = {}
     for name in ("visual", "text"):
@@ -103,7 +106,7 @@ class _Text(nn.Module):
 
 def _part(clip: Clip, name: str) -> nn.Module:
     if name == "visual":
-        return clip.clip.visual
+        return clip.module.get_submodule("visual")
     return nn.ModuleList(child for key, child in clip.module.named_children() if key != "visual")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from pytest_qreliab.config.document import Strict
 
@@ -15,6 +18,31 @@ Count = Annotated[int, Field(ge=1)]
 
 class Parameters(Strict):
     """Base of every quantizer's parameters; by itself: none."""
+
+
+def described(parameters: type[Parameters]) -> list[str]:
+    """Every parameter with its default and its type, as `alpha=0.5 (float at least 0, at most 1 | search)`."""
+    found = []
+    for name, field in parameters.model_fields.items():
+        default = "" if field.is_required() else f"={field.default}"
+        found.append(f"{name}{default} ({_type(field.annotation, field.metadata)})")
+    return found
+
+
+def _type(kind: Any, limits: Iterable[Any]) -> str:
+    """A type in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        parts = (limit.metadata if isinstance(limit, FieldInfo) else [limit] for limit in inner[1:])
+        return _type(inner[0], [limit for part in parts for limit in part])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " | ".join(_type(part, ()) for part in inner)
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    bounds = [f"{word} {getattr(limit, key)}" for limit in limits for key, word in words.items() if hasattr(limit, key)]
+    name = kind.__name__ if isinstance(kind, type) and origin is None else str(kind)
+    return " ".join([name, ", ".join(bounds)]).strip()
 
 
 class Rounding(Parameters):

@@ -1,4 +1,4 @@
-"""Turn every weight matrix of an open_clip tower into an `nn.Linear`, exactly.
+"""Turn every weight matrix of an open_clip tower, and of attention anywhere, into an `nn.Linear`, exactly.
 
 open_clip hides a third of its matmul weights from quantizers: `nn.MultiheadAttention` packs the query, key
 and value projections into one bare parameter and reads `out_proj.weight` without calling `out_proj`;
@@ -15,10 +15,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.models.clip import Clip
 
 
 class Attention(nn.Module):
     """`nn.MultiheadAttention` with its four projections as Linears; returns no attention weights."""
+
+    # `nn.TransformerEncoderLayer` asks for these, to pass all its Linears by in one fused operation: it must not.
+    in_proj_bias = None
+    _qkv_same_embed_dim = False
 
     def __init__(self, packed: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -44,7 +49,12 @@ class Attention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, None]:
-        """As `nn.MultiheadAttention.forward`, for batched input."""
+        """As `nn.MultiheadAttention.forward`."""
+        if query.ndim == 2:  # no batch
+            axis = 0 if self.batch_first else 1
+            query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
+            padding = None if key_padding_mask is None else key_padding_mask[None]
+            return self(query, key, value, padding, attn_mask=attn_mask)[0].squeeze(axis), None
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = (
@@ -92,26 +102,24 @@ class Projection(nn.Linear):
         return product
 
 
-def in_scope(name: str, scope: str) -> bool:
-    """Whether the module or parameter of that name in a CLIP belongs to a tower in `scope`."""
-    is_vision = name == "visual" or name.startswith("visual.")
-    return scope == "both" or is_vision == (scope == "vision")
-
-
-def unpack(clip: nn.Module, scope: str) -> None:
+def unpack(clip: Clip, scope: str) -> None:
     """Replace, in place, all packed projections of the towers in `scope`; outputs stay the same up to rounding."""
-    for path, module in list(clip.named_modules()):
+    unpacked: dict[nn.Module, nn.Module] = {}  # a module that is used in two places is unpacked once
+    for path, module in list(clip.module.named_modules()):
         prefix = f"{path}." if path else ""
-        for name, child in list(module.named_children()):
-            if not in_scope(prefix + name, scope):
+        for name, child in list(module._modules.items()):
+            if child is None or not clip.in_scope(prefix + name, scope):
                 continue
-            if isinstance(child, nn.MultiheadAttention):
-                setattr(module, name, Attention(child).train(child.training))
+            if type(child).forward is nn.MultiheadAttention.forward:
+                unpacked.setdefault(child, Attention(child).train(child.training))
             elif type(child).__name__ == "AttentionPool2d" and _is_open_clips(child):
-                setattr(module, name, AttentionPool2d(child).train(child.training))
+                unpacked.setdefault(child, AttentionPool2d(child).train(child.training))
+            elif isinstance(child, nn.TransformerEncoder):
+                child.use_nested_tensor = False  # another way past the Linears, which reads packed weights
+            setattr(module, name, unpacked.get(child, child))
         for name in ("proj", "text_projection"):
             weight = module._parameters.get(name)
-            if weight is not None and _is_open_clips(module) and in_scope(prefix + name, scope):
+            if weight is not None and _is_open_clips(module) and clip.in_scope(prefix + name, scope):
                 delattr(module, name)
                 setattr(module, name, _linear(weight.t(), None, Projection))
 

@@ -13,7 +13,7 @@ def test_minmax_covers_every_matrix(tiny, quantize, scope, bits):
     found = coverage.measure(tiny, quantized, bits, scope)
     assert (found.weights, found.flops, found.missing) == (1.0, 1.0, ())
     quantized_names = [n for n, p in quantized.module.named_parameters() if p.ndim >= 2 and "embedding" not in n]
-    total = sum(quantized.module.get_parameter(n).numel() for n in quantized_names if fake.in_scope(n, scope))
+    total = sum(quantized.module.get_parameter(n).numel() for n in quantized_names if tiny.in_scope(n, scope))
     assert found.total_weights == total
 
 

@@ -103,13 +103,13 @@ def test_activations_without_calibration_are_refused(tiny, ask):
 
 def test_bare_bits_mean_the_quantizers_default():
     recipe = Catalog().recipe
-    assert recipe("minmax").bits(4) == Bits(4, 8)
-    assert recipe("minmax").bits(Bits(4)) == Bits(4)
-    assert recipe("awq").bits(4) == recipe("lowrank").bits(4) == Bits(4)
+    assert recipe("minmax").bits(4, "both") == Bits(4, 8)
+    assert recipe("minmax").bits(Bits(4), "both") == Bits(4)
+    assert recipe("awq").bits(4, "both") == recipe("lowrank").bits(4, "both") == Bits(4)
     with pytest.raises(InputError, match="did you mean 'minmax'"):
         recipe("min-max")
     with pytest.raises(InputError, match=r"'lowrank' cannot do w4a8; it can do w2, .*, w8$"):
-        recipe("lowrank").bits(Bits(4, 8))
+        recipe("lowrank").bits(Bits(4, 8), "both")
 
 
 # What is each method's own

@@ -61,7 +61,7 @@ def test_a_whole_model_gives_the_same_and_holds_nothing_packed(tiny):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     prompts = ["a handwritten two.", "7"]
     copy = tiny.copy()
-    unpack(copy.module, "both")
+    unpack(copy, "both")
     torch.testing.assert_close(copy.encode_image(images), tiny.encode_image(images), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(copy.encode_text(prompts), tiny.encode_text(prompts), rtol=1e-4, atol=1e-5)
     assert not any(isinstance(module, nn.MultiheadAttention) for module in copy.module.modules())
@@ -76,7 +76,7 @@ def test_a_whole_model_gives_the_same_and_holds_nothing_packed(tiny):
 
 def test_scope_leaves_the_other_tower_alone(tiny):
     copy = tiny.copy()
-    unpack(copy.module, "vision")
+    unpack(copy, "vision")
     packed = [name for name, m in copy.module.named_modules() if isinstance(m, nn.MultiheadAttention)]
     assert packed
     assert all(name.startswith("transformer.") for name in packed)

@@ -1,0 +1,155 @@
+"""The console command `qreliab`: what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from pytest_qreliab import __version__, models
+from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.document import shipped
+from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.metrics import registry
+from pytest_qreliab.quantizers import Quantizer
+from pytest_qreliab.quantizers.parameters import described
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing to choose: its name, a line of help, and lines of detail below it."""
+
+    name: str
+    help: str
+    details: tuple[str, ...] = ()
+    usable: bool = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 for an argument that cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="qreliab", description="What pytest-qreliab can gate: run the tests themselves with pytest."
+    )
+    parser.add_argument("--version", action="version", version=f"qreliab {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    lister = commands.add_parser("list", help="list models, quantizers, benchmarks and metrics")
+    lister.add_argument(
+        "kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)}; all of them where none is given"
+    )
+    args = parser.parse_args(argv)
+    try:
+        catalog = Catalog()
+        catalog.add_entry_points()
+        lines = [line for kind in args.kinds or KINDS for line in _section(kind, list(KINDS[kind](catalog)))]
+    except InputError as error:
+        print(f"qreliab: error: {error}", file=sys.stderr)
+        return 2
+    console = Console(highlight=False)
+    try:
+        for line in lines:
+            # Cut to a terminal's width, but left whole where another program reads it.
+            for part in _wrapped(line, console.width) if console.is_terminal else [line]:
+                console.print(part, soft_wrap=True)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`; Python would complain of it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise argparse.ArgumentTypeError(str(unknown("kind", text, KINDS)))
+    return text
+
+
+def _section(kind: str, entries: list[Entry]) -> Iterator[Text]:
+    yield Text(kind, style="bold underline")
+    width = min(28, max(len(entry.name) for entry in entries))
+    for entry in entries:
+        name = (f"  {entry.name:<{width}}", "bold" if entry.usable else "dim")
+        yield Text.assemble(name, (f"  {entry.help}", "" if entry.usable else "dim"))
+        for detail in entry.details:
+            yield Text(f"      {detail}", style="dim")
+    yield Text("")
+
+
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """The line in parts that fit, the later ones indented."""
+    indent = len(line.plain) - len(line.plain.lstrip()) + 4
+    cut = textwrap.wrap(
+        line.plain, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    if len(cut) < 2:
+        return [line]
+    rest = [Text(part, style=line.style) for part in cut[1:]]
+    return [line[: len(cut[0])], *rest]
+
+
+def _models(catalog: Catalog) -> Iterator[Entry]:
+    from pytest_qreliab.models import openclip
+
+    yield Entry(models.TINY_DIGITS, "a small CLIP of handwritten digits that comes with the package")
+    for name, registered in sorted(catalog.models.items()):
+        yield Entry(name, registered.help or "registered by a package")
+    # The tags are in open_clip's code, which imports torch: nothing else here does.
+    for architecture, tags in openclip.tags().items():
+        yield Entry(architecture, ", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
+    yield Entry("hf-hub:ORG/NAME", "an open_clip model of the Hugging Face hub")
+    yield Entry("local-dir:PATH", "a folder with open_clip_config.json and a checkpoint")
+
+
+def _quantizers(catalog: Catalog) -> Iterator[Entry]:
+    for quantizer in catalog.quantizers.values():
+        details = [_abilities(quantizer)]
+        if parameters := described(quantizer.parameters):
+            details.append("parameters: " + ", ".join(parameters))
+        if missing := quantizer.missing():
+            how = f"pip install 'pytest-qreliab[{quantizer.extra}]'" if quantizer.extra else "install it"
+            details.append(f"not usable here, {', '.join(missing)} is missing: {how}")
+        yield Entry(quantizer.name, quantizer.help, tuple(details), usable=not missing)
+
+
+def _abilities(quantizer: Quantizer) -> str:
+    bits = ", ".join(quantizer.bits) or "any from w2 to w8, a2 to a8"
+    default = "w4" if quantizer.default_activations is None else f"w4a{quantizer.default_activations}"
+    needs = {
+        "nothing": "no calibration data",
+        "ranges": "calibration images for static activation ranges",
+        "images": "calibration images",
+        "pairs": "labelled calibration images",
+    }[quantizer.needs]
+    return f"bits: {bits} (4 is {default}); needs {needs}; covers {quantizer.coverage:.0%}"
+
+
+def _benchmarks(catalog: Catalog) -> Iterator[Entry]:
+    for name in shipped("benchmarks"):
+        benchmark = Benchmark.load(name)
+        aspects = [aspect for aspect in registry.ASPECTS if aspect in benchmark.aspects]
+        yield Entry(name, benchmark.definition.description, (f"measures {', '.join(aspects)}",))
+    yield Entry("PATH.yaml", "a benchmark of your own")
+
+
+def _metrics(catalog: Catalog) -> Iterator[Entry]:
+    for name in registry.names():
+        metric = registry.lookup(name)
+        if name.rpartition(".")[2] in registry.OOD_SCORES:
+            continue
+        better = "any change is harm" if metric.better == "neither" else f"{metric.better} is better"
+        yield Entry(name, f"{metric.aspect}, {better}: {metric.help}")
+    scores = f"by the score {', '.join(registry.OOD_SCORES)}; {registry.PRIMARY_SCORE} where none is named"
+    yield Entry("ood.NAME.SCORE", scores)
+    yield Entry("ood.NAME.SCORE.SET", "of one OOD set in place of the mean over all")
+
+
+KINDS = {"quantizers": _quantizers, "benchmarks": _benchmarks, "metrics": _metrics, "models": _models}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Suites: what to run, in one YAML file, in place of a row of options; and quantizers with parameters, named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.benchmark import SetName
+from pytest_qreliab.config.document import Document, Location, Strict, read, shown
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.options import NO_SUITE, Value
+from pytest_qreliab.quantizers import Recipe
+
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+def _width(value: object) -> str:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise PydanticCustomError("bits", "write a bit width: 4, w4 or w4a8")
+    return str(value)
+
+
+Width = Annotated[str, BeforeValidator(_width)]  # YAML reads a bare 4 as a number
+
+
+class Variant(Strict, extra="allow"):
+    """A quantizer with parameters of its own, under a new name; its other keys are the parameters."""
+
+    name: SetName
+    quantizer: str
+
+
+def _kind(value: object) -> str | None:
+    return "name" if isinstance(value, str) else "variant" if isinstance(value, dict) else None
+
+
+Entry = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Variant, Tag("variant")],
+    Discriminator(
+        _kind,
+        custom_error_type="quantizer",
+        custom_error_message="give a quantizer's name, or a mapping with name, quantizer and its parameters",
+    ),
+]
+
+
+class Definition(Strict):
+    """The schema of a suite file, version 1. What is left out is at its default."""
+
+    version: Literal[1]
+    models: Names | None = None
+    quantizers: Annotated[list[Entry], Field(min_length=1)] | None = None
+    bits: Annotated[list[Width], Field(min_length=1)] | None = None
+    scopes: Names | None = None
+    benchmarks: Names | None = None
+    thresholds: str | None = None
+    device: str | None = None
+
+
+def find(name: str) -> Path:
+    """The suite file of that path. Raises InputError where there is none."""
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"there is no suite file {shown(path)}; give the path of a YAML file, or {NO_SUITE}")
+    return path
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file that was found and is valid, except for the names in it."""
+
+    definition: Definition
+    document: Document
+
+    @classmethod
+    def load(cls, path: Path) -> Suite:
+        """The suite in a YAML file. Raises InputError with file and line."""
+        document = read(path)
+        return cls(document.validate(Definition), document)
+
+    def values(self, axis: str) -> list[Value]:
+        """What the suite says on an axis, each value with its line; empty where it says nothing."""
+        given = getattr(self.definition, axis) or []
+        if isinstance(given, str):
+            return [self._value(given, (axis,))]
+        names = (entry.name if isinstance(entry, Variant) else entry for entry in given)
+        return [self._value(name, (axis, index)) for index, name in enumerate(names)]
+
+    def variants(self, catalog: Catalog) -> list[Recipe]:
+        """The quantizers that it defines. Raises InputError with file and line for parameters that cannot be."""
+        found: dict[str, tuple[Recipe, Location]] = {}
+        for index, entry in enumerate(self.definition.quantizers or ()):
+            if not isinstance(entry, Variant):
+                continue
+            at: Location = ("quantizers", index)
+            if entry.name in catalog.quantizers:
+                raise InputError(
+                    f"{self.document.where((*at, 'name'))}: {entry.name!r} is a quantizer's own name; give the variant "
+                    f"another, as in {entry.name}-2"
+                )
+            if entry.name in found:
+                first = self.document.where((*found[entry.name][1], "name"))
+                raise InputError(
+                    f"{self.document.where((*at, 'name'))}: there is a variant {entry.name!r} already, at {first}"
+                )
+            try:
+                quantizer = catalog.quantizer(entry.quantizer)
+            except InputError as error:
+                raise InputError(f"{self.document.where((*at, 'quantizer'))}: {error}") from None
+            extra: Mapping[str, Any] = entry.model_extra or {}
+            parameters = self.document.validate(quantizer.parameters, dict(extra), at)
+            found[entry.name] = Recipe(entry.name, quantizer, parameters), at
+        return [recipe for recipe, _ in found.values()]
+
+    def _value(self, text: str, at: Location) -> Value:
+        return Value(text, self.document.where(at), self.document.path.parent)

@@ -1,0 +1,259 @@
+"""Models that are not open_clip's: any object that encodes images and texts, looked at once and then used alike."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pytest_qreliab.errors import InputError, raised, unknown
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import Layout, no_fused_attention
+
+Towers = Mapping[str, frozenset[str]]
+
+# exp(15) is 3 million: a larger "logarithm" is the factor itself.
+LARGEST_LOG_SCALE = 15.0
+
+
+class Opaque(nn.Module):
+    """Holds a model that is no torch module; it has no weights to quantize, and stays on the device it is on."""
+
+    def __init__(self, model: object) -> None:
+        super().__init__()
+        self.model = model
+        self.logit_bias = getattr(model, "logit_bias", None)
+
+    def __deepcopy__(self, memo: object) -> Opaque:
+        raise InputError(f"{type(self.model).__name__} is no torch module, so it can be measured but not quantized")
+
+
+@dataclass(frozen=True)
+class Foreign(Layout):
+    """How to reach the parts of one foreign module; it runs without the fused attention that no quantized copy has.
+
+    `towers` says which towers each module and parameter is part of, by name; `scale` is the logarithm of the
+    logit scale, the module's own parameter or a tensor beside it.
+    """
+
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenizer: Callable[[list[str]], Any]
+    image_encoder: Callable[[Any, torch.Tensor], Any]
+    text_encoder: Callable[[Any, Any], torch.Tensor]
+    scale: torch.Tensor | None
+    towers: Towers
+    coverage: float
+
+    def encode_image(self, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return self.encode_image_with_map(module, images)[0]
+
+    def encode_image_with_map(
+        self, module: nn.Module, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with _explained("encode_image"), no_fused_attention():
+            out = self.image_encoder(_inner(module), images)
+        features, patch_map = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
+        _check_features(features, "encode_image", len(images))
+        if patch_map is not None and (not isinstance(patch_map, torch.Tensor) or patch_map.ndim != 4):
+            raise InputError(f"encode_image gave a patch map of {_shown(patch_map)}; (batch, channels, rows, columns)")
+        return features, patch_map
+
+    def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
+        with _explained("encode_text"), no_fused_attention():
+            features: torch.Tensor = self.text_encoder(_inner(module), _moved(tokens, device))
+        _check_features(features, "encode_text", None)
+        return features
+
+    def log_scale(self, module: nn.Module) -> torch.Tensor:
+        return super().log_scale(module) if self.scale is None else self.scale
+
+    def device(self, module: nn.Module) -> torch.device:
+        return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+    def in_scope(self, name: str, scope: str) -> bool:
+        while name not in self.towers and "." in name:  # a name that unpacking made: that of what was unpacked
+            name = name.rpartition(".")[0]
+        towers = self.towers.get(name, frozenset())
+        return bool(towers) if scope == "both" else scope in towers
+
+    def copied(self, module: nn.Module) -> tuple[Foreign, nn.Module]:
+        try:
+            copied = copy.deepcopy(module)
+        except InputError:
+            raise
+        except Exception as error:  # of any kind: the module is the user's
+            raise InputError(
+                f"{type(module).__name__} cannot be copied, and so not be quantized: {raised(error)}"
+            ) from error
+        return replace(self, scale=None if self.scale is None else self.scale.clone()), copied
+
+
+def inspect(
+    model: object,
+    preprocess: Callable[[Image.Image], torch.Tensor] | None,
+    tokenizer: Callable[[list[str]], Any] | None,
+    logit_scale: float | None,
+    encode_image: Callable[[Any, torch.Tensor], Any] | None,
+    encode_text: Callable[[Any, Any], torch.Tensor] | None,
+    vision: Sequence[str],
+    coverage: float,
+) -> tuple[nn.Module, Foreign]:
+    """The model as a module, and its layout; the arguments are those of `Clip.wrap`. Raises InputError."""
+    if isinstance(model, type):
+        raise InputError(f"{model.__name__} is a class; give an instance of it")
+    preprocess = preprocess or _attribute(model, "preprocess", "give preprocess=, a function from a PIL image")
+    tokenizer = tokenizer or _attribute(model, "tokenizer", "give tokenizer=, a function from a list of texts")
+    if encode_image is None:
+        _attribute(model, "encode_image", "give encode_image=, a function of the module and a batch of images")
+    if encode_text is None:
+        _attribute(model, "encode_text", "give encode_text=, a function of the module and tokens")
+    if not 0 < coverage <= 1:
+        raise InputError(f"coverage={coverage!r}: give a share above 0, at most 1")
+    module = model.eval().requires_grad_(False) if isinstance(model, nn.Module) else Opaque(model)
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise InputError(
+                f"{name} is in {str(parameter.dtype).removeprefix('torch.')}; the full-precision model is measured "
+                "in float32: call .float() on it"
+            )
+    layout = Foreign(
+        preprocess,
+        tokenizer,
+        encode_image or (lambda module, images: module.encode_image(images)),
+        encode_text or (lambda module, tokens: module.encode_text(tokens)),
+        _scale(model, logit_scale),
+        {},
+        coverage,
+    )
+    bias = getattr(module, "logit_bias", None)
+    if bias is not None and not (isinstance(bias, float | int | torch.Tensor) and torch.as_tensor(bias).numel() == 1):
+        raise InputError(f"logit_bias is {_shown(bias)}; it must be one number, or not be there")
+    images, texts = _passed(Clip("", module, preprocess, tokenizer, layout=layout))
+    return module, replace(layout, towers=_given(module, vision) if vision else _seen(module, images, texts))
+
+
+def _scale(model: object, given: float | None) -> torch.Tensor | None:
+    """The logarithm of the given factor; None where it is the module's own parameter that counts."""
+    if given is not None:
+        if isinstance(given, bool) or not isinstance(given, float | int) or not 0 < given < math.inf:
+            raise InputError(f"logit_scale={given!r}: give the factor from cosines to logits, as in logit_scale=100.0")
+        return torch.tensor(math.log(given))
+    own = getattr(model, "logit_scale", None)
+    mend = "give the factor from cosines to logits, as in logit_scale=100.0"
+    if not isinstance(own, torch.Tensor) or own.numel() != 1:
+        has = "has no logit_scale" if own is None else f"has a logit_scale that is {_shown(own)}"
+        raise InputError(f"{type(model).__name__} {has}; {mend}")
+    if not abs(float(own)) < LARGEST_LOG_SCALE:
+        raise InputError(f"logit_scale is {float(own):g}, which is no logarithm of a factor; {mend}")
+    return None if isinstance(model, nn.Module) else own.detach().clone()
+
+
+def _passed(clip: Clip) -> tuple[set[int], set[int]]:
+    """The storages that one image, and one prompt, pass through. Raises InputError unless both come out as features."""
+    with _explained("preprocess"):
+        image = clip.preprocess(Image.new("RGB", (64, 64)))
+    if not isinstance(image, torch.Tensor) or image.dtype != torch.float32 or image.ndim != 3 or len(image) != 3:
+        raise InputError(f"preprocess gave {_shown(image)}; a float32 tensor (3, height, width) is needed")
+    with _explained("tokenizer"):
+        clip.tokenizer(["a", "photo"])
+    with _Watch() as images:
+        of_image = clip.encode_image(torch.stack([image, image]))
+    with _Watch() as texts:
+        of_text = clip.encode_text(["a", "photo"])
+    if len(of_text) != 2:
+        raise InputError(f"encode_text gave {_shown(of_text)} for 2 texts; (texts, dim) is needed")
+    if of_image.shape[1] != of_text.shape[1]:
+        raise InputError(
+            f"encode_image gives {of_image.shape[1]} features and encode_text {of_text.shape[1]}; "
+            "both must be after their projection into the common space"
+        )
+    for features, what in ((of_image, "encode_image gave NaN or infinity for a black image"),
+                           (of_text, "encode_text gave NaN or infinity for a prompt")):  # fmt: skip
+        if not bool(features.isfinite().all()):
+            raise InputError(what)
+    return images.storages, texts.storages
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the storage of every tensor that an operation reads."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+        self.storages |= {t.untyped_storage().data_ptr() for t in read if t.layout == torch.strided and t.numel()}
+        return func(*args, **(kwargs or {}))
+
+
+def _seen(module: nn.Module, images: set[int], texts: set[int]) -> Towers:
+    """The towers by what passed through which parameter."""
+    of: dict[str, set[str]] = {name: set() for name, _ in module.named_modules(remove_duplicate=False)}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        at = parameter.untyped_storage().data_ptr()
+        of[name] = {tower for tower, storages in (("vision", images), ("text", texts)) if at in storages}
+        for end in [at for at, sign in enumerate(name) if sign == "."]:
+            of[name[:end]] |= of[name]
+    return {name: frozenset(towers) for name, towers in of.items()}
+
+
+def _given(module: nn.Module, vision: Sequence[str]) -> Towers:
+    """The towers by the names that the user gave."""
+    names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
+    names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for name in [vision] if isinstance(vision, str) else vision:
+        if name not in names:
+            raise unknown("module or parameter in vision=", name, names)
+    inside = tuple(f"{name}." for name in ([vision] if isinstance(vision, str) else vision))
+    return {name: frozenset({"vision" if f"{name}.".startswith(inside) else "text"}) for name in names}
+
+
+def _inner(module: nn.Module) -> Any:
+    return module.model if isinstance(module, Opaque) else module
+
+
+def _attribute(model: object, name: str, mend: str) -> Any:
+    found = getattr(model, name, None)
+    if not callable(found):
+        raise InputError(f"{type(model).__name__} has no {name}; {mend}")
+    return found
+
+
+def _moved(tokens: Any, device: torch.device) -> Any:
+    """Whatever a tokenizer gives, its tensors on the device."""
+    if hasattr(tokens, "to"):
+        return tokens.to(device)
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, tokens)
+
+
+def _check_features(features: object, what: str, count: int | None) -> None:
+    if not isinstance(features, torch.Tensor) or features.ndim != 2 or count not in (None, len(features)):
+        of = "" if count is None else f" for {count} images"
+        raise InputError(f"{what} gave {_shown(features)}{of}; a tensor (batch, dim) is needed")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Tell where the user's own code raised, in place of a traceback through ours."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of any kind: the code is the user's
+        raise InputError(f"{what} raised {raised(error)}") from error
