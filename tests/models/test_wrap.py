@@ -15,6 +15,7 @@ from pytest_qreliab.evaluate import Evaluator
 from pytest_qreliab.quantizers import coverage, fake
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.unpack import Attention
 
 # What torch's own encoder says of its fused path for padded input.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -197,6 +198,14 @@ def test_every_weight_of_a_foreign_model_is_quantized(block, scope, quantizer, c
     after = clip.module.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not torch.equal(quantized.encode_text(TEXTS), clip.encode_text(TEXTS)) or scope == "vision"
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_without_a_batch(batch_first):
+    packed = nn.MultiheadAttention(8, 1, batch_first=batch_first).eval()
+    query, key, padding = torch.randn(5, 8), torch.randn(6, 8), torch.arange(6) > 3
+    expected = packed(query, key, key, key_padding_mask=padding)[0]
+    torch.testing.assert_close(Attention(packed)(query, key, key, key_padding_mask=padding)[0], expected)
 
 
 def test_what_both_towers_use_is_part_of_both_and_what_none_uses_of_none():
