@@ -37,18 +37,17 @@ class Lsq(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, step: torch.Tensor, q: int) -> torch.Tensor:
-        ctx.save_for_backward(x, step)
+        rounded = Grid(step, -q, q).round(x)
+        ctx.save_for_backward(x, step, rounded)
         ctx.q = q
-        return Grid(step, -q, q).round(x)
+        return rounded
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        (x, step), q, (gradient,) = ctx.saved_tensors, ctx.q, gradients
-        units = x / step
-        inside = units.abs() <= q
-        slope = units.round().clamp_(-q, q).sub_(units.mul_(inside))
-        to_step = slope.mul_(gradient).sum_to_size(step.shape) / (x[0].numel() * q) ** 0.5
-        return gradient * inside, to_step, None
+        (x, step, rounded), q, (gradient,) = ctx.saved_tensors, ctx.q, gradients
+        inside = x.abs() <= q * step
+        to_step = ((rounded - x * inside).mul_(gradient) / step).sum_to_size(step.shape)
+        return gradient * inside, to_step / (x[0].numel() * q) ** 0.5, None
 
 
 class Rounding(nn.Module):
@@ -152,7 +151,7 @@ class LowRankWeight(RoundedWeight):
 class LearnedTransform(nn.Module):
     """A scale and a shift of what layers read, shared by all readers of one tensor.
 
-    `scale` is the first one; `unit`, that of the shift, is what a step of the channels is in size. Both are (channels,).
+    `scale` (channels,) is the first one; the shift is learned in multiples of `unit` (channels,).
     """
 
     scale: torch.Tensor

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,8 @@ from pytest_qreliab.quantizers.fake import Layers
 from pytest_qreliab.quantizers.learned import LearnedTransform, Rounding, SoftRounding
 from pytest_qreliab.quantizers.post_training import Transforms
 from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.rotation import rotate
+from pytest_qreliab.quantizers.transform import Transform
 
 RANGE_IMAGES = 128  # images from which the activations' first ranges are taken
 CHECKPOINTS = 10  # a run is saved so many times
@@ -201,10 +203,12 @@ class Objective:
         """Raises InputError where the teacher's features hold NaN or infinity."""
         image = text = None
         if data.pixels is not None:
-            image = _unit(torch.cat([teacher.encode_image(pixels) for pixels in data.pixels.split(BATCH)]))
+            image = _unit(torch.cat([teacher.encode_image(pixels) for pixels in torch.split(data.pixels, BATCH)]))
         if data.tokens is not None:
             with torch.no_grad():
-                parts = [teacher.clip.encode_text(tokens.to(teacher.device)) for tokens in data.tokens.split(BATCH)]
+                parts = [
+                    teacher.clip.encode_text(tokens.to(teacher.device)) for tokens in torch.split(data.tokens, BATCH)
+                ]
             text = _unit(torch.cat(parts))
         for features in (image, text):
             if features is not None and not bool(features.isfinite().all()):
@@ -229,7 +233,7 @@ class Objective:
             captions = data.captions[draw(len(data.captions), self.batch, self.seed, step)]
             text = teacher_text = self.teacher_text[captions.to(device)]
             if self.scope != "vision":
-                distinct, places = captions.unique(return_inverse=True)
+                distinct, places = torch.unique(captions, return_inverse=True)
                 text = _unit(clip.encode_text(data.tokens[distinct].to(device)))[places.to(device)]
         return self.loss(Features(image, text, teacher_image, teacher_text, labels, self.student.logit_scale))
 
@@ -393,7 +397,7 @@ def _digest(tensors: list[torch.Tensor | None], text: str = "") -> str:
             digest.update(b"none")
         else:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -456,7 +460,7 @@ def learn_clipping(clip: Clip, layers: Layers, request: Request, inputs: Mapping
     for name, layer in layers.items():
         by = transforms.get(name)
         if by is not None:
-            fake.input_quantizer(layer).transform = by
+            fake.input_quantizer(layer).transform = cast(Transform, by)  # until it is fixed, by `bake`
             if by.shift is not None:
                 if layer.bias is None:
                     layer.bias = nn.Parameter(layer.get_parameter("weight").new_zeros(len(layer.weight)))
@@ -485,6 +489,11 @@ def lsq_contrastive(clip: Clip, request: Request) -> Clip:
 def lsq_contrastive_mse(clip: Clip, request: Request) -> Clip:
     """LSQ with CLIP's own loss and the distance from the full-precision features."""
     return quantize(clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, attach=learn_steps)
+
+
+def quarot_lsq(clip: Clip, request: Request) -> Clip:
+    """LSQ towards the full-precision features, after QuaRot's rotation of inputs and weights."""
+    return quantize(clip, request, "quarot+lsq", loss=feature_mse, attach=learn_steps, transforms=rotate)
 
 
 def distillation(clip: Clip, request: Request) -> Clip:
