@@ -92,7 +92,7 @@ class Training(Parameters):
     """
 
     steps: Count = 100
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     batch: Annotated[int, Field(ge=2)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     images: Count = 1024

@@ -249,20 +249,30 @@ Attach = Callable[[Clip, Layers, Request, Mapping[str, torch.Tensor]], None]
 
 
 def quantize(
-    full: Clip, request: Request, method: str, *, loss: Loss, attach: Attach, transforms: Transforms | None = None
+    full: Clip,
+    request: Request,
+    method: str,
+    *,
+    loss: Loss,
+    attach: Attach,
+    paired: bool = False,
+    transforms: Transforms | None = None,
 ) -> Clip:
-    """A quantized copy of `full`, trained. `method` names, in checkpoints, what the functions do.
+    """A quantized copy of `full`, trained on pairs or on images and captions apart.
+
+    `method` names, for checkpoints, what the functions do.
 
     Raises InputError where the loss becomes NaN or infinite.
     """
     clip, layers = fake.prepare(full, request.scope)
+    clip.module.requires_grad_(False)  # but for what is attached
     if transforms is not None:
         with torch.no_grad():
             for name, by in transforms(clip, layers, request).items():
                 fake.transform(layers[name], by)
     attach(clip, layers, request, input_steps(clip, layers, request))
     tensors = learned.trainable(clip.module, layers)
-    data = load(full, request, paired=loss is not feature_mse)
+    data = load(full, request, paired=paired)
     checkpoint = None
     if request.checkpoints is not None:
         checkpoint = Checkpoint(request.checkpoints / f"{_run_key(full, request, method, data)}.pt")
@@ -294,7 +304,7 @@ def _run(
             group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         loss = objective(step)
         if not bool(loss.isfinite()):
-            raise _diverged(objective.student, float(loss), step, rate)
+            raise _diverged(objective.student, float(loss.detach()), step, rate)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -374,10 +384,12 @@ class Checkpoint:
         held = {"tensors": {name: t.detach() for name, t in tensors.items()}, "done": done, "optimizer": optimizer}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(held, partial)
-            partial.replace(self.path)
+            try:
+                torch.save(held, partial)
+                partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's own, of a full disk
-            partial.unlink(missing_ok=True)
             warnings.warn(f"no checkpoint was written to {self.path}: {error}", CheckpointWarning, stacklevel=2)
 
 
@@ -483,12 +495,12 @@ def lsq(clip: Clip, request: Request) -> Clip:
 
 def lsq_contrastive(clip: Clip, request: Request) -> Clip:
     """LSQ with CLIP's own loss alone."""
-    return quantize(clip, request, "lsq+contrastive", loss=contrastive, attach=learn_steps)
+    return quantize(clip, request, "lsq+contrastive", loss=contrastive, attach=learn_steps, paired=True)
 
 
 def lsq_contrastive_mse(clip: Clip, request: Request) -> Clip:
     """LSQ with CLIP's own loss and the distance from the full-precision features."""
-    return quantize(clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, attach=learn_steps)
+    return quantize(clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, attach=learn_steps, paired=True)
 
 
 def quarot_lsq(clip: Clip, request: Request) -> Clip:
@@ -498,7 +510,7 @@ def quarot_lsq(clip: Clip, request: Request) -> Clip:
 
 def distillation(clip: Clip, request: Request) -> Clip:
     """LSQ towards the full-precision model's similarities of images and captions."""
-    return quantize(clip, request, "distillation", loss=distillation_loss, attach=learn_steps)
+    return quantize(clip, request, "distillation", loss=distillation_loss, attach=learn_steps, paired=True)
 
 
 def dsq(clip: Clip, request: Request) -> Clip:
