@@ -2,8 +2,8 @@
 
 The model is prepared as for post-training quantization, its grids start at the ranges of least squared error, and
 then what `learned` puts on the layers is trained with Adam, its rate falling to 0 along a cosine. The paper's first
-step for LSQ, 2 mean|w| / sqrt(q), is not used: at 8 bits it is a tenth of the largest weight or less at the ends of
-the grid, from which a short run does not come back.
+step for LSQ, 2 mean|x| / sqrt(q), is not used: at 8 bits its grid ends at 22 times the mean magnitude, far beyond
+most weights, and 100 steps leave it with 4 times the error of features (26 times, if inputs start so too).
 
 Weights and biases of the Linears and convolutions are trained; embeddings, norms and the logit scale are not.
 The model stays in eval mode, without dropout. A run is deterministic given its seed and leaves torch's random
