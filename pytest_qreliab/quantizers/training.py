@@ -309,7 +309,8 @@ def _run(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         last = step + 1 == steps
-        if last and not all(bool(value.isfinite().all()) for value in tensors.values()):
+        # What has no gradient belongs to a part that no feature comes from, as CoCa's decoder: it was not trained.
+        if last and not all(bool(value.isfinite().all()) for value in tensors.values() if value.grad is not None):
             raise _diverged(objective.student, math.nan, step, rate)
         if checkpoint is not None and (last or (step + 1) % max(1, steps // CHECKPOINTS) == 0):
             checkpoint.save(tensors, step + 1, None if last else optimizer.state_dict())

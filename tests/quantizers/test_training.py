@@ -265,6 +265,13 @@ def test_a_model_of_nan_is_refused(tiny, calibration):
         quantize(broken, calibration)
 
 
+def test_layers_that_no_feature_comes_from_may_hold_anything(tiny, calibration):
+    clip = tiny.copy()
+    clip.module.decoder = torch.nn.Linear(4, 4).eval()
+    torch.nn.init.constant_(clip.module.decoder.weight, torch.nan)
+    assert quantize(clip, calibration, bits=Bits(3, 8)).encode_text(TEMPLATES).isfinite().all()
+
+
 # Checkpoints
 
 
