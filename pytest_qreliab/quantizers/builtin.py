@@ -9,6 +9,7 @@ from pytest_qreliab.quantizers.parameters import (
     BitsAndBytes,
     Gptq,
     LowRank,
+    LrQat,
     Noise,
     OnnxRuntime,
     Percentile,
@@ -16,6 +17,7 @@ from pytest_qreliab.quantizers.parameters import (
     Rounding,
     SmoothQuant,
     TorchAo,
+    Training,
 )
 
 _HERE = "pytest_qreliab.quantizers"
@@ -131,5 +133,61 @@ BUILTIN = (
         needs="nothing",
         coverage=0.0,
         read_bits=f"{_HERE}.artifact:read_bits",
+    ),
+    Quantizer(
+        "lsq",
+        "trained: learned steps, towards the full-precision features (LSQ)",
+        f"{_HERE}.training:lsq",
+        Training,
+        needs="images",
+    ),
+    Quantizer(
+        "lsq+contrastive",
+        "trained: learned steps, CLIP's contrastive loss",
+        f"{_HERE}.training:lsq_contrastive",
+        Training,
+        needs="pairs",
+    ),
+    Quantizer(
+        "lsq+contrastive+mse",
+        "trained: learned steps, the contrastive loss and towards the full-precision features",
+        f"{_HERE}.training:lsq_contrastive_mse",
+        Training,
+        needs="pairs",
+    ),
+    Quantizer(
+        "quarot+lsq",
+        "trained: as lsq, on inputs and weights turned by Hadamard matrices",
+        f"{_HERE}.training:quarot_lsq",
+        Training,
+        needs="images",
+    ),
+    Quantizer(
+        "dsq",
+        "trained: as lsq, with the gradients of a soft staircase (DSQ)",
+        f"{_HERE}.training:dsq",
+        Training,
+        needs="images",
+    ),
+    Quantizer(
+        "lr-qat",
+        "trained: a low-rank change of frozen weights, and learned steps (LR-QAT)",
+        f"{_HERE}.training:lr_qat",
+        LrQat,
+        needs="images",
+    ),
+    Quantizer(
+        "omniquant",
+        "trained: clipping of frozen weights, scale and shift of what norms write (OmniQuant)",
+        f"{_HERE}.training:omniquant",
+        Training,
+        needs="images",
+    ),
+    Quantizer(
+        "distillation",
+        "trained: learned steps, towards the full-precision similarities of images and captions",
+        f"{_HERE}.training:distillation",
+        Training,
+        needs="pairs",
     ),
 )

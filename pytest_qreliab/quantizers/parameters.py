@@ -148,3 +148,23 @@ class Noise(Control):
     """`seed` draws the noise."""
 
     seed: int = 0
+
+
+class Training(Parameters):
+    """Of a short training run: `steps` of `batch` images and as many captions, drawn with `seed`.
+
+    `learning_rate` is Adam's at the first step: the share of a step of its grid that a weight may move at once.
+    `images` is the most that it is trained on, and that are held in memory.
+    """
+
+    steps: Count = 100
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    batch: Annotated[int, Field(ge=2)] = 16
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    images: Count = 1024
+
+
+class LrQat(Training):
+    """`rank` of the change that is learned of each weight."""
+
+    rank: Count = 32

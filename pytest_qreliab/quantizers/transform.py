@@ -71,18 +71,25 @@ class Transform:
         if self.shift is not None:
             if any(getattr(layer, "padding", ())):
                 raise ValueError("a shift cannot be folded into a convolution that pads with zeros")
-            moved = (weight.flatten(2).sum(2) if weight.ndim > 2 else weight) * _per_input(self.shift, layer, flat=True)
-            bias = moved.sum(1)
+            bias = self.shifted(layer, weight)
             if layer.bias is None:
                 layer.bias = nn.Parameter(bias, requires_grad=False)
             else:
                 layer.get_parameter("bias").add_(bias)
         weight.copy_(self.fold_weight(layer, weight))
 
+    def shifted(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+        """What the bias gains, (out,): the weight, untransformed, times the shift; differentiable."""
+        assert self.shift is not None
+        moved = (weight.flatten(2).sum(2) if weight.ndim > 2 else weight) * _per_input(
+            self.shift, layer, weight, flat=True
+        )
+        return moved.sum(1)
+
     def fold_weight(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
         """The weight that reads the transformed input, as `fold` makes it; differentiable."""
         if self.scale is not None:
-            weight = weight * _per_input(self.scale, layer)
+            weight = weight * _per_input(self.scale, layer, weight)
         if self.rotation is not None:
             weight = self.rotation.apply(weight.movedim(1, -1)).movedim(-1, 1)
         return weight
@@ -92,12 +99,11 @@ class Transform:
         weight = layer.get_parameter("weight").detach()
         if self.rotation is not None:
             weight = self.rotation.undo(weight.movedim(1, -1)).movedim(-1, 1)
-        return weight if self.scale is None else weight / _per_input(self.scale, layer)
+        return weight if self.scale is None else weight / _per_input(self.scale, layer, weight)
 
 
-def _per_input(values: torch.Tensor, layer: nn.Module, *, flat: bool = False) -> torch.Tensor:
-    """Values per input channel, laid out to multiply the weight (out, in / groups, ...)."""
-    weight = layer.get_parameter("weight")
+def _per_input(values: torch.Tensor, layer: nn.Module, weight: torch.Tensor, *, flat: bool = False) -> torch.Tensor:
+    """Values per input channel, laid out to multiply the layer's weight (out, in / groups, ...)."""
     groups: int = getattr(layer, "groups", 1)
     per_output = values.view(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
     return per_output if flat else per_output.reshape(per_output.shape + (1,) * (weight.ndim - 2))

@@ -121,7 +121,7 @@ def unpack(clip: Clip, scope: str) -> None:
             weight = module._parameters.get(name)
             if weight is not None and _is_open_clips(module) and clip.in_scope(prefix + name, scope):
                 delattr(module, name)
-                setattr(module, name, _linear(weight.t(), None, Projection))
+                setattr(module, name, _linear(weight.t(), None, Projection).train(module.training))
 
 
 def _is_open_clips(module: nn.Module) -> bool:
