@@ -18,8 +18,8 @@ from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import shipped
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.quantizers import Quantizer
-from pytest_qreliab.quantizers.parameters import described
+from pytest_qreliab.quantizers import Quantizer, Recipe
+from pytest_qreliab.quantizers.parameters import Rounding, described
 
 
 @dataclass(frozen=True)
@@ -108,24 +108,40 @@ def _models(catalog: Catalog) -> Iterator[Entry]:
 def _quantizers(catalog: Catalog) -> Iterator[Entry]:
     for quantizer in catalog.quantizers.values():
         details = [_abilities(quantizer)]
-        if parameters := described(quantizer.parameters):
-            details.append("parameters: " + ", ".join(parameters))
+        if parameters := _parameters(quantizer):
+            details.append(f"parameters: {parameters}")
         if missing := quantizer.missing():
             how = f"pip install 'pytest-qreliab[{quantizer.extra}]'" if quantizer.extra else "install it"
             details.append(f"not usable here, {', '.join(missing)} is missing: {how}")
         yield Entry(quantizer.name, quantizer.help, tuple(details), usable=not missing)
 
 
+def _parameters(quantizer: Quantizer) -> str:
+    """Those of its own, and that it has those of `minmax`, which most have."""
+    names = described(quantizer.parameters)
+    shared = described(Rounding)
+    if quantizer.parameters is not Rounding and issubclass(quantizer.parameters, Rounding):
+        names = [*(name for name in names if name not in shared), "and those of minmax"]
+    elif quantizer.parameters is Rounding and quantizer.name != "minmax":
+        names = ["those of minmax"]
+    return ", ".join(names)
+
+
 def _abilities(quantizer: Quantizer) -> str:
     bits = ", ".join(quantizer.bits) or "any from w2 to w8, a2 to a8"
-    default = "w4" if quantizer.default_activations is None else f"w4a{quantizer.default_activations}"
+    if quantizer.read_bits is not None:
+        return "bits: those of the file; needs no calibration data; what it covers is shown"
+    recipe = Recipe(quantizer.name, quantizer)
+    bare = 4 if not quantizer.bits or any(text.startswith("w4") for text in quantizer.bits) else 8
+    default = recipe.bits(bare, "both")
     needs = {
         "nothing": "no calibration data",
         "ranges": "calibration images for static activation ranges",
         "images": "calibration images",
         "pairs": "labelled calibration images",
     }[quantizer.needs]
-    return f"bits: {bits} (4 is {default}); needs {needs}; covers {quantizer.coverage:.0%}"
+    what = "" if quantizer.convolutions else " of the matrix products"
+    return f"bits: {bits} ({bare} is {default}); needs {needs}; covers {quantizer.coverage:.0%}{what}"
 
 
 def _benchmarks(catalog: Catalog) -> Iterator[Entry]:

@@ -34,9 +34,13 @@ def silent(description: str, total: int) -> AbstractContextManager[Advance]:
 
 @dataclass(frozen=True)
 class Result:
-    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage."""
+    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage.
+
+    `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model.
+    """
 
     case: Case
+    rescaled: bool
     changes: dict[str, Change]
     verdicts: tuple[Verdict, ...]
     coverage: Coverage
@@ -108,6 +112,7 @@ class Evaluator:
             verdicts = judge(changes, gates, len(baseline.labels), self._plan.thresholds.policy.inconclusive)
             self._results[case] = Result(
                 case,
+                self._plan.recipes[case.build.quantizer].rescale,
                 changes,
                 tuple(verdicts),
                 clip.coverage,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
 
 
+FEWEST_HELD_OUT = 25  # images that one number can be fitted on
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, the gates of
@@ -71,7 +74,8 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         return list({value.text: value for value in found}.values())
 
     loaders = {v.text: _checked(v, catalog.model, v.text, v.folder) for v in values("models")}
-    recipes = {v.text: _checked(v, catalog.recipe, v.text) for v in values("quantizers")}
+    chosen = [(v, _checked(v, catalog.recipe, v.text)) for v in values("quantizers")]
+    recipes = {recipe.name: recipe for _, recipe in chosen}
     parsed = [(v, _checked(v, Bits.parse, v.text)) for v in values("bits")]
     scopes = [_checked(v, parse_scope, v.text) for v in values("scopes")]
     benchmarks = _benchmarks(values("benchmarks"))
@@ -79,10 +83,10 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     (device,) = (_checked(v, check_device, v.text) for v in values("device"))
     quantizations = dict.fromkeys(
         (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
-        for recipe in recipes.values()
+        for named, recipe in chosen
         for value, width in parsed
         for scope in scopes
-        for bits in [_checked(value, recipe.bits, width, scope)]
+        for bits in [_checked(named if recipe.quantizer.read_bits else value, recipe.bits, width, scope)]
     )
     image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(loaders, quantizations, benchmarks)
@@ -127,6 +131,12 @@ def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images:
             f"{case.id}: {case.quantization} needs calibration images with labels; at "
             f"{benchmark.where(('calibration',))} give a source of the benchmark's classes: digits, or an "
             "image-folder with the same folder names"
+        )
+    if recipe.rescale and images.calibration is not None and len(images.calibration) < 4 * FEWEST_HELD_OUT:
+        raise InputError(
+            f"{case.id}: every fourth calibration image is held out to refit the logit scale, and of the "
+            f"{len(images.calibration)} at {benchmark.where(('calibration',))} that leaves fewer than "
+            f"{FEWEST_HELD_OUT}; give at least {4 * FEWEST_HELD_OUT}"
         )
 
 

@@ -39,20 +39,26 @@ def expected_calibration_error(
 
 
 def fit_logit_scale(cosines: Floats, labels: npt.NDArray[np.int64]) -> float:
-    """The factor of the cosines, (n, classes), that makes the labels, (n,), most likely: temperature scaling.
+    """The factor of the cosines, (n, classes), under which the labels, (n,), are most likely: temperature scaling.
 
-    Guo et al. 2017, with the reciprocal of the temperature; the NLL is convex in it. The search is kept to 0.01 to
-    10,000, where it ends if all samples are classified rightly or no scale helps. A constant logit bias does
-    not matter. Raises ValueError for values that are not finite.
+    Guo et al. 2017, with the reciprocal of the temperature. As in Platt 1999, the label counts (n + 1) / (n + 2) and
+    the other classes share the rest, so that the best factor is finite even where every sample is classified rightly.
+    The loss is convex in the factor, which is searched from 0.01 to 10,000. A constant logit bias does not matter.
+    Raises ValueError for values that are not finite.
     """
     if not np.isfinite(cosines).all():
         raise ValueError("NaN or infinity in the cosines")
     from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
-    def nll(log_scale: float) -> float:
-        logits = np.exp(log_scale) * cosines
-        logits -= logits.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]).mean())
+    n, classes = cosines.shape
+    rest = 1 / (n + 2)
+    of_label = cosines[np.arange(n), labels]
+    target = (1 - rest) * of_label + rest * (cosines.sum(axis=1) - of_label) / (classes - 1)
 
-    found = minimize_scalar(nll, bounds=(np.log(0.01), np.log(1e4)), method="bounded", options={"xatol": 1e-8})
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        return float((logsumexp(factor * cosines, axis=1) - factor * target).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(1e4)), method="bounded", options={"xatol": 1e-8})
     return float(np.exp(found.x))

@@ -41,6 +41,8 @@ def _type(kind: Any, limits: Iterable[Any]) -> str:
         return " | ".join(_type(part, ()) for part in inner)
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     bounds = [f"{word} {getattr(limit, key)}" for limit in limits for key, word in words.items() if hasattr(limit, key)]
+    if kind is type(None):
+        return "none"
     name = kind.__name__ if isinstance(kind, type) and origin is None else str(kind)
     return " ".join([name, ", ".join(bounds)]).strip()
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pytest_qreliab.evaluate import Result
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report.failure import number
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
@@ -27,6 +28,7 @@ class Entry(TypedDict):
     model: str
     benchmark: str
     quantization: str
+    rescaled: bool
     samples: int
     device: str
     coverage: float
@@ -50,6 +52,7 @@ def entry(result: Result) -> Entry:
         model=build.model,
         benchmark=result.case.benchmark,
         quantization=result.case.quantization,
+        rescaled=result.rescaled,
         samples=result.samples,
         device=result.device,
         coverage=result.coverage.weights,
@@ -99,13 +102,22 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
         table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
     if last:
         table.add_column("coverage", justify="right", no_wrap=True)
-    baseline = {metric: values[0] for row in rows for metric, values in row["values"].items()}
-    cells = [Text(f"{number(baseline[metric])}  ") for metric in metrics]
-    table.add_row(Text("full precision"), *cells, *([""] if last else []))
-    for row in rows:
-        cells = [_cell(metric, row, signs) for metric in metrics]
-        table.add_row(Text(row["quantization"]), *cells, *([f"{row['coverage']:.1%}"] if last else []))
+    for label, below in _by_baseline(rows).items():
+        baseline = {metric: values[0] for row in below for metric, values in row["values"].items()}
+        cells = [Text(f"{number(baseline[metric])}  " if metric in baseline else "") for metric in metrics]
+        table.add_row(Text(label), *cells, *([""] if last else []))
+        for row in below:
+            cells = [_cell(metric, row, signs) for metric in metrics]
+            table.add_row(Text(row["quantization"]), *cells, *([f"{row['coverage']:.1%}"] if last else []))
     return table
+
+
+def _by_baseline(rows: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """The rows below what they are compared with: the model as it is, or with its logit scale refitted as well."""
+    groups: dict[str, list[Entry]] = {}
+    for row in rows:
+        groups.setdefault("full precision" + RESCALE * row["rescaled"], []).append(row)
+    return groups
 
 
 def _header(metric: str) -> str:
@@ -125,7 +137,7 @@ def _cell(metric: str, row: Entry, signs: dict[str, str]) -> Text:
 def _fitting(metrics: Sequence[str], rows: Sequence[Entry], width: int) -> list[list[str]]:
     """The metrics cut into runs whose columns fit side by side; a run holds at least one."""
     between = 2
-    label = max(len("full precision"), *(len(row["quantization"]) for row in rows)) + between
+    label = max(map(len, [*_by_baseline(rows), *(row["quantization"] for row in rows)])) + between
     coverage = len("coverage")
     runs: list[list[str]] = [[]]
     left = width - label

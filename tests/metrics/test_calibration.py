@@ -57,3 +57,39 @@ def test_counts_equal_repeating_the_samples(confidence, correct, seed):
     assert calibration.expected_calibration_error(confidence, correct, counts)[0] == pytest.approx(
         calibration.expected_calibration_error(confidence[repeated], correct[repeated]), abs=1e-12
     )
+
+
+# The logit scale
+
+
+@given(st.floats(2, 20), st.integers(0, 20))
+def test_the_logit_scale_that_drew_the_labels_is_found_again(scale, seed):
+    rng = np.random.default_rng(seed)
+    cosines = rng.uniform(-1, 1, (4000, 5))
+    gumbel = rng.gumbel(size=cosines.shape)
+    labels = (scale * cosines + gumbel).argmax(axis=1)
+    assert calibration.fit_logit_scale(cosines, labels) == pytest.approx(scale, rel=0.25)
+
+
+def test_the_logit_scale_is_that_of_logistic_regression_without_an_intercept():
+    """Of two classes: the one weight of the difference of cosines, with Platt's targets as sample weights."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-1, 1, (300, 2))
+    labels = (8 * (cosines[:, 1] - cosines[:, 0]) + rng.logistic(size=300) > 0).astype(np.int64)
+    difference = np.tile(cosines[:, [1]] - cosines[:, [0]], (2, 1))
+    weights = np.repeat([1 - 1 / 302, 1 / 302], 300)
+    oracle = LogisticRegression(fit_intercept=False, C=1e12, tol=1e-10)
+    oracle.fit(difference, np.concatenate([labels, 1 - labels]), sample_weight=weights)
+    assert calibration.fit_logit_scale(cosines, labels) == pytest.approx(float(oracle.coef_[0, 0]), rel=1e-4)
+
+
+def test_the_logit_scale_stays_finite_where_all_are_right_and_ignores_a_bias():
+    cosines = np.eye(3)[np.arange(60) % 3] * 0.2
+    fitted = calibration.fit_logit_scale(cosines, np.arange(60) % 3)
+    # The confidence is then Platt's target, 61 / 62.
+    assert np.exp(0.2 * fitted) / (np.exp(0.2 * fitted) + 2) == pytest.approx(61 / 62, rel=1e-5)
+    assert calibration.fit_logit_scale(cosines + 7, np.arange(60) % 3) == pytest.approx(fitted, rel=1e-5)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        calibration.fit_logit_scale(cosines * np.nan, np.arange(60) % 3)
