@@ -85,7 +85,7 @@ def measure(
     else:
         products = list(_plain_products(full, quantized, bits, scope, granularity))
         if bits is not None:
-            products += _library_products(quantized, bits, scope)
+            products += _library_products(full, quantized, bits, scope)
     return Coverage(
         weights=_share(products, lambda product: product.elements),
         flops=_share(products, lambda product: product.flops),
@@ -128,7 +128,7 @@ def _plain_products(
         yield _Product(name, weight.numel(), flops, covered, name in watch.convolutions)
 
 
-def _library_products(quantized: Clip, bits: Bits, scope: str) -> Iterator[_Product]:
+def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Iterator[_Product]:
     """Of weights that torchao or bitsandbytes keep; a layer that is never called covers nothing."""
     # By parameter: one that is no layer's `weight` is multiplied by no one that can be watched.
     weights = {
@@ -145,18 +145,32 @@ def _library_products(quantized: Clip, bits: Bits, scope: str) -> Iterator[_Prod
 
         return hook
 
+    if not layers:
+        return
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items() if name.endswith(".weight")]
     try:
-        if handles:
-            _encode_one(quantized, scope)
+        _encode_one(quantized, scope)
     finally:
         for handle in handles:
             handle.remove()
+    idle = _idle(full, scope)
     for name, layer in layers.items():
+        if name in idle and flops[name] == 0:
+            continue
         stored = storage.of_layer(layer) if name.endswith(".weight") else None
         fits = stored is not None and _fits(stored.bits, stored.activations, bits)
         elements = weights[name].numel() if stored is None else stored.elements
         yield _Product(name, elements, flops[name], fits and flops[name] > 0, False)
+
+
+def _idle(full: Clip, scope: str) -> set[str]:
+    """The weights that no feature comes from, as those of CoCa's decoder: no quantizer need touch them."""
+    reference, layers = prepare(full, scope)
+    called = set()
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda layer, args, out, name=name: called.add(name))
+    _encode_one(reference, scope)
+    return {f"{name}.weight" for name in layers.keys() - called}
 
 
 def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_Product]:

@@ -9,7 +9,7 @@ from pytest_qreliab.quantizers.request import Request
 
 pytest.importorskip("torchao", reason="the extra pytest-qreliab[torchao] is not installed")
 
-FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True)
+FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like", "coca"], indirect=True)
 
 
 def quantized(clip, bits, scope="both", **parameters):

@@ -1,0 +1,89 @@
+"""What each post-training quantizer costs on a full-size model: time and peak memory, each in a process of its own.
+
+    python benchmarks/quantizer_cost.py                                  # ViT-B/32, random weights, some 10 minutes
+    python benchmarks/quantizer_cost.py --model RN50 --quantizers minmax,gptq
+
+Both towers at w4a8, 128 calibration images of noise and 80 prompts; model building and imports are not counted. Time
+is given also as a multiple of encoding those images and prompts once, memory as what is added to the loaded model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+METHODS = "minmax,percentile,mse,smoothquant,smoothquant:search,outlier-suppression,quarot,gptq,awq"
+
+
+def measure(model: str, name: str) -> dict[str, float]:
+    """Seconds and bytes of one quantizer, `NAME` or `smoothquant:search`; of bare encoding for `forward`."""
+    import numpy as np
+    import open_clip
+    import torch
+
+    from pytest_qreliab.cases import Bits
+    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.data.images import from_arrays
+    from pytest_qreliab.models.clip import Clip
+    from pytest_qreliab.quantizers.calibration import Calibration
+    from pytest_qreliab.quantizers.request import Request
+
+    torch.manual_seed(0)
+    module, _, preprocess = open_clip.create_model_and_transforms(model)
+    clip = Clip(model, module.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(model))
+    noise = np.random.default_rng(0).integers(0, 256, (128, 64, 64, 3), dtype=np.uint8)
+    templates = ("a photo of a {}.", "a blurry photo of a {}.")
+    calibration = Calibration(from_arrays("noise", noise), None, [f"thing {i}" for i in range(40)], templates)
+
+    def forward() -> None:
+        for images in calibration.batches(clip, 128):
+            clip.encode_image(images)
+        for prompts in calibration.prompt_batches():
+            clip.encode_text(prompts)
+
+    plain, _, option = name.partition(":")
+    if name != "forward":
+        recipe = Catalog().recipe(plain)
+        parameters = recipe.parameters.model_copy(update={"alpha": option} if option else {})
+        apply, request = recipe.apply(), Request(Bits(4, 8), "both", parameters, calibration)
+    forward()  # warm up: threads, caches
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    if name == "forward":
+        forward()
+    else:
+        apply(clip, request)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-32", help="an open_clip architecture")
+    parser.add_argument("--quantizers", default=METHODS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.model, args.one)))
+        return
+
+    def run(name: str) -> dict[str, float]:
+        command = [sys.executable, __file__, "--model", args.model, "--one", name]
+        found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return found
+
+    forward = run("forward")["seconds"]
+    print(f"encoding 128 images and 80 prompts: {forward:.1f} s\n")
+    print("| quantizer | seconds | times encoding | peak memory added |\n|---|---|---|---|")
+    for name in args.quantizers.split(","):
+        found = run(name)
+        seconds, added = found["seconds"], found["bytes"] / 2**30
+        print(f"| `{name}` | {seconds:.1f} | {seconds / forward:.1f} | {added:.2f} GiB |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
