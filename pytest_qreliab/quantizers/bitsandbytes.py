@@ -43,7 +43,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
             clip.encode_image(clip.preprocess(Image.new("RGB", (64, 64)))[None])
         if request.scope != "vision":
             clip.encode_text(["a"])
-    except RuntimeError as error:  # its int8 kernel for CPUs cuts widths that are no multiple of 16
+    except RuntimeError as error:  # of its kernels: what they can do differs from device to device
         reason = str(error).partition("\n")[0]
         raise InputError(f"bitsandbytes {request.bits} cannot run {clip.name} on {device}: {reason}") from error
     return clip
@@ -61,10 +61,7 @@ def _check_blocks(name: str, linear: nn.Linear, clip: Clip, request: Request) ->
 
 def _replace(library: Any, linear: nn.Linear, bits: Bits, parameters: BitsAndBytes) -> nn.Module:
     weight = linear.weight.detach().cpu().contiguous()  # the move to the device is what quantizes
-    kind = library.Linear8bitLt if bits.weights == 8 else library.Linear4bit
-    if isinstance(linear, Projection):
-        kind = type(f"Projection{kind.__name__}", (kind,), {"__rmatmul__": Projection.__rmatmul__})
-        kind.__module__ = library.__name__  # it is still a layer of that library
+    kind = _flat(library.Linear8bitLt if bits.weights == 8 else library.Linear4bit, isinstance(linear, Projection))
     shape = linear.in_features, linear.out_features
     bias = linear.bias is not None
     new: nn.Module
@@ -84,6 +81,19 @@ def _replace(library: Any, linear: nn.Linear, bits: Bits, parameters: BitsAndByt
     # open_clip casts activations to the dtype of this weight, which is no float any more.
     new.int8_original_dtype = torch.float32  # type: ignore[assignment]
     return new
+
+
+def _flat(kind: Any, projection: bool) -> Any:
+    """The layer, fed with rows: its int8 kernel for CPUs fails on maps of rows, as ConvNeXt's Linears read them."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = kind.forward(self, x.flatten(0, -2))
+        return rows.reshape(*x.shape[:-1], -1)
+
+    more = {"forward": forward} | ({"__rmatmul__": Projection.__rmatmul__} if projection else {})
+    flat = type(kind.__name__, (kind,), more)
+    flat.__module__ = kind.__module__  # it is still a layer of that library
+    return flat
 
 
 def _not_the_cast(record: logging.LogRecord) -> bool:

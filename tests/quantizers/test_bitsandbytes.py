@@ -12,7 +12,9 @@ from pytest_qreliab.quantizers.request import Request
 
 pytest.importorskip("bitsandbytes", reason="the extra pytest-qreliab[bitsandbytes] is not installed")
 
-FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True)
+FEW = pytest.mark.parametrize(
+    "architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True
+)
 
 
 def quantized(clip, bits, scope="both", **parameters):
@@ -106,11 +108,16 @@ def test_a_copy_encodes_the_same_and_nothing_is_logged(tiny, noise, caplog):
 
 
 def test_a_layer_that_its_kernels_cannot_do_is_named_as_such(architecture_of, monkeypatch):
-    """Widths that are no multiple of 16 come out of its int8 kernel cut, on some CPUs."""
-
     def cut(self, x):
         raise RuntimeError("The size of tensor a (16) must match the size of tensor b (24)\nand more")
 
     monkeypatch.setattr("bitsandbytes.nn.Linear8bitLt.forward", cut)
     with pytest.raises(InputError, match=r"^bitsandbytes w8a8 cannot run vit on cpu: The size .* b \(24\)$"):
         quantized(architecture_of("vit"), Bits(8, 8))
+
+
+def test_linears_that_read_maps(architecture_of, error):
+    clip = architecture_of("convnext")
+    eight = quantized(clip, Bits(8, 8))
+    assert coverage.measure(clip, eight, Bits(8, 8), "both").matrices == 1.0
+    assert max(error(clip, eight)) < 0.1
