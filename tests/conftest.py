@@ -57,7 +57,7 @@ version: 1
 classes: [zero, one, two, three, four, five, six, seven, eight, nine]
 templates: ["a handwritten {}.", "{}"]
 in_distribution: {source: digits, part: test, limit: 120}
-calibration: {source: digits, part: train, limit: 20}
+calibration: {source: digits, part: train, limit: 100}
 ood:
   near: {letters: {source: letters, limit: 60}}
   far: {photos: {source: photo-patches, limit: 60}}

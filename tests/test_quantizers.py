@@ -16,20 +16,11 @@ from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.report import terminal
 
-
-@pytest.fixture(scope="module")
-def enough(small_benchmark):
-    """The small benchmark with calibration images enough to hold some out."""
-    path = small_benchmark.with_name("enough.yaml")
-    path.write_text(small_benchmark.read_text().replace("part: train, limit: 20", "part: train, limit: 120"))
-    return str(path)
-
-
 # +rescale
 
 
-def test_the_logit_scale_of_both_models_is_refitted_and_nothing_else_changes(make_plan, enough, tiny):
-    plan = make_plan(quantizers="minmax,minmax+rescale", bits="w2", benchmarks=enough)
+def test_the_logit_scale_of_both_models_is_refitted_and_nothing_else_changes(make_plan, small_benchmark, tiny):
+    plan = make_plan(quantizers="minmax,minmax+rescale", bits="w2", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
     plain, refitted = (evaluator.result(case) for case in plan.cases)
     assert (plain.rescaled, refitted.rescaled) == (False, True)
@@ -44,10 +35,10 @@ def test_the_logit_scale_of_both_models_is_refitted_and_nothing_else_changes(mak
     assert quantized.logit_scale == tiny.logit_scale
 
 
-def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, enough, tiny):
-    data = make_plan(benchmarks=enough).data["enough"]
+def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, small_benchmark, tiny):
+    data = make_plan(benchmarks=str(small_benchmark)).data["small"]
     parts = calibration(data)
-    assert (len(parts.images), len(parts.held_out)) == (90, 30)
+    assert (len(parts.images), len(parts.held_out)) == (75, 25)
     seen, held_out = (
         {images.load(i).tobytes() for i in range(len(images))} for images in (parts.images, parts.held_out)
     )
@@ -56,14 +47,14 @@ def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, enou
     assert not (seen | held_out) & {counted.load(i).tobytes() for i in range(len(counted))}
 
 
-def test_the_fit_is_the_best_on_the_held_out_images(make_plan, enough, tiny):
+def test_the_fit_is_the_best_on_the_held_out_images(make_plan, small_benchmark, tiny):
     import numpy as np
     import torch
     import torch.nn.functional as F
 
     from pytest_qreliab.embedding import fitted_logit_scale
 
-    parts = calibration(make_plan(benchmarks=enough).data["enough"])
+    parts = calibration(make_plan(benchmarks=str(small_benchmark)).data["small"])
     images = torch.stack([tiny.preprocess(parts.held_out.load(i)) for i in range(len(parts.held_out))])
     prompts = [F.normalize(tiny.encode_text(parts.captions(c)), dim=-1).mean(0) for c in range(10)]
     cosines = F.normalize(tiny.encode_image(images), dim=-1) @ F.normalize(torch.stack(prompts), dim=-1).T
@@ -71,8 +62,8 @@ def test_the_fit_is_the_best_on_the_held_out_images(make_plan, enough, tiny):
     assert fitted_logit_scale(tiny, parts) == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, enough):
-    plan = make_plan(quantizers="minmax,minmax+rescale", bits="w4", benchmarks=enough)
+def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, small_benchmark):
+    plan = make_plan(quantizers="minmax,minmax+rescale", bits="w4", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
     entries = [terminal.entry(evaluator.result(case)) for case in plan.cases]
     text = terminal.render(entries, 200, color=False, unicode=True)
@@ -85,9 +76,11 @@ def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, enough):
     ]
 
 
-def test_too_few_or_unlabelled_images_to_hold_out(make_plan, small_benchmark, folder_benchmark):
-    with pytest.raises(InputError, match=r"of the 20 at .*small\.yaml:5 that leaves fewer than 25; give at least 100"):
-        make_plan(quantizers="minmax+rescale", benchmarks=str(small_benchmark))
+def test_too_few_or_unlabelled_images_to_hold_out(make_plan, small_benchmark, folder_benchmark, tmp_path):
+    few = tmp_path / "few.yaml"
+    few.write_text(small_benchmark.read_text().replace("limit: 100", "limit: 99"))
+    with pytest.raises(InputError, match=r"of the 99 at .*few\.yaml:5 that leaves fewer than 25; give at least 100"):
+        make_plan(quantizers="minmax+rescale", benchmarks=str(few))
     text = folder_benchmark.read_text()
     assert "flat-folder, path: ood}" in text
     for quantizer in ("minmax+rescale", "lsq+contrastive"):

@@ -1,3 +1,5 @@
+import re
+
 """Models of one's own: foreign modules, quantized and gated like open_clip's."""
 
 import numpy as np
@@ -395,8 +397,8 @@ def test_bare_parameters_have_to_be_allowed_for(make_plan_with, small_benchmark)
         InputError, match=r"declares to quantize 100.0% .* full precision: proj; .* coverage=0.9"
     ) as told:
         Evaluator(plan).result(plan.cases[0])
-    share = float(str(told.value).partition("but covers ")[2].partition("%")[0]) / 100
-    flops = float(str(told.value).partition("(")[2].partition("%")[0]) / 100
+    found = re.search(r"of all, ([\d.]+)% of the weights, ([\d.]+)% of the FLOPs", str(told.value))
+    share, flops = (float(text) / 100 for text in found.groups())
     bar = min(share, flops) - 0.001
     plan = plan_of(make_plan_with, lambda: wrap(BareClip(), coverage=bar), small_benchmark, bits="w4")
     assert Evaluator(plan).result(plan.cases[0]).coverage.weights == pytest.approx(share, abs=1e-3)

@@ -12,9 +12,7 @@ from pytest_qreliab.quantizers.request import Request
 
 pytest.importorskip("bitsandbytes", reason="the extra pytest-qreliab[bitsandbytes] is not installed")
 
-FEW = pytest.mark.parametrize(
-    "architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True
-)
+FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True)
 
 
 def quantized(clip, bits, scope="both", **parameters):

@@ -152,7 +152,7 @@ def test_a_tower_that_cannot_be_exported_is_named(architecture_of, monkeypatch):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    clip = architecture_of("custom-text")
+    clip = architecture_of("custom-text").copy()
     clip.module.text.token_embedding = Odd()
     with pytest.raises(InputError, match="custom-text: the text tower cannot be exported to ONNX: "):
         onnxruntime.export(clip, "text")
