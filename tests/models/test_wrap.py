@@ -1,6 +1,6 @@
-import re
-
 """Models of one's own: foreign modules, quantized and gated like open_clip's."""
+
+import re
 
 import numpy as np
 import pytest
