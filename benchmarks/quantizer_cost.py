@@ -3,8 +3,9 @@
     python benchmarks/quantizer_cost.py                                  # ViT-B/32, random weights, some 4 minutes
     python benchmarks/quantizer_cost.py --model RN50 --quantizers minmax,gptq
 
-Both towers at w4a8, 32 calibration images of noise and 32 prompts (`--images` for another number of both); model
-building and imports are not counted. Time is given also as a multiple of encoding those images and prompts once, memory as what is added to the loaded model.
+Both towers at w4a8, 32 calibration images of noise and 32 prompts (`--images` for another number of both); building
+the model and imports are not counted. Time is given also as a multiple of encoding those images and prompts once,
+memory as what is added to the loaded model.
 """
 
 from __future__ import annotations

@@ -98,18 +98,31 @@ def render(entries: Iterable[Entry], width: int, *, color: bool, unicode: bool) 
 def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for metric in metrics:
-        table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
-    if last:
-        table.add_column("coverage", justify="right", no_wrap=True)
+    columns: list[list[Text]] = [[] for _ in metrics]
+    labels, coverages = [], []
     for label, below in _by_baseline(rows).items():
         baseline = {metric: values[0] for row in below for metric, values in row["values"].items()}
-        cells = [Text(f"{number(baseline[metric])}  " if metric in baseline else "") for metric in metrics]
-        table.add_row(Text(label), *cells, *([""] if last else []))
-        for row in below:
-            cells = [_cell(metric, row, signs) for metric in metrics]
-            table.add_row(Text(row["quantization"]), *cells, *([f"{row['coverage']:.1%}"] if last else []))
+        labels += [label, *(row["quantization"] for row in below)]
+        coverages += ["", *(f"{row['coverage']:.1%}" for row in below)]
+        for metric, column in zip(metrics, columns, strict=True):
+            column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
+            column += [_cell(metric, row, signs) for row in below]
+    for metric, column in zip(metrics, columns, strict=True):
+        table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
+        # rich strips a line before it aligns it, and with that the room for the sign.
+        width = max(len(line) for cell in column for line in cell.plain.split("\n"))
+        column[:] = [_right(cell, width) for cell in column]
+    if last:
+        table.add_column("coverage", justify="right", no_wrap=True)
+        columns.append([Text(coverage) for coverage in coverages])
+    for index, label in enumerate(labels):
+        table.add_row(Text(label), *(column[index] for column in columns))
     return table
+
+
+def _right(cell: Text, width: int) -> Text:
+    """The cell's lines, each moved to the right within `width`, and kept there."""
+    return Text("\n".join(line.rjust(width) for line in cell.plain.split("\n")), style=cell.style, justify="left")
 
 
 def _by_baseline(rows: Sequence[Entry]) -> dict[str, list[Entry]]:
