@@ -44,9 +44,9 @@ def unfolded(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The rows that meet the flattened weight of each group: (groups, rows, n)."""
     if not isinstance(layer, nn.Conv2d):
         return x.reshape(1, -1, x.shape[-1])
-    if isinstance(layer.padding, str):
-        raise NotImplementedError(f"padding {layer.padding!r}")
-    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode)
+    patches = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     grouped = patches.reshape(len(x), layer.groups, -1, patches.shape[-1])
     return grouped.permute(1, 0, 3, 2).flatten(1, 2)
 

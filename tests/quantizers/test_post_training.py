@@ -200,16 +200,21 @@ def test_awq_keeps_the_channels_that_matter(ask, tiny):
 # GPTQ
 
 
-def test_unfolded_rows_times_the_flat_weight_are_the_convolution():
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    "more",
+    [{"stride": 2, "padding": 1}, {"padding": "same", "dilation": 2}, {"padding": 1, "padding_mode": "circular"}, {}],
+    ids=str,
+)
+def test_unfolded_rows_times_the_flat_weight_are_the_convolution(groups, more):
     torch.manual_seed(0)
-    for groups in (1, 2, 4):
-        layer = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups, bias=False)
-        x = torch.randn(2, 4, 7, 7)
-        rows = unfolded(layer, x)
-        weight = layer.weight.reshape(groups, 8 // groups, -1)
-        by_group = (rows @ weight.transpose(1, 2)).reshape(groups, 2, -1, 8 // groups)
-        expected = layer(x).flatten(2)  # (2, 8, places)
-        torch.testing.assert_close(by_group.permute(1, 0, 3, 2).flatten(1, 2), expected)
+    layer = nn.Conv2d(4, 8, 3, groups=groups, bias=False, **more)
+    x = torch.randn(2, 4, 7, 7)
+    rows = unfolded(layer, x)
+    weight = layer.weight.reshape(groups, 8 // groups, -1)
+    by_group = (rows @ weight.transpose(1, 2)).reshape(groups, 2, -1, 8 // groups)
+    expected = layer(x).flatten(2)  # (2, 8, places)
+    torch.testing.assert_close(by_group.permute(1, 0, 3, 2).flatten(1, 2), expected)
 
 
 @pytest.mark.parametrize(
