@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pytest_qreliab.cases import Bits
@@ -39,10 +38,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
             setattr(clip.module.get_submodule(parent), leaf, new.to(device).eval())
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_not_the_cast)
     try:
-        if request.scope != "text":
-            clip.encode_image(clip.preprocess(Image.new("RGB", (64, 64)))[None])
-        if request.scope != "vision":
-            clip.encode_text(["a"])
+        fake.encode_one(clip, request.scope)
     except RuntimeError as error:  # of its kernels: what they can do differs from device to device
         reason = str(error).partition("\n")[0]
         raise InputError(f"bitsandbytes {request.bits} cannot run {clip.name} on {device}: {reason}") from error

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,7 +22,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx import OnnxClip
 from pytest_qreliab.quantizers import grid, storage
-from pytest_qreliab.quantizers.fake import InputQuantizer, prepare
+from pytest_qreliab.quantizers.fake import InputQuantizer, encode_one, one_image, prepare
 from pytest_qreliab.quantizers.graph import Graph
 from pytest_qreliab.quantizers.grid import Granularity
 
@@ -116,7 +115,7 @@ def _plain_products(
     }
     watch = _Watch(weights)
     with no_fused_attention(), torch.no_grad(), watch:
-        _encode_one(quantized, scope)
+        encode_one(quantized, scope)
     for name, flops in watch.flops.items():
         weight, before = weights[name], reference.get(name)
         if bits is None:
@@ -149,7 +148,7 @@ def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> It
         return
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items() if name.endswith(".weight")]
     try:
-        _encode_one(quantized, scope)
+        encode_one(quantized, scope)
     finally:
         for handle in handles:
             handle.remove()
@@ -169,7 +168,7 @@ def _idle(full: Clip, scope: str) -> set[str]:
     called = set()
     for name, layer in layers.items():
         layer.register_forward_hook(lambda layer, args, out, name=name: called.add(name))
-    _encode_one(reference, scope)
+    encode_one(reference, scope)
     return {f"{name}.weight" for name in layers.keys() - called}
 
 
@@ -178,7 +177,7 @@ def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_
     for which, tower in module.towers().items():
         graph = Graph(tower.graph())
         matrices = graph.matrices()
-        x = quantized.tokenizer(["a photo"]) if which == "text" else _one_image(quantized)
+        x = quantized.tokenizer(["a photo"]) if which == "text" else one_image(quantized)
         flops = graph.flops(matrices, tower.batches(x)[0])
         for matrix in matrices:
             yield _Product(
@@ -195,17 +194,6 @@ def _fits(weights: int, activations: int | None, bits: Bits) -> bool:
     if bits.activations is not None and (activations is None or activations > bits.activations):
         return False
     return weights <= bits.weights
-
-
-def _one_image(clip: Clip) -> torch.Tensor:
-    return clip.preprocess(Image.new("RGB", (64, 64)))[None]
-
-
-def _encode_one(clip: Clip, scope: str) -> None:
-    if scope != "text":
-        clip.encode_image(_one_image(clip))
-    if scope != "vision":
-        clip.encode_text(["a photo"])
 
 
 def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int, granularity: Granularity) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from pytest_qreliab.errors import InputError
@@ -46,6 +47,19 @@ def linears(clip: Clip, layers: Layers, library: str) -> dict[str, nn.Linear]:
     if not found:
         raise InputError(f"{clip.name}: {library} quantizes Linears alone, and there is none in scope")
     return found
+
+
+def one_image(clip: Clip) -> torch.Tensor:
+    """A black image, preprocessed: (1, 3, height, width)."""
+    return clip.preprocess(Image.new("RGB", (64, 64)))[None]
+
+
+def encode_one(clip: Clip, scope: str) -> None:
+    """Pass one image and one prompt through the towers in `scope`, to see what they do."""
+    if scope != "text":
+        clip.encode_image(one_image(clip))
+    if scope != "vision":
+        clip.encode_text(["a photo"])
 
 
 class InputQuantizer:
@@ -139,6 +153,11 @@ def observe(
     return observers
 
 
+def tokens(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the layer reads, as rows of its input channels: (rows, channels)."""
+    return (x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x).flatten(0, -2)
+
+
 class Values:
     """Keeps evenly spaced values of each input, at most 8,192, and the extremes of all."""
 
@@ -163,8 +182,7 @@ class Largest:
         self.largest: torch.Tensor | None = None
 
     def see(self, layer: nn.Module, x: torch.Tensor) -> None:
-        channels = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
-        seen = channels.abs().flatten(0, -2).amax(0)
+        seen = tokens(layer, x).abs().amax(0)
         self.largest = seen if self.largest is None else torch.maximum(self.largest, seen)
 
 

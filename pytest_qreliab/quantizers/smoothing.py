@@ -92,8 +92,7 @@ def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
     for names in _groups(clip, layers, request):
         sample = [(layers[name], inputs[name].all()) for name in names]
         layer, x = sample[0]
-        channels = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
-        mean = channels.abs().flatten(0, -2).mean(0).clamp(min=SMALLEST)
+        mean = fake.tokens(layer, x).abs().mean(0).clamp(min=SMALLEST)
 
         def scale(exponent: float, mean: torch.Tensor = mean) -> torch.Tensor:
             scale = mean**exponent
@@ -168,7 +167,7 @@ def _clipped(layer: nn.Module, x: torch.Tensor, bits: int, symmetric: bool) -> G
     """The grid for inputs like `x` after both stages."""
     weight = layer.get_parameter("weight")
     wanted = fake.output(layer, x, weight)
-    tokens = x.movedim(1, -1).flatten(0, -2) if isinstance(layer, nn.Conv2d) else x
+    tokens = fake.tokens(layer, x)
     lows, highs = tokens.amin(1).sort(descending=True).values, tokens.amax(1).sort().values
 
     def lay(share: float, factor: float) -> Grid:

@@ -328,10 +328,14 @@ def input_steps(clip: Clip, layers: Layers, request: Request) -> dict[str, torch
     bits = request.bits.activations
     if bits is None:
         return {}
-    few = min(RANGE_IMAGES, request.parameters.images)
-    request = replace(request, parameters=request.parameters.model_copy(update={"images": few}))
-    seen = fake.observe(clip, layers, request, fake.Values)
+    seen = fake.observe(clip, layers, _for_ranges(request), fake.Values)
     return {name: grid.lay(*grid.mse(v.row(), bits, True), bits, True).scale[0, 0] for name, v in seen.items()}
+
+
+def _for_ranges(request: Request) -> Request:
+    """The same, with as few images as ranges take."""
+    few = min(RANGE_IMAGES, request.parameters.images)
+    return replace(request, parameters=request.parameters.model_copy(update={"images": few}))
 
 
 @torch.no_grad()
@@ -457,8 +461,7 @@ def learn_low_rank(clip: Clip, layers: Layers, request: Request, inputs: Mapping
 def learn_clipping(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor]) -> None:
     """The clipping of frozen weights, and a scale and shift of what a norm makes: OmniQuant."""
     bits = request.bits.weights
-    few = min(RANGE_IMAGES, request.parameters.images)
-    observed = replace(request, parameters=request.parameters.model_copy(update={"images": few}))
+    observed = _for_ranges(request)
     transforms: dict[str, LearnedTransform] = {}
     normed = [readers.names for readers in fake.readers(clip, layers, observed) if readers.norm is not None]
     largest = fake.observe(clip, {name: layers[name] for names in normed for name in names}, observed, fake.Largest)
