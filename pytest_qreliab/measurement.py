@@ -2,125 +2,258 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
 
 from pytest_qreliab.embedding import Embeddings, ImageEmbeddings
 from pytest_qreliab.metrics import calibration, classification, ood, registry, spectral
-from pytest_qreliab.metrics.classification import Floats, Labels
-from pytest_qreliab.statistics.delong import Placements
+from pytest_qreliab.metrics.classification import Floats, Predictions
+
+Features = npt.NDArray[np.floating]
+
+CHUNK_ROWS = 2048
+
+OOD_FUNCTIONS: dict[str, Callable[[Floats, Floats], float]] = {
+    "auroc": ood.auroc,
+    "aupr_in": ood.aupr_in,
+    "aupr_out": ood.aupr_out,
+    "fpr95": ood.fpr_at_95,
+    "fpr95_out": ood.fpr_at_95_ood_positive,
+}
 
 
 @dataclass(frozen=True)
 class Measurement:
     """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
 
-    `records` holds `correct`, `confidence`, `nll` and `high_band` per in-distribution sample, shape (n,);
-    the scores are by OOD score, and by set. All are there only where they are finite.
+    What they came from is there only where it is finite: the predictions on the in-distribution samples, those with the
+    logit scale refitted, the high-band energy share of each, and the scores, by OOD score, and by set.
     """
 
-    labels: Labels
+    classes: Sequence[str]
+    samples: int
+    near: frozenset[str] = frozenset()
     values: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    records: Mapping[str, Floats] = field(default_factory=dict)
-    id_scores: Mapping[str, Floats] = field(default_factory=dict)
-    ood_scores: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    predictions: Predictions | None = None
+    rescaled: Predictions | None = None
+    high_band: Floats | None = None
+    id_scores: dict[str, Floats] = field(default_factory=dict)
+    ood_scores: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
-    def placements(self, score: str, sets: list[str]) -> list[Placements]:
-        """DeLong's components of one OOD score, one entry per set."""
-        return [Placements(*ood.placements(self.id_scores[score], self.ood_scores[score][name])) for name in sets]
+    def ood_sets(self, name: str) -> tuple[str, str, list[str]]:
+        """The statistic, the score and the sets that an OOD metric is the mean over."""
+        _, statistic, score, *only = registry.canonical(name).split(".", 3)
+        sets = list(self.ood_scores.get(score, ()))
+        if not only:
+            return statistic, score, sets
+        if only[0] in registry.NEAR_FAR:
+            return statistic, score, [name for name in sets if (name in self.near) == (only[0] == "near")]
+        return statistic, score, only
 
 
-def measure(embeddings: Embeddings) -> Measurement:
-    """Every metric that the embeddings allow. NaN or infinity in an image set makes its metrics NaN.
+def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
+    """Every metric that the embeddings allow; and the recall of each of `classes`, in label order.
 
-    Logits are computed in float64 from the float32 features, times the model's own logit scale.
+    NaN or infinity in an image set makes its metrics NaN. Logits are computed in float64 from the float32 features,
+    times the model's own logit scale.
     """
+    images, labels = embeddings.in_distribution, embeddings.labels
     values: dict[str, float] = {}
     problems: dict[str, str] = {}
-    labels = embeddings.labels
-    cosines, problem = _cosines(embeddings, embeddings.in_distribution, "in-distribution")
-    records: dict[str, Floats] = {}
+    predictions = rescaled = None
+    id_scores: dict[str, Floats] = {}
+    problem = _problem(embeddings, images, "in-distribution")
     if problem:
-        for name in registry.names():
-            if registry.lookup(name).aspect in ("accuracy", "calibration"):
-                problems[name] = problem
+        names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration")]
+        names += [registry.RECALL + name for name in classes]
+        problems.update(dict.fromkeys(names, problem))
     else:
-        logits = embeddings.logit_scale * cosines + embeddings.logit_bias
-        correct = classification.correct(logits, labels)
-        confidence = classification.confidence(logits)
-        nll = classification.negative_log_likelihood(logits, labels)
-        records = {"correct": correct, "confidence": confidence, "nll": nll}
-        values["accuracy"] = float(correct.mean())
-        values["balanced_accuracy"] = float(classification.balanced_accuracy(correct, labels))
-        values["nll"] = float(nll.mean())
-        values["ece"] = float(calibration.expected_calibration_error(confidence, correct))
-        values["confidence_gap"] = float(confidence.mean() - correct.mean())
-
-    id_scores, ood_scores = _ood(embeddings, cosines, problem, values, problems)
-    _spectrum(embeddings.in_distribution, values, problems, records)
+        predictions, id_scores = _pass(embeddings, images, labels)
+        values.update(_accuracy(predictions, classes), **_calibration(predictions))
+        rescaled, rescaled_problem = _rescaled(embeddings)
+        if rescaled is not None:
+            values.update({registry.RESCALED + name: value for name, value in _calibration(rescaled).items()})
+        elif rescaled_problem:
+            problems.update(dict.fromkeys(registry.RESCALED_METRICS, rescaled_problem))
+    ood_scores, ood_problems = _ood_scores(embeddings, id_scores, problem)
+    high_band = _spectrum(images, values, problems)
+    found = Measurement(
+        classes, len(labels), embeddings.near, values, problems, predictions, rescaled, high_band, id_scores, ood_scores
+    )
+    _ood_values(found, list(embeddings.ood), ood_problems)
     values.update(dict.fromkeys(problems, float("nan")))
-    return Measurement(labels, values, problems, records, id_scores, ood_scores)
+    return found
 
 
-def _cosines(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> tuple[Floats, str]:
-    """Cosines to every class, float64 (n, classes), and a problem if any is not finite."""
-    features = images.features.astype(np.float64)
-    with np.errstate(all="ignore"):  # what is not finite is reported, by name, just below
-        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-        cosines: Floats = unit @ embeddings.classifier.astype(np.float64).T
+def _problem(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> str:
+    """What in the features makes logits that are not finite numbers; empty if nothing does."""
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
     if not np.isfinite([scale, bias]).all():
-        return cosines, f"NaN or infinity in the logit scale ({scale:g}) or bias ({bias:g})"
+        return f"NaN or infinity in the logit scale ({scale:g}) or bias ({bias:g})"
     bad_classes = int((~np.isfinite(embeddings.classifier)).any(axis=1).sum())
     if bad_classes:
-        return cosines, f"NaN or infinity in the text features of {bad_classes} of {cosines.shape[1]} classes"
-    bad = int((~np.isfinite(cosines)).any(axis=1).sum())
-    if bad:
-        return cosines, f"NaN, infinity or a zero vector in {bad} of {len(cosines)} {name} image features"
-    return cosines, ""
+        return f"NaN or infinity in the text features of {bad_classes} of {len(embeddings.classifier)} classes"
+    return _bad_features(images.features, f"{name} image features")
 
 
-def _ood(
-    embeddings: Embeddings,
-    id_cosines: Floats,
-    id_problem: str,
-    values: dict[str, float],
-    problems: dict[str, str],
-) -> tuple[dict[str, Floats], dict[str, dict[str, Floats]]]:
-    scale, bias = embeddings.logit_scale, embeddings.logit_bias
-    of_id = {} if id_problem else ood.scores(id_cosines, scale, bias)
-    of_ood: dict[str, dict[str, Floats]] = {score: {} for score in registry.OOD_SCORES}
-    problem = id_problem
+def _bad_features(features: npt.NDArray[np.floating], name: str) -> str:
+    bad = int((~np.isfinite(features).all(axis=1) | ~features.any(axis=1)).sum())
+    return f"NaN, infinity or a zero vector in {bad} of {len(features)} {name}" if bad else ""
+
+
+def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
+    return F.normalize(torch.from_numpy(features).double(), dim=1)
+
+
+def _pass(
+    embeddings: Embeddings, images: ImageEmbeddings, labels: classification.Labels | None
+) -> tuple[Predictions | None, dict[str, Floats]]:
+    """Once over the logits of an image set: the predictions, if it is labelled, and the OOD scores.
+
+    They are never all in memory: of 50,000 samples and 1,000 classes they would take 400 MB at a time.
+    """
+    classifier = torch.from_numpy(embeddings.classifier).double()
+    negatives = None if embeddings.negatives is None else torch.from_numpy(embeddings.negatives).double()
+    predictions: list[Predictions] = []
+    scores: list[dict[str, Floats]] = []
+    for start in range(0, len(images.features), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        unit = _unit(images.features[rows])
+        cosines = unit @ classifier.T
+        logits = embeddings.logit_scale * cosines + embeddings.logit_bias
+        if labels is not None:
+            predictions.append(classification.predict(logits, labels[rows]))
+        scores.append(
+            ood.scores(
+                cosines,
+                logits,
+                None if negatives is None else embeddings.logit_scale * unit @ negatives.T + embeddings.logit_bias,
+                None if images.local is None else images.local[rows],
+            )
+        )
+    joined = {score: np.concatenate([part[score] for part in scores]) for score in scores[0]}
+    return (classification.join(predictions) if predictions else None), joined
+
+
+def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
+    recalls = classification.recalls(predictions.correct, predictions.labels, len(classes)) if classes else []
+    return {
+        "accuracy": float(predictions.correct.mean()),
+        "top5_accuracy": float(predictions.in_top5.mean()),
+        "balanced_accuracy": classification.balanced_accuracy(predictions.correct, predictions.labels),
+        # Of a class without samples there is none to measure.
+        **{registry.RECALL + name: float(r) for name, r in zip(classes, recalls, strict=True) if np.isfinite(r)},
+    }
+
+
+def _calibration(predictions: Predictions) -> dict[str, float]:
+    confidence, correct = predictions.confidence, predictions.correct
+    binned = {}
+    for table in calibration.tables(predictions):
+        binned.update({name: float(value[0]) for name, value in table.values(table.sums()).items()})
+    return {
+        "nll": float(predictions.nll.mean()),
+        "brier": float(predictions.brier.mean()),
+        **binned,
+        "confidence_gap": float(confidence.mean() - correct.mean()),
+        "aurc": calibration.aurc(confidence, correct),
+        "eaurc": calibration.excess_aurc(confidence, correct),
+    }
+
+
+def _rescaled(embeddings: Embeddings) -> tuple[Predictions | None, str]:
+    """The predictions with the logit scale refitted on the held-out calibration images, if there are any."""
+    given = embeddings.calibration
+    if given is None or given.labels is None or not given.held_out.any():
+        return None, ""
+    held_out = given.features[given.held_out]
+    if problem := _bad_features(held_out, "held-out calibration image features"):
+        return None, problem
+    classifier = torch.from_numpy(embeddings.classifier).double()
+    scale = calibration.fit_logit_scale((_unit(held_out) @ classifier.T).numpy(), given.labels[given.held_out])
+    return _pass(replace(embeddings, logit_scale=scale), embeddings.in_distribution, embeddings.labels)[0], ""
+
+
+def _ood_scores(
+    embeddings: Embeddings, id_scores: dict[str, Floats], id_problem: str
+) -> tuple[dict[str, dict[str, Floats]], dict[tuple[str, str], str]]:
+    """The scores of every OOD set, by score and set, and why there are none, by score and set.
+
+    Scores on calibration features are added to those of the in-distribution samples as well.
+    """
+    found: dict[str, dict[str, Floats]] = {}
+    problems: dict[tuple[str, str], str] = {}
+    on_features, feature_problems = _feature_scores(embeddings)
+    if not id_problem:
+        for score, function in on_features.items():
+            id_scores[score] = function(embeddings.in_distribution.features)
     for name, images in embeddings.ood.items():
-        cosines, own_problem = _cosines(embeddings, images, name)
-        set_problem = id_problem or own_problem
-        problem = problem or own_problem
-        of_set = {} if set_problem else ood.scores(cosines, scale, bias)
-        for score in registry.OOD_SCORES:
-            auroc, fpr95 = f"ood.auroc.{score}.{name}", f"ood.fpr95.{score}.{name}"
-            if set_problem:
-                problems[auroc] = problems[fpr95] = set_problem
-                continue
-            of_ood[score][name] = of_set[score]
-            values[auroc] = ood.auroc(of_id[score], of_set[score])
-            values[fpr95] = float(ood.fpr_at_95(of_id[score], of_set[score]))
-    if embeddings.ood:
-        for statistic in registry.OOD_STATISTICS:
-            for score in registry.OOD_SCORES:
-                metric = f"ood.{statistic}.{score}"
-                if problem:
-                    problems[metric] = problem
-                else:
-                    values[metric] = float(np.mean([values[f"{metric}.{name}"] for name in embeddings.ood]))
-    return of_id, of_ood
+        problem = id_problem or _problem(embeddings, images, name)
+        if problem:
+            problems.update({(score, name): problem for score in registry.OOD_SCORES})
+            continue
+        _, scores = _pass(embeddings, images, None)
+        scores.update({score: function(images.features) for score, function in on_features.items()})
+        for score, of_set in scores.items():
+            # A score of patches can be NaN where none of features is.
+            bad = int((~np.isfinite(of_set)).sum()) + int((~np.isfinite(id_scores[score])).sum())
+            if bad:
+                problems[score, name] = f"the {score} score of {bad} samples is not a finite number"
+            else:
+                found.setdefault(score, {})[name] = of_set
+        problems.update({(score, name): text for score, text in feature_problems.items()})
+    return found, problems
 
 
-def _spectrum(
-    images: ImageEmbeddings, values: dict[str, float], problems: dict[str, str], records: dict[str, Floats]
-) -> None:
+def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Features], Floats]], dict[str, str]]:
+    """The scores that are fitted on calibration features, as functions of features, and why one cannot be."""
+    given = embeddings.calibration
+    if given is None:
+        return {}, {}
+    names = ("knn",) if given.labels is None else ("knn", "mahalanobis")
+    if problem := _bad_features(given.features, "calibration image features"):
+        return {}, dict.fromkeys(names, problem)
+    functions: dict[str, Callable[[Features], Floats]] = {"knn": lambda features: ood.knn(features, given.features)}
+    if given.labels is not None:
+        try:
+            fit = ood.fit_mahalanobis(given.features, given.labels)
+        except ValueError as error:
+            return functions, {"mahalanobis": str(error)}
+        functions["mahalanobis"] = lambda features: ood.mahalanobis(features, fit)
+    return functions, {}
+
+
+def _ood_values(found: Measurement, sets: list[str], problems: dict[tuple[str, str], str]) -> None:
+    for score in registry.OOD_SCORES:
+        measured = found.ood_scores.get(score, {})
+        for name, of_set in measured.items():
+            for statistic, function in OOD_FUNCTIONS.items():
+                found.values[f"ood.{statistic}.{score}.{name}"] = float(function(found.id_scores[score], of_set))
+        groups = {"": sets}
+        for group, among in (("near", True), ("far", False)):
+            groups[f".{group}"] = [name for name in sets if (name in found.near) == among]
+        for statistic in OOD_FUNCTIONS:
+            metric = f"ood.{statistic}.{score}"
+            for name in sets:
+                if (score, name) in problems:
+                    found.problems[f"{metric}.{name}"] = problems[score, name]
+            for suffix, members in groups.items():
+                failed = [problems[score, name] for name in members if (score, name) in problems]
+                if failed:
+                    found.problems[metric + suffix] = failed[0]
+                elif members and all(name in measured for name in members):
+                    mean = np.mean([found.values[f"{metric}.{name}"] for name in members])
+                    found.values[metric + suffix] = float(mean)
+
+
+def _spectrum(images: ImageEmbeddings, values: dict[str, float], problems: dict[str, str]) -> Floats | None:
+    """The spectral metrics' values and problems, and the high-band energy share of each sample."""
     rank, band = "spectral.effective_rank", "spectral.high_band_energy"
     bad = int((~np.isfinite(images.features)).any(axis=1).sum())
     if bad:
@@ -131,11 +264,10 @@ def _spectrum(
             problems[rank] = "all in-distribution image features are the same"
     if images.high_band is None:
         problems[band] = "the image tower shows no patch map"
-        return
+        return None
     bad = int((~np.isfinite(images.high_band)).sum())
     if bad:
-        total = len(images.high_band)
-        problems[band] = f"NaN, infinity or nothing but a constant in {bad} of {total} patch maps"
-        return
+        problems[band] = f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
+        return None
     values[band] = float(images.high_band.mean())
-    records["high_band"] = images.high_band
+    return images.high_band

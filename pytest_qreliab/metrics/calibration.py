@@ -1,13 +1,41 @@
-"""Calibration metrics on top-label confidences in [0, 1] and correctness in {0, 1}, both of shape (n,)."""
+"""Calibration metrics: do probabilities mean what they say?
+
+The binned ones are functions of sums over samples. A table of sums gives their values on the whole set, and on any
+number of its subsets at once, which is how the intervals are had (`statistics.halves`).
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array, vstack
+from scipy.special import ndtr, xlog1py
+
+from pytest_qreliab.metrics.classification import Predictions
 
 Floats = npt.NDArray[np.float64]
+Masks = npt.NDArray[np.floating]
 
 BINS = 15
+# Equal-mass bins of a subset begin and end at cells, which are single samples up to this many.
+CELLS = 64 * BINS
+
+
+class Table(Protocol):
+    """Sums over samples, and the metrics that are functions of them."""
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        """The sums over all samples, (sums, 1), or over the subsets that the columns of masks, (n, r), are: (sums, r).
+
+        Masks hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
+        """
+        ...
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        """The metrics by name, each (r,), from sums (sums, r)."""
+        ...
 
 
 def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
@@ -20,22 +48,207 @@ def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
     return np.searchsorted(edges, confidence, side="left").astype(np.int64)
 
 
-def expected_calibration_error(
-    confidence: Floats,
-    correct: Floats,
-    counts: npt.NDArray[np.integer] | None = None,
-    bins: int = BINS,
-) -> Floats:
-    """ECE: the mean over samples of |mean confidence - accuracy| of their bin (Guo et al. 2017), in [0, 1].
+class EqualWidthBins:
+    """`ece`, `ece.debiased` and `mce` of top-label confidences, (n,), and correctness, 0 or 1, (n,).
 
-    `counts`, (replicates, n), says how often each sample occurs in each replicate; the result has shape
-    (replicates,), or () without them.
+    `ece` is the mean over samples of |mean confidence - accuracy| of their bin (Guo et al. 2017), in [0, 1], and
+    `mce` the largest of these gaps (of one sample, if its bin holds no other).
+
+    `ece` of a perfectly calibrated model is above 0, by chance, and the fewer samples the more. `ece.debiased` has
+    expectation 0 there: it is what comes out on average when one half of the samples tells which way a bin
+    errs and the other half how much that way. It can be negative. With a bin's gap x (times its share of the
+    samples) of standard error s that is x (2 Phi(x / s) - 1) - 2 s phi(x / s). It agrees with `ece` where gaps are
+    clear of their errors, and is below the truth by at most .48 s per bin where they are not.
     """
-    member = bin_indices(confidence, bins)[:, None] == np.arange(bins)
-    gaps = member * (confidence - correct)[:, None]
-    weights = np.ones((1, len(correct))) if counts is None else counts.astype(np.float64)
-    result: Floats = np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
-    return result if counts is not None else result[0]
+
+    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS) -> None:
+        gap = confidence - correct
+        self._bins = bins
+        member = bin_indices(confidence, bins)
+        self._sums = vstack([_gather(member, bins, values, len(gap)) for values in (np.ones_like(gap), gap, gap**2)])
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        return _apply(self._sums, masks)
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        count, gap, squares = sums.reshape(3, self._bins, -1)
+        n = count.sum(axis=0)
+        x = gap / n
+        error = np.sqrt(np.clip(squares / n - x**2, 0, None) / n)
+        ratio = np.divide(x, error, out=np.full_like(x, np.inf), where=error > 1e-12)
+        density = np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
+        unbiased = np.abs(x) * (2 * ndtr(np.abs(ratio)) - 1) - 2 * error * density
+        mean_gap = np.divide(gap, count, out=np.zeros_like(gap), where=count > 0)
+        return {
+            "ece": np.abs(x).sum(axis=0),
+            "ece.debiased": unbiased.sum(axis=0),
+            "mce": np.abs(mean_gap).max(axis=0),
+        }
+
+
+class EqualMassBins:
+    """`ece.equal_mass`: ECE with bins that hold the same number of samples, as far as ties allow, in [0, 1].
+
+    The edges are the k n / bins-th smallest confidences, rounded up, and bins are `(lo, hi]`, so that equal
+    confidences share a bin (Nguyen & O'Connor 2015; Nixon et al. 2019 call it adaptive). In a subset the edges are
+    found anew; where there are more than 960 distinct confidences, among those that cut them into 960 cells.
+    """
+
+    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS) -> None:
+        distinct, member, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+        self._bins, self._cells = bins, len(distinct)
+        if self._cells > CELLS:
+            # The last distinct value up to each of CELLS evenly spaced ranks, which hold the edges of the whole set.
+            ranks = np.ceil(np.arange(1, CELLS + 1) * len(confidence) / CELLS)
+            last = np.unique(np.searchsorted(counts.cumsum(), ranks))
+            member, self._cells = np.searchsorted(last, member), len(last)
+        gap = confidence - correct
+        self._sums = vstack([_gather(member, self._cells, values, len(gap)) for values in (np.ones_like(gap), gap)])
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        return _apply(self._sums, masks)
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        count, gap = sums.reshape(2, self._cells, -1).cumsum(axis=1)
+        n = count[-1]
+        wanted = np.ceil(np.arange(1, self._bins + 1)[:, None] * n / self._bins - 1e-9)
+        edges = np.stack([np.searchsorted(c, w - 0.5) for c, w in zip(count.T, wanted.T, strict=True)], axis=1)
+        below = np.take_along_axis(gap, edges, axis=0)
+        return {"ece.equal_mass": np.abs(np.diff(below, axis=0, prepend=0)).sum(axis=0) / n}
+
+
+class ClassBins:
+    """`ece.classwise`, `brier.reliability` and `brier.resolution`: each class against all others, in equal-width bins.
+
+    `ece.classwise` is the mean over classes of the ECE of "it is this class" with that class's probability (Kull
+    et al. 2019; Nixon et al. 2019 call it static), in [0, 1]. The Brier score, the sum over classes of the squared
+    differences, is reliability - resolution + uncertainty (Murphy 1973), each summed over classes, apart from how
+    probabilities vary within a bin (Stephenson et al. 2008). Reliability is the mean squared gap of a bin's mean
+    probability and its frequency (lower is better), resolution that of its frequency and the class's (higher is).
+
+    From float32 probabilities: one within some 1e-7 of an edge may fall on its other side.
+    """
+
+    def __init__(self, predictions: Predictions, bins: int = BINS) -> None:
+        # Of many classes nearly all probabilities lie in the first bin: that one is a matrix, the others are sparse.
+        first = np.exp(predictions.log_probs)
+        labels, (n, classes) = predictions.labels, first.shape
+        sample, of_class = np.nonzero(first > np.float32(1 / bins))
+        probability = first[sample, of_class].astype(np.float64)
+        first[sample, of_class] = 0
+        is_label = (of_class == labels[sample]).astype(np.float64)
+        in_first = np.ones(n)
+        in_first[sample[is_label > 0]] = 0
+        cells, member = np.unique(of_class * bins + np.maximum(bin_indices(probability, bins), 1), return_inverse=True)
+        ones, rest = np.ones_like(probability), len(cells)
+        # Counts of the first bins are those of all samples less the others'.
+        others = _gather(of_class, classes, -ones, n, sample)
+        counts = vstack([others, _gather(member, rest, ones, n, sample)])
+        hits = vstack([_gather(labels, classes, in_first, n), _gather(member, rest, is_label, n, sample)])
+        sizes = vstack([_gather(labels, classes, np.ones(n), n), csr_array(np.ones((1, n)))])
+        self._classes, self._cells = classes, classes + rest
+        self._first = first
+        self._sparse = [vstack([counts, hits, sizes]), _gather(member, rest, probability, n, sample)]
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        first = self._first.sum(axis=0, dtype=np.float64)[:, None] if masks is None else self._first.T @ masks
+        before, after = (_apply(matrix, masks) for matrix in self._sparse)
+        return np.concatenate([before, first, after])
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        classes, cells = self._classes, self._cells
+        hits, of_class, n = sums[cells : 2 * cells], sums[2 * cells : 2 * cells + classes], sums[2 * cells + classes]
+        share = sums[:cells].copy()
+        share[:classes] += n
+        share = 1 / (np.maximum(share, 0.5) * n)  # a bin without samples has no hits and no gap either
+        gap = sums[-cells:] - hits
+        resolved = np.einsum("ij,ij,ij->j", hits, hits, share)
+        return {
+            "ece.classwise": np.abs(gap).sum(axis=0) / (n * classes),
+            "brier.reliability": np.einsum("ij,ij,ij->j", gap, gap, share),
+            "brier.resolution": resolved - ((of_class / n) ** 2).sum(axis=0),
+        }
+
+
+def tables(predictions: Predictions) -> list[Table]:
+    """The tables of all binned metrics."""
+    confidence, correct = predictions.confidence, predictions.correct
+    return [EqualWidthBins(confidence, correct), EqualMassBins(confidence, correct), ClassBins(predictions)]
+
+
+def uncertainty(labels: npt.NDArray[np.int64]) -> float:
+    """The Brier score's uncertainty, summed over classes: the score of the class frequencies themselves."""
+    frequency = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float((frequency * (1 - frequency)).sum())
+
+
+def aurc(confidence: Floats, correct: Floats) -> float:
+    """Area under the risk-coverage curve (Geifman & El-Yaniv 2017): the quality of confidence for abstaining, in [0, 1].
+
+    The mean over samples of the error rate among those that are at least as confident. 0 is best.
+    """
+    return float(_risk(confidence, correct)[0].mean())
+
+
+def excess_aurc(confidence: Floats, correct: Floats) -> float:
+    """E-AURC (Geifman et al. 2019): AURC above r + (1 - r) ln(1 - r), the least that an error rate of r allows.
+
+    The least is that of many samples; of n samples it is larger by some r / (2 n).
+    """
+    r = float(1 - correct.mean())
+    return aurc(confidence, correct) - (r + float(xlog1py(1 - r, -r)))
+
+
+def aurc_influence(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
+    """How much each sample moves AURC and E-AURC: first-order influence values, each (n,), of mean 0.
+
+    The derivative of the metric with respect to the sample's weight, times n; their variance over n is the metric's.
+    """
+    risk, accepted, order = _risk(confidence, correct)
+    n, error = len(risk), 1 - correct
+    # A sample counts in the risk of every threshold that accepts it: those at or below its confidence.
+    falling = -confidence[order]
+    start = np.searchsorted(falling, falling, side="left")
+    share = 1 / accepted[order]
+    if_wrong, if_right = np.empty(n), np.empty(n)
+    if_right[order] = -(risk[order] * share)[::-1].cumsum()[::-1][start]
+    if_wrong[order] = share[::-1].cumsum()[::-1][start]
+    of_aurc = risk + if_right + error * if_wrong
+    of_aurc -= of_aurc.mean()
+    r = error.mean()
+    slope = -np.log1p(-r) if r < 1 else 0.0  # of the least AURC
+    return of_aurc, of_aurc - slope * (error - r)
+
+
+def _risk(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Per sample the error rate among those at least as confident, and their number; and the order, most first."""
+    order = np.argsort(-confidence, kind="stable")
+    falling = -confidence[order]
+    last = np.searchsorted(falling, falling, side="right")
+    errors = (1 - correct[order]).cumsum()
+    risk, accepted = np.empty(len(order)), np.empty(len(order))
+    risk[order], accepted[order] = errors[last - 1] / last, last
+    return risk, accepted, order
+
+
+def _gather(
+    member: npt.NDArray[np.integer],
+    cells: int,
+    values: Floats,
+    n: int,
+    sample: npt.NDArray[np.integer] | None = None,
+) -> csr_array:
+    """A matrix, (cells, n), that sums values of samples by cell. One value each, or those of the samples named."""
+    sample = np.arange(n) if sample is None else sample
+    return csr_array((values, (member, sample)), shape=(cells, n))
+
+
+def _apply(matrix: csr_array, masks: Masks | None) -> Floats:
+    """The sums of all samples in float64, or of the masks' in their own precision."""
+    if masks is None:
+        masks = np.ones((matrix.shape[1], 1))
+    result: Floats = matrix.astype(masks.dtype) @ masks
+    return result
 
 
 def fit_logit_scale(cosines: Floats, labels: npt.NDArray[np.int64]) -> float:

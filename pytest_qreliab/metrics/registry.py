@@ -2,50 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_qreliab.errors import unknown
 
 Direction = Literal["higher", "lower", "neither"]
+Need = Literal["labels", "calibration", "negatives", "local"]
 
 ASPECTS = ("accuracy", "calibration", "ood", "spectrum")
-
-OOD_SCORES = ("msp", "maxlogit", "energy", "mcm")
-PRIMARY_SCORE = "mcm"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: `better` says which direction is an improvement, "neither" that any move is harm."""
+    """One metric: `better` says which direction is an improvement, "neither" that any move is harm.
+
+    `spread` is what the standard error of its change was measured to be, times the square root of the number of
+    samples, for minmax w4a8 on models at hand: with it a plan tells, before anything has run, what it can see.
+    None where no interval is computed. `needs` is what it is measured with beyond the images: "calibration" images,
+    those with "labels", "negatives" (class names that are none) or "local" features of patches.
+    """
 
     name: str
     aspect: str
     better: Direction
     header: str
     help: str
+    spread: float | None = None
+    needs: frozenset[Need] = frozenset()
 
 
 _METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", "higher", "accuracy", "top-1 accuracy"),
-        Metric("balanced_accuracy", "accuracy", "higher", "balanced accuracy", "mean over classes of the recall"),
-        Metric("nll", "calibration", "lower", "NLL", "mean negative log-likelihood of the true class, nats"),
-        Metric("ece", "calibration", "lower", "ECE", "expected calibration error, 15 equal-width bins (lo, hi]"),
+        Metric("accuracy", "accuracy", "higher", "accuracy", "top-1 accuracy", 0.1),
+        Metric("top5_accuracy", "accuracy", "higher", "top-5 accuracy", "share with the label among the five best", 0.1),
+        Metric("balanced_accuracy", "accuracy", "higher", "balanced accuracy", "mean over classes of the recall", 0.1),
+        Metric("agreement", "accuracy", "higher", "agreement", "share predicted as by the baseline", 0.1),
+        Metric("flips.lost", "accuracy", "lower", "flips lost", "share right in the baseline, wrong here", 0.1),
+        Metric("flips.gained", "accuracy", "lower", "flips gained", "share wrong in the baseline, right here", 0.1),
+        Metric("kl", "accuracy", "lower", "KL", "mean KL divergence of the probabilities from the baseline's, nats", 0.1),
+        Metric("nll", "calibration", "lower", "NLL", "mean negative log-likelihood of the true class, nats", 0.1),
+        Metric("brier", "calibration", "lower", "Brier", "mean squared distance to the one-hot label, 0 to 2", 0.1),
+        Metric(
+            "brier.reliability",
+            "calibration",
+            "lower",
+            "Brier reliability",
+            "what the Brier score owes to miscalibration: squared gaps of 15 bins, summed over classes",
+            0.1,
+        ),
+        Metric(
+            "brier.resolution",
+            "calibration",
+            "higher",
+            "Brier resolution",
+            "what the Brier score gains by telling samples apart: 15 bins, summed over classes",
+            0.1,
+        ),
+        Metric("ece", "calibration", "lower", "ECE", "expected calibration error, 15 equal-width bins (lo, hi]", 0.1),
+        Metric(
+            "ece.equal_mass", "calibration", "lower", "ECE equal mass", "ECE in 15 bins of as many samples each", 0.1
+        ),
+        Metric(
+            "ece.debiased",
+            "calibration",
+            "lower",
+            "ECE debiased",
+            "ECE less what chance adds to it: 0 on average when perfectly calibrated",
+            0.1,
+        ),
+        Metric(
+            "ece.classwise", "calibration", "lower", "ECE classwise", "mean over classes of the ECE of that class", 0.1
+        ),
+        Metric("mce", "calibration", "lower", "MCE", "largest gap of confidence and accuracy in a bin", 0.1),
         Metric(
             "confidence_gap",
             "calibration",
             "neither",
             "confidence gap",
             "mean confidence minus accuracy: positive is overconfident",
+            0.1,
         ),
+        Metric("aurc", "calibration", "lower", "AURC", "area under the risk-coverage curve", 0.1),
+        Metric("eaurc", "calibration", "lower", "E-AURC", "AURC above the least that the accuracy allows", 0.1),
         Metric(
             "spectral.high_band_energy",
             "spectrum",
             "neither",
             "high-band energy",
             "share of the patch map's non-DC power above half the Nyquist radius",
+            0.1,
         ),
         Metric(
             "spectral.effective_rank",
@@ -57,30 +104,59 @@ _METRICS = {
     )
 }
 
-_OOD: dict[str, tuple[Direction, str]] = {
-    "auroc": ("higher", "AUROC of OOD against ID, ties count one half"),
-    "fpr95": ("lower", "share of OOD samples accepted where 95 % of the ID samples are (ID positive)"),
+# The calibration metrics with the logit scale of both models refitted on held-out calibration images.
+RESCALED = "rescaled."
+RESCALED_METRICS = tuple(RESCALED + name for name, metric in _METRICS.items() if metric.aspect == "calibration")
+RECALL = "recall."
+
+OOD_SCORES: dict[str, frozenset[Need]] = {
+    "msp": frozenset(),
+    "maxlogit": frozenset(),
+    "energy": frozenset(),
+    "mcm": frozenset(),
+    "gl-mcm": frozenset({"local"}),
+    "neglabel": frozenset({"negatives"}),
+    "mahalanobis": frozenset({"labels"}),
+    "knn": frozenset({"calibration"}),
 }
+PRIMARY_SCORE = "mcm"
+NEAR_FAR = ("near", "far")
 
-
+_OOD: dict[str, tuple[Direction, str, float]] = {
+    "auroc": ("higher", "AUROC of OOD against ID, ties count one half", 0.1),
+    "aupr_in": ("higher", "average precision with ID as the positive class", 0.1),
+    "aupr_out": ("higher", "average precision with OOD as the positive class", 0.1),
+    "fpr95": ("lower", "share of OOD samples accepted where 95 % of the ID samples are (ID positive)", 0.1),
+    "fpr95_out": ("lower", "share of ID samples rejected where 95 % of the OOD samples are (OOD positive)", 0.1),
+}
 OOD_STATISTICS = tuple(_OOD)
 
 
 def lookup(name: str) -> Metric:
     """The metric of that name.
 
-    OOD metrics are `ood.STATISTIC.SCORE` (mean over the benchmark's OOD sets) and
-    `ood.STATISTIC.SCORE.SET`; `ood.auroc` and `ood.fpr95` are short for the `mcm` score.
+    OOD metrics are `ood.STATISTIC.SCORE` (mean over the benchmark's OOD sets), `ood.STATISTIC.SCORE.near` and `.far`
+    (over those sets alone) and `ood.STATISTIC.SCORE.SET`; `ood.auroc` is short for the `mcm` score. `rescaled.` goes
+    before a calibration metric, and `recall.CLASS` is one class's.
 
     Raises InputError, with the nearest valid name, when there is none.
     """
     if name in _METRICS:
         return _METRICS[name]
+    if name in RESCALED_METRICS:
+        plain = _METRICS[name.removeprefix(RESCALED)]
+        text = plain.help + ", the logit scale refitted on held-out calibration images"
+        return replace(plain, name=name, header="rescaled " + plain.header, help=text, needs=frozenset({"labels"}))
+    if name.startswith(RECALL) and name != RECALL:
+        spread = _METRICS["accuracy"].spread
+        return Metric(name, "accuracy", "higher", "recall " + name[len(RECALL) :], "recall of one class", spread)
     parts = name.split(".", 3)
     if len(parts) >= 2 and parts[0] == "ood" and parts[1] in _OOD and (len(parts) < 3 or parts[2] in OOD_SCORES):
-        better, text = _OOD[parts[1]]
-        return Metric(name, "ood", better, " ".join(["OOD", parts[1].upper(), *parts[2:]]), text)
-    raise unknown("metric", name, names(), hint="one OOD set: ood.auroc.mcm.SET")
+        better, text, spread = _OOD[parts[1]]
+        header = " ".join(["OOD", parts[1].upper(), *parts[2:]])
+        score = parts[2] if len(parts) > 2 else PRIMARY_SCORE
+        return Metric(name, "ood", better, header, text, spread, OOD_SCORES[score])
+    raise unknown("metric", name, names(), hint="one OOD set: ood.auroc.mcm.SET; one class: recall.CLASS")
 
 
 def canonical(name: str) -> str:
@@ -93,5 +169,9 @@ def names() -> list[str]:
     """Every name that is valid for any benchmark, aspect by aspect."""
     ood = [f"ood.{statistic}" for statistic in OOD_STATISTICS]
     ood += [f"{name}.{score}" for name in ood for score in OOD_SCORES]
-    fixed = [metric.name for metric in _METRICS.values()]
-    return [*fixed, *ood]
+    return [*_METRICS, *RESCALED_METRICS, *ood]
+
+
+def of_aspect(aspect: str) -> list[str]:
+    """The names of one aspect that are valid for any benchmark."""
+    return [name for name in names() if lookup(name).aspect == aspect]
