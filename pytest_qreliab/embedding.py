@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +19,44 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.spectral import high_band_share
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.calibration import Calibration, held_out
 
 Advance = Callable[[int], None]
+Need = Literal["local", "negatives", "calibration"]
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Of one image set: features, float32 (n, dim), not normalised; high-band energy share, float64 (n,), or None."""
+    """Of one image set: features, float32 (n, dim), not normalised; high-band energy share, float64 (n,), or None.
+
+    `local`, float64 (n,), is the maximum over patches and classes of the log-softmax, at temperature 1, of the cosines
+    of the local features; None where it was not asked for, or the image tower shows none.
+    """
 
     features: npt.NDArray[np.float32]
     high_band: npt.NDArray[np.float64] | None
+    local: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationEmbeddings:
+    """Of the calibration images: features, float32 (n, dim), not normalised, and int64 labels (n,), if they have any.
+
+    `held_out`, bool (n,), tells the images that no quantizer has looked at.
+    """
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64] | None
+    held_out: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Of one benchmark: `classifier` is float32 (classes, dim), unit rows; `labels` int64 (n,) index it."""
+    """Of one benchmark: `classifier` is float32 (classes, dim), unit rows; `labels` int64 (n,) index it.
+
+    `negatives` is the same of the negative labels, (m, dim). That and `calibration` are None where they were not
+    asked for, or the benchmark has none. `near` names the OOD sets that are near.
+    """
 
     in_distribution: ImageEmbeddings
     labels: npt.NDArray[np.int64]
@@ -41,27 +64,44 @@ class Embeddings:
     classifier: npt.NDArray[np.float32]
     logit_scale: float
     logit_bias: float
+    negatives: npt.NDArray[np.float32] | None = None
+    calibration: CalibrationEmbeddings | None = None
+    near: frozenset[str] = frozenset()
 
 
-def embed(clip: Clip, data: Data, advance: Advance) -> Embeddings:
-    """All of a benchmark through one model. `advance` is told of every batch of images or prompts done."""
+def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
+    """All of a benchmark through one model, and of the optional parts those in `needs`.
+
+    `advance` is told of every batch of images or prompts done, in all of as many as `work` says.
+    """
     labels = data.in_distribution.labels
     assert labels is not None
     with full_precision():
+        classifier = _classifier(clip, [data.captions(label) for label in range(len(data.classes))], advance)
+        negatives = None
+        if "negatives" in needs and data.negatives:
+            negatives = _classifier(clip, [data.filled(word) for word in data.negatives], advance)
+        local_to = torch.from_numpy(classifier).to(clip.device) if "local" in needs else None
         return Embeddings(
-            _encode_images(clip, data.in_distribution, advance),
+            _encode_images(clip, data.in_distribution, advance, local_to),
             labels,
-            {name: _encode_images(clip, images, advance) for name, images in data.ood.items()},
-            _classifier(clip, [data.captions(label) for label in range(len(data.classes))], advance),
+            {name: _encode_images(clip, images, advance, local_to) for name, images in data.ood.items()},
+            classifier,
             clip.logit_scale,
             clip.logit_bias,
+            negatives,
+            _encode_calibration(clip, data.calibration, advance) if "calibration" in needs else None,
+            data.near,
         )
 
 
-def work(data: Data) -> int:
+def work(data: Data, needs: Collection[Need] = ()) -> int:
     """How many images and prompts `embed` counts for a benchmark."""
     images = len(data.in_distribution) + sum(len(images) for images in data.ood.values())
-    return images + len(data.classes) * len(data.templates)
+    if "calibration" in needs and data.calibration is not None:
+        images += len(data.calibration)
+    words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)
+    return images + words * len(data.templates)
 
 
 def calibration(data: Data) -> Calibration:
@@ -98,15 +138,39 @@ def full_precision() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def _encode_images(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmbeddings:
-    features, shares = [], []
+def _encode_images(clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None) -> ImageEmbeddings:
+    """`local_to` is the classifier that local features are compared with, if they are asked for."""
+    features, shares, nearest = [], [], []
     for batch in batches(images, clip.preprocess):
-        encoded, patch_map = clip.encode_image_with_map(batch)
+        local = None
+        if local_to is None:
+            encoded, patch_map = clip.encode_image_with_map(batch)
+        else:
+            encoded, patch_map, local = clip.encode_image_with_local(batch)
         features.append(encoded.float().cpu())
         if patch_map is not None:
             shares.append(high_band_share(patch_map))
+        if local is not None and local_to is not None:
+            nearest.append(_largest_log_softmax(local, local_to))
         advance(len(batch))
-    return ImageEmbeddings(torch.cat(features).numpy(), torch.cat(shares).numpy() if shares else None)
+    of_maps, of_patches = (torch.cat(parts).numpy() if parts else None for parts in (shares, nearest))
+    return ImageEmbeddings(torch.cat(features).numpy(), of_maps, of_patches)
+
+
+def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch.Tensor:
+    """Over patches and classes, of cosines at temperature 1: float64 (batch,), NaN where any patch has one."""
+    cosines = F.normalize(local.float(), dim=-1) @ classifier.T
+    return cosines.log_softmax(dim=-1).amax(dim=(1, 2)).cpu().double()
+
+
+def _encode_calibration(clip: Clip, images: ImageSet | None, advance: Advance) -> CalibrationEmbeddings | None:
+    if images is None:
+        return None
+    features = []
+    for batch in batches(images, clip.preprocess):
+        features.append(clip.encode_image(batch).float().cpu())
+        advance(len(batch))
+    return CalibrationEmbeddings(torch.cat(features).numpy(), images.labels, held_out(images))
 
 
 def _classifier(

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from pytest_qreliab.config.document import Document, Location, Strict, find, read
 from pytest_qreliab.errors import InputError
 
+RESERVED = ("near", "far")  # as the name of an OOD set: the means over the near and over the far sets have it
+
 Limit = Annotated[int, Field(ge=1)]
 
 
@@ -55,6 +57,7 @@ class FlatFolder(Strict):
 
 Labelled = Annotated[Digits | ImageFolder, Field(discriminator="source")]
 Source = Annotated[Digits | Letters | PhotoPatches | ImageFolder | FlatFolder, Field(discriminator="source")]
+Word = Annotated[str, Field(pattern=r"\S")]
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -64,11 +67,12 @@ class Ood(Strict):
 
 
 class Definition(Strict):
-    """The schema of a benchmark file, version 1."""
+    """The schema of a benchmark file, version 1. `negatives` are labels of nothing that is in the distribution."""
 
     version: Literal[1]
     description: str = ""
     classes: list[str] | dict[str, str] | None = None
+    negatives: Annotated[list[Word], Field(min_length=1)] | None = None
     templates: list[str] = Field(default=["a photo of a {}."], min_length=1)
     in_distribution: Labelled
     calibration: Source | None = None
@@ -107,6 +111,13 @@ class Benchmark:
         """The benchmark of a shipped name or a YAML path, relative to `folder`. Raises InputError with the line."""
         document = read(find("benchmarks", name, folder))
         definition = document.validate(Definition)
+        for kind in RESERVED:
+            for name in definition.ood.near if kind == "near" else definition.ood.far:
+                if name in RESERVED:
+                    raise InputError(
+                        f"{document.where(('ood', kind, name))}: {name!r} stands for the mean over all {name} sets; "
+                        "give the OOD set another name"
+                    )
         both = sorted(set(definition.ood.near) & set(definition.ood.far))
         if both:
             where = document.where(("ood", "far", both[0]))

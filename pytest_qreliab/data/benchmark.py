@@ -28,17 +28,26 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Data:
-    """What a benchmark measures on: class names in label order, templates, and image sets."""
+    """What a benchmark measures on: class names in label order, templates, and image sets.
+
+    `near` names the OOD sets that are near, the others are far; `negatives` are labels that are none of the classes.
+    """
 
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     in_distribution: ImageSet
     calibration: ImageSet | None
     ood: Mapping[str, ImageSet]
+    near: frozenset[str] = frozenset()
+    negatives: tuple[str, ...] = ()
 
     def captions(self, label: int) -> list[str]:
         """Every template of a class."""
-        return [template.replace("{}", self.classes[label]) for template in self.templates]
+        return self.filled(self.classes[label])
+
+    def filled(self, word: str) -> list[str]:
+        """Every template with the word in its place."""
+        return [template.replace("{}", word) for template in self.templates]
 
 
 def load(benchmark: Benchmark) -> Data:
@@ -46,7 +55,7 @@ def load(benchmark: Benchmark) -> Data:
     definition = benchmark.definition
     classes, in_distribution = _labelled(benchmark, definition.in_distribution)
     calibration = definition.calibration
-    near = set(definition.ood.near)
+    near = frozenset(definition.ood.near)
     return Data(
         classes,
         tuple(definition.templates),
@@ -56,7 +65,24 @@ def load(benchmark: Benchmark) -> Data:
             name: _open(benchmark, name, source, ("ood", "near" if name in near else "far", name))
             for name, source in benchmark.ood_sets.items()
         },
+        near,
+        _negatives(benchmark, classes),
     )
+
+
+def _negatives(benchmark: Benchmark, classes: Sequence[str]) -> tuple[str, ...]:
+    """The negative labels; that one is a class, or is given twice, is an error whatever its capitals."""
+    names = {name.strip().casefold() for name in classes}
+    seen: set[str] = set()
+    words = benchmark.definition.negatives or []
+    for index, word in enumerate(words):
+        plain = word.strip().casefold()
+        if plain in names or plain in seen:
+            why = "is a class of the benchmark" if plain in names else "is given twice"
+            where = benchmark.where(("negatives", index))
+            raise InputError(f"{where}: the negative label {word!r} {why}; take it out")
+        seen.add(plain)
+    return tuple(words)
 
 
 def _labelled(benchmark: Benchmark, source: Digits | ImageFolder) -> tuple[tuple[str, ...], ImageSet]:

@@ -101,6 +101,17 @@ class Clip:
         return self.layout.encode_image_with_map(self.module, images.to(self.device))
 
     @torch.no_grad()
+    def encode_image_with_local(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """As `encode_image_with_map`, and the local features, (batch, patches, dim), not normalised.
+
+        These are the patches in the common space, not mixed by the last attention. They cost one more block, and
+        are None where the image tower shows none: in models that are not open_clip's, in timm's towers, in ONNX.
+        """
+        return self.layout.encode_image_with_local(self.module, images.to(self.device))
+
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Text features, (texts, dim), not normalised."""
         return self.layout.encode_text(self.module, self.tokenizer(list(texts)), self.device)

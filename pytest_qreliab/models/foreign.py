@@ -67,6 +67,11 @@ class Foreign(Layout):
             raise InputError(f"encode_image gave a patch map of {_shown(patch_map)}; (batch, channels, rows, columns)")
         return features, patch_map
 
+    def encode_image_with_local(
+        self, module: nn.Module, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        return *self.encode_image_with_map(module, images), None
+
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
         with _explained("encode_text"), no_fused_attention():
             features: torch.Tensor = self.text_encoder(_inner(module), _moved(tokens, device))

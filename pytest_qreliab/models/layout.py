@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pytest_qreliab.models import local
+
 
 class Layout:
     """open_clip's: `encode_image`, `encode_text`, `logit_scale`, the image tower in `visual`, the rest is text."""
@@ -31,6 +33,19 @@ class Layout:
             return self.encode_image(module, images), None
         out = intermediates(images, indices=1, output_fmt="NCHW")
         return out["image_features"], out["image_intermediates"][-1]
+
+    def encode_image_with_local(
+        self, module: nn.Module, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Features, the last block's patch map and the local features, either None where the tower shows none."""
+        visual = cast(Any, module).visual
+        last = local.last_attention(visual)
+        if last is None:
+            return *self.encode_image_with_map(module, images), None
+        read: list[torch.Tensor] = []
+        with last.register_forward_pre_hook(lambda _, given: read.append(given[0])):
+            features, patch_map = self.encode_image_with_map(module, images)
+        return features, patch_map, local.features(visual, read[0])
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
         return cast(torch.Tensor, cast(Any, module).encode_text(tokens.to(device)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from pytest_qreliab.data.batches import BATCH, batches
@@ -29,12 +31,11 @@ class Calibration:
 
     @classmethod
     def split(cls, images: ImageSet | None, classes: Sequence[str], templates: Sequence[str]) -> Calibration:
-        """Every fourth image is held out, if they are labelled."""
-        if images is None or images.labels is None or len(images) < 4:
+        """The images that `held_out` tells, and the rest."""
+        apart = None if images is None else held_out(images)
+        if images is None or apart is None or not apart.any():
             return cls(images, None, classes, templates)
-        fourth = torch.arange(len(images)) % 4 == 3
-        rest, held_out = (images.take(torch.nonzero(part).flatten().numpy()) for part in (~fourth, fourth))
-        return cls(rest, held_out, classes, templates)
+        return cls(images.take(np.flatnonzero(~apart)), images.take(np.flatnonzero(apart)), classes, templates)
 
     def batches(self, clip: Clip, limit: int) -> Iterator[torch.Tensor]:
         """At most `limit` images, evenly spaced, preprocessed: (batch, 3, height, width)."""
@@ -51,3 +52,9 @@ class Calibration:
         some = prompts[:: -(-len(prompts) // PROMPTS)]
         for start in range(0, len(some), BATCH):
             yield some[start : start + BATCH]
+
+
+def held_out(images: ImageSet) -> npt.NDArray[np.bool_]:
+    """Which images no quantizer looks at, bool (n,): every fourth, if they are labelled; else none."""
+    fourth: npt.NDArray[np.bool_] = np.arange(len(images)) % 4 == 3
+    return fourth & (images.labels is not None)

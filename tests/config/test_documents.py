@@ -141,6 +141,16 @@ ID = "in_distribution: {source: digits, part: test}\n"
             f"version: 1\n{ID}ood:\n  near: {{x: {{source: letters}}}}\n  far: {{x: {{source: letters}}}}\n",
             r":5: the OOD set 'x' is also in 'near'",
         ),
+        (
+            f"version: 1\n{ID}ood:\n  far:\n    near: {{source: letters}}\n",
+            r":5: 'near' stands for the mean .*near sets",
+        ),
+        (f"version: 1\n{ID}ood:\n  near:\n    near: {{source: letters}}\n", r":5: 'near' stands for the mean"),
+        (f"version: 1\n{ID}ood:\n  near: {{x: {{source: letters}}, far: {{source: letters}}}}\n", r":4: 'far' stands"),
+        (f"version: 1\n{ID}negatives: []\n", r":3: negatives: .*at least 1"),
+        (f"version: 1\n{ID}negatives:\n  - apple\n  - ' '\n", r":5: negatives.*pattern"),
+        (f"version: 1\n{ID}negatives:\n  - apple\n  - no\n", r":5: negatives.*valid string"),
+        (f"version: 1\n{ID}negatives: apple\n", r":3: negatives: .*valid list"),
     ],
 )
 def test_mistakes_in_benchmarks_are_told_with_their_line(tmp_path, text, message):

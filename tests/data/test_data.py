@@ -83,6 +83,24 @@ def test_classes_may_name_the_folders_in_their_own_order(image_folders):
     assert load(write(image_folders, IMAGES + "classes: [owl, dog, cat]")).classes == ("owl", "dog", "cat")
 
 
+def test_near_sets_and_negative_labels(image_folders):
+    sets = "ood:\n  near: {a: {source: flat-folder, path: ood}}\n  far: {b: {source: flat-folder, path: ood}}\n"
+    loaded = load(write(image_folders, IMAGES + sets + "negatives: [a fish, hen]\ntemplates: ['{}', 'one {}']"))
+    assert list(loaded.ood) == ["a", "b"]
+    assert loaded.near == {"a"}
+    assert loaded.negatives == ("a fish", "hen")
+    assert loaded.filled("hen") == ["hen", "one hen"]
+    plain = load(write(image_folders, IMAGES))
+    assert (plain.near, plain.negatives) == (frozenset(), ())
+
+
+def test_the_negative_labels_of_the_digits_are_none_of_them():
+    loaded = data.load(Benchmark.load("digits"))
+    assert len(loaded.negatives) == 40
+    assert not set(loaded.negatives) & set(loaded.classes)
+    assert loaded.near == {"letters"}
+
+
 def test_paths_expand(image_folders, monkeypatch):
     monkeypatch.setenv("QRELIAB_TEST_ROOT", str(image_folders))
     path = write(image_folders, "in_distribution: {source: image-folder, path: $QRELIAB_TEST_ROOT/images}")
@@ -99,6 +117,12 @@ def test_paths_expand(image_folders, monkeypatch):
         (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: images}", r"b\.yaml:5: .*source: image-folder"),
         (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: empty}", r"b\.yaml:5: .*holds no images"),
         (IMAGES + "calibration: {source: flat-folder, path: empty}", r"b\.yaml:3: .*holds no images"),
+        (
+            IMAGES + "negatives:\n  - hen\n  - Cat",
+            r"b\.yaml:5: the negative label 'Cat' is a class of the .*; take it out",
+        ),
+        (IMAGES + "classes: {cat: a, dog: b, owl: c}\nnegatives: [d, b]", r"b\.yaml:4: .*'b' is a class"),
+        (IMAGES + "negatives:\n  - hen\n  - Hen", r"b\.yaml:5: the negative label 'Hen' is given twice; take it out"),
         ("in_distribution: {source: digits, part: test}\nclasses: [a, b]", r"b\.yaml:3: the digits need"),
         ("in_distribution: {source: digits, part: test}", r"the digits need a list of ten"),
     ],

@@ -1,10 +1,14 @@
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from pytest_qreliab.metrics import ood
 
@@ -29,22 +33,123 @@ def test_placements_are_the_brute_force_shares(of_id, of_ood):
     np.testing.assert_allclose(by_id, wins.mean(axis=0), atol=1e-12)
 
 
+def fpr_of_roc(positives, negatives):
+    """Off sklearn's curve, positives being those of high scores."""
+    truth = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))])
+    fpr, tpr, _ = roc_curve(truth, np.concatenate([positives, negatives]), drop_intermediate=False)
+    return fpr[np.argmax(tpr >= 0.95 - 1e-12)]
+
+
 @given(tied_scores, tied_scores)
-def test_fpr95_is_the_first_threshold_of_sklearns_curve(of_id, of_ood):
-    is_id = np.concatenate([np.ones(len(of_id)), np.zeros(len(of_ood))])
-    accepted = -np.concatenate([of_id, of_ood])  # a low score is accepted as ID
-    fpr, tpr, _ = roc_curve(is_id, accepted, drop_intermediate=False)
-    assert ood.fpr_at_95(of_id, of_ood) == pytest.approx(fpr[np.argmax(tpr >= 0.95 - 1e-12)], abs=1e-12)
+def test_both_fpr95_are_the_first_thresholds_of_sklearns_curves(of_id, of_ood):
+    assert ood.fpr_at_95(of_id, of_ood) == pytest.approx(fpr_of_roc(-of_id, -of_ood), abs=1e-12)
+    assert ood.fpr_at_95_ood_positive(of_id, of_ood) == pytest.approx(fpr_of_roc(of_ood, of_id), abs=1e-12)
 
 
+def test_which_class_is_positive_makes_all_the_difference():
+    of_id = np.array([0.0] * 95 + [9.0] * 5)
+    of_ood = np.array([1.0] * 90 + [-1.0] * 10)
+    assert ood.fpr_at_95(of_id, of_ood) == 0.1
+    assert ood.fpr_at_95_ood_positive(of_id, of_ood) == 1.0
+
+
+def fpr_by_repeating(of_id, of_ood, id_counts, ood_counts, positive):
+    """Brute force, in integers: every threshold tried, every sample there as often as its count says."""
+    values = []
+    for i, o in zip(id_counts, ood_counts, strict=True):
+        positives, negatives = np.repeat(of_id, i), np.repeat(of_ood, o)
+        if positive == "ood":
+            positives, negatives = -negatives, -positives
+        threshold = next(t for t in np.sort(positives) if 20 * (positives <= t).sum() >= 19 * len(positives))
+        values.append((negatives <= threshold).sum() / len(negatives))
+    return values
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32])
 @given(tied_scores, tied_scores, st.integers(0, 2**32 - 1))
-def test_fpr95_by_counts_equals_repeating_the_samples(of_id, of_ood, seed):
+def test_fpr95_by_counts_equals_repeating_the_samples(positive, dtype, of_id, of_ood, seed):
     rng = np.random.default_rng(seed)
-    id_counts, ood_counts = (rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=2) for x in (of_id, of_ood))
-    by_counts = ood.fpr_at_95(of_id, of_ood, id_counts, ood_counts)
-    for i, value in enumerate(by_counts):
-        expected = ood.fpr_at_95(np.repeat(of_id, id_counts[i]), np.repeat(of_ood, ood_counts[i]))
-        assert value == pytest.approx(expected, abs=1e-12)
+    counts = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=3) for x in (of_id, of_ood)]
+    by_counts = ood.FprAt95(of_id, of_ood, positive)(*(c.astype(dtype) for c in counts))
+    assert by_counts.dtype == np.float64
+    np.testing.assert_array_equal(by_counts, fpr_by_repeating(of_id, of_ood, *counts, positive))
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+@given(
+    st.sampled_from([300, 1000]),
+    st.sampled_from([1, 7, 400]),
+    st.sampled_from([1, 5, 10**6]),
+    st.floats(0.0, 1.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_fpr95_is_exact_where_a_replicate_leaves_the_usual_window(positive, n_id, n_ood, distinct, share, seed):
+    rng = np.random.default_rng(seed)
+    of_id, of_ood = (rng.integers(0, distinct, n).astype(float) for n in (n_id, n_ood))
+    # All the weight of some replicates is on the lowest or on the highest scores, far from where it usually is.
+    id_counts, ood_counts = (rng.integers(0, 3, (4, n)) for n in (n_id, n_ood))
+    for counts, scores in ((id_counts, of_id), (ood_counts, of_ood)):
+        order = np.argsort(scores)
+        counts[0, order[int(share * len(order)) :]] = 0
+        counts[1, order[: int(share * len(order))]] = 0
+        counts[:, order[len(order) // 2]] += 1  # some sample is always there
+    np.testing.assert_array_equal(
+        ood.FprAt95(of_id, of_ood, positive)(id_counts, ood_counts),
+        fpr_by_repeating(of_id, of_ood, id_counts, ood_counts, positive),
+    )
+
+
+def test_the_functions_are_the_class():
+    rng = np.random.default_rng(0)
+    of_id, of_ood = rng.normal(size=200), rng.normal(1, 1, 100)
+    counts = rng.multinomial(200, np.full(200, 1 / 200), size=5), rng.multinomial(100, np.full(100, 0.01), size=5)
+    for positive, plain in (("id", ood.fpr_at_95), ("ood", ood.fpr_at_95_ood_positive)):
+        ready = ood.FprAt95(of_id, of_ood, positive)
+        assert ready() == plain(of_id, of_ood)
+        assert ready().shape == ()
+        np.testing.assert_array_equal(ready(*counts), plain(of_id, of_ood, *counts))
+        once = np.ones((1, 200)), np.ones((1, 100))
+        assert ready(*once) == ready()
+
+
+@given(tied_scores, tied_scores)
+def test_aupr_is_sklearns_average_precision(of_id, of_ood):
+    is_ood, both = np.repeat([0, 1], [len(of_id), len(of_ood)]), np.concatenate([of_id, of_ood])
+    assert ood.aupr_out(of_id, of_ood) == pytest.approx(average_precision_score(is_ood, both), abs=1e-12)
+    assert ood.aupr_in(of_id, of_ood) == pytest.approx(average_precision_score(1 - is_ood, -both), abs=1e-12)
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+@settings(max_examples=30)
+@given(tied_scores, tied_scores)
+def test_aupr_influence_is_the_derivative_of_the_weighted_average_precision(positive, of_id, of_ood):
+    is_ood, both = np.repeat([0, 1], [len(of_id), len(of_ood)]), np.concatenate([of_id, of_ood])
+    truth, scores = (is_ood, both) if positive == "ood" else (1 - is_ood, -both)
+
+    def derivative(i):
+        values = []
+        for step in (1e-5, -1e-5):
+            weights = np.ones(len(both))
+            weights[i] += step
+            values.append(average_precision_score(truth, scores, sample_weight=weights))
+        return (values[0] - values[1]) / 2e-5
+
+    numeric = np.array([derivative(i) for i in range(len(both))])
+    influences = ood.aupr_influence(of_id, of_ood, positive)
+    for influence, of_group in zip(influences, np.split(numeric, [len(of_id)]), strict=True):
+        assert influence.mean() == pytest.approx(0, abs=1e-12)
+        np.testing.assert_allclose(influence, len(influence) * (of_group - of_group.mean()), atol=1e-6)
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
+    rng = np.random.default_rng(0)
+    of_id, of_ood = rng.normal(size=1500), rng.normal(1, 1.2, 600)
+    of_each = ood.aupr_influence(of_id, of_ood, positive)
+    plain = {"id": ood.aupr_in, "ood": ood.aupr_out}[positive]
+    shown = [plain(rng.choice(of_id, 1500), rng.choice(of_ood, 600)) for _ in range(3000)]
+    assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
 
 
 def test_scores_follow_their_definitions_and_rise_towards_ood():
@@ -63,3 +168,121 @@ def test_separable_and_equal_scores():
     assert ood.fpr_at_95(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0.0
     assert ood.auroc(np.ones(4), np.ones(3)) == 0.5
     assert ood.fpr_at_95(np.ones(4), np.ones(3)) == 1.0
+    assert ood.fpr_at_95_ood_positive(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0.0
+    assert ood.fpr_at_95_ood_positive(np.ones(4), np.ones(3)) == 1.0
+    assert ood.aupr_in(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
+    assert ood.aupr_out(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
+    assert ood.aupr_in(np.ones(4), np.ones(3)) == pytest.approx(4 / 7)
+    assert ood.aupr_out(np.ones(4), np.ones(3)) == pytest.approx(3 / 7)
+
+
+def test_neglabel_is_the_share_of_the_softmax_mass_that_the_classes_keep():
+    rng = np.random.default_rng(0)
+    logits, negative = rng.normal(size=(6, 4)), rng.normal(size=(6, 9))
+    share = softmax(np.hstack([logits, negative]), axis=1)[:, :4].sum(axis=1)
+    np.testing.assert_allclose(np.exp(-ood.neglabel(logits, negative)), share)
+    np.testing.assert_allclose(ood.neglabel(logits - 10, negative - 10), ood.neglabel(logits, negative))
+    # Shares of 1 - 1e-30 and of 1e-300 are told apart from 1 and from 0.
+    near_one = ood.neglabel(np.array([[0.0], [0.0]]), np.array([[-69.0], [-70.0]]))
+    assert near_one[0] > near_one[1] > 0
+    assert ood.neglabel(np.array([[-700.0]]), np.array([[700.0]])) == 1400.0
+
+
+def test_gl_mcm_adds_the_largest_local_probability():
+    rng = np.random.default_rng(0)
+    cosines, local = rng.uniform(-1, 1, (5, 3)), rng.uniform(-1, 1, (5, 7, 3))
+    of_patches = softmax(local, axis=2).max(axis=(1, 2))
+    expected = -(softmax(cosines, axis=1).max(axis=1) + of_patches)
+    np.testing.assert_allclose(ood.gl_mcm(cosines, np.log(of_patches)), expected)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def calibration():
+    """Float32 features about three means, as of a model, and labels that leave out class 2."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 3], 300)
+    features = 3 * rng.normal(size=(4, 12))[labels] + rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
+    return features.astype(np.float32), labels
+
+
+def test_mahalanobis_agrees_with_sklearn(calibration):
+    features, labels = calibration
+    stored = unit(features.astype(np.float64))
+    means = {label: stored[labels == label].mean(axis=0) for label in (0, 1, 3)}
+    tied = EmpiricalCovariance(assume_centered=True).fit(stored - np.array([means[label] for label in labels]))
+    others = np.random.default_rng(1).normal(size=(50, 12)).astype(np.float32)
+    expected = np.min([tied.mahalanobis(unit(others.astype(np.float64)) - mean) for mean in means.values()], axis=0)
+    fit = ood.fit_mahalanobis(features, labels)
+    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-8)
+    np.testing.assert_allclose(ood.mahalanobis(100 * others, fit), expected, rtol=1e-5)  # lengths make no difference
+    assert ood.mahalanobis(others, fit).min() > np.median(ood.mahalanobis(features, fit))
+
+
+def test_mahalanobis_of_a_singular_covariance_is_that_of_the_pseudo_inverse(calibration):
+    features, labels = (part[:8] for part in calibration)  # eight samples in twelve dimensions
+    stored = unit(features.astype(np.float64))
+    classes = np.unique(labels)
+    means = np.array([stored[labels == label].mean(axis=0) for label in classes])
+    within = stored - means[np.searchsorted(classes, labels)]
+    inverse = np.linalg.pinv(within.T @ within / 8, rcond=1e-8, hermitian=True)
+    fit = ood.fit_mahalanobis(features, labels)
+    assert fit.whiten.shape == (12, 8 - len(classes))
+    others = np.random.default_rng(1).normal(size=(20, 12))
+    gaps = unit(others)[:, None] - means
+    expected = np.einsum("ncd,de,nce->nc", gaps, inverse, gaps).min(axis=1)
+    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, 50, 300, None])
+def test_knn_is_the_brute_force_distance(calibration, k):
+    bank, _ = calibration
+    others = np.random.default_rng(1).normal(size=(40, 12)).astype(np.float32)
+    distances = cdist(unit(others.astype(np.float64)), unit(bank.astype(np.float64)))
+    expected = np.sort(distances, axis=1)[:, (50 if k is None else k) - 1]
+    np.testing.assert_allclose(ood.knn(others, bank, k), expected, rtol=1e-12)
+    few = np.sort(distances[:, :20], axis=1)[:, -1]
+    np.testing.assert_allclose(ood.knn(others, bank[:20]), few, rtol=1e-12)
+
+
+def test_scores_on_features_come_in_chunks_alike(calibration, monkeypatch):
+    features, labels = calibration
+    fit = ood.fit_mahalanobis(features, labels)
+    whole = ood.mahalanobis(features, fit), ood.knn(features, features, 5)
+    monkeypatch.setattr(ood, "CHUNK_ELEMENTS", 1000)
+    np.testing.assert_allclose(ood.mahalanobis(features, fit), whole[0])
+    np.testing.assert_allclose(ood.knn(features, features, 5), whole[1])
+
+
+def test_knn_needs_little_memory():
+    rng = np.random.default_rng(0)
+    features, bank = (rng.normal(size=(n, 512)).astype(np.float32) for n in (1200, 10_000))
+    tracemalloc.start()
+    ood.knn(features, bank)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_features_that_are_no_directions(calibration, bad):
+    features, labels = calibration
+    fit, broken = ood.fit_mahalanobis(features, labels), features.copy()
+    broken[7] = bad
+    for found in (ood.mahalanobis(broken, fit), ood.knn(broken, features)):
+        assert np.flatnonzero(np.isnan(found)).tolist() == [7]
+    for use in (lambda: ood.fit_mahalanobis(broken, labels), lambda: ood.knn(features, broken)):
+        with pytest.raises(ValueError, match="NaN, infinity or a zero vector in the calibration features"):
+            use()
+
+
+def test_calibration_features_that_cannot_be_used(calibration):
+    features, labels = calibration
+    with pytest.raises(ValueError, match="are the same"):
+        ood.fit_mahalanobis(features[labels], labels)
+    for k in (0, 301):
+        with pytest.raises(ValueError, match="of 300 neighbours"):
+            ood.knn(features, features, k)
