@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_ind
+
+from pytest_qreliab.statistics.influence import Estimate, mean
+from pytest_qreliab.statistics.means import t_interval
+
+
+@given(st.integers(2, 60), st.floats(0.001, 0.4), st.integers(0, 1000))
+def test_of_one_group_it_is_the_paired_t_interval(n, alpha, seed):
+    b, q = np.random.default_rng(seed).normal(size=(2, n))
+    estimate = mean(q, "ID") - mean(b, "ID")
+    assert estimate.interval(alpha) == pytest.approx(t_interval(q - b, alpha), rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(2, 40), st.integers(2, 40), st.floats(0.01, 100), st.integers(0, 1000))
+def test_of_two_groups_it_is_welchs_interval(n, m, scale, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=n), scale * rng.normal(size=m)
+    expected = ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
+    interval = (mean(x, "N") - mean(y, "C")).interval(0.05)
+    assert interval == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_sums_and_constants():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 30))
+    average = (mean(x, "ID") + mean(y, "ID")) / 2.0
+    direct = mean((x + y) / 2, "ID")
+    assert average.value == pytest.approx(direct.value, rel=1e-12)
+    np.testing.assert_allclose(average.influences["ID"], direct.influences["ID"], atol=1e-15)
+
+
+def test_a_ratio_agrees_with_the_bootstrap():
+    rng = np.random.default_rng(1)
+    x = rng.normal(3, 1, 400)
+    y = x + rng.normal(1, 1, 400)
+    low, high = (mean(x, "ID") / mean(y, "ID")).interval(0.05)
+    draws = rng.integers(0, 400, (2000, 400))
+    replicates = x[draws].mean(axis=1) / y[draws].mean(axis=1)
+    assert (low, high) == pytest.approx(tuple(np.quantile(replicates, [0.05, 0.95])), abs=0.1 * (high - low))
+
+
+def test_over_zero_all_is_nan_and_nothing_is_raised():
+    for ratio in (
+        mean([1, 2], "ID") / mean([0, 0], "ID"),
+        mean([1, 2], "ID") / mean([-1, 1], "OOD"),
+        mean([0, 0], "a") / 0.0,
+    ):
+        assert np.isnan(ratio.value)
+        assert np.isnan(ratio.interval(0.05)).all()
+        assert np.isnan((ratio - mean([1, 2], "ID")).interval(0.05)).all()
+
+
+def test_equal_models_leave_no_width():
+    x = mean(np.linspace(0.1, 0.9, 7), "ID")
+    assert (x - x).interval(0.001) == (0.0, 0.0)
+    assert ((x - x) / x).interval(0.001) == (0.0, 0.0)
+
+
+def test_tiny_influences_keep_their_degrees_of_freedom():
+    x, y = np.random.default_rng(0).normal(size=(2, 9))
+    large, small = (((mean(x * s, "a") - mean(y * s, "b")).interval(0.05)) for s in (1.0, 1e-120))
+    assert tuple(bound * 1e120 for bound in small) == pytest.approx(tuple(large), rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [[1.0, 2.0]], [1.0, np.nan], [np.inf, 1.0]])
+def test_values_that_cannot_be_used(values):
+    with pytest.raises(ValueError, match=r"^ID: "):
+        mean(values, "ID")
+
+
+def test_one_group_has_one_size():
+    with pytest.raises(ValueError, match="'ID' has 2 samples in one estimate and 3 in another"):
+        mean([1, 2], "ID") - mean([1, 2, 3], "ID")
+    assert isinstance(mean([1, 2], "a") - mean([1, 2, 3], "b"), Estimate)
