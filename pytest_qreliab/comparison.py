@@ -1,30 +1,34 @@
-"""From two measurements on the same samples to the change of each metric, with its paired interval."""
+"""From two measurements on the same samples to the change of each metric, and how sure it is."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from pytest_qreliab.measurement import Measurement
 from pytest_qreliab.metrics import calibration, classification, ood, registry
-from pytest_qreliab.metrics.classification import Floats, Labels
-from pytest_qreliab.statistics import bootstrap, delong, means, proportions
-from pytest_qreliab.statistics.interval import Interval
+from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.statistics import halves, influence, proportions
+from pytest_qreliab.statistics.influence import Estimate
+from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
+
+Bounds = Callable[[float], Interval]
+
+# The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
+ID = "in distribution"
 
 
 @dataclass(frozen=True)
 class Change:
-    """One metric in both models. `interval` bounds quantized - baseline; None where none is computed.
-
-    `problem` says why a value is not a number, and is empty when both are.
+    """One metric in both models. `bounds` gives, at a one-sided error probability, the bounds on quantized - baseline;
+    None where none are computed. `problem` says why a value is not a number, and is empty when both are.
     """
 
     metric: str
     baseline: float
     quantized: float
-    interval: Interval | None
+    bounds: Bounds | None
     method: str
     problem: str
 
@@ -33,79 +37,142 @@ class Change:
         return self.quantized - self.baseline
 
 
-def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[str], alpha: float) -> dict[str, Change]:
-    """The change of every metric that either measurement holds; intervals, at one-sided `alpha`, for `wanted`."""
+def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> dict[str, Change]:
+    """The change of every metric that either measurement holds; with bounds for those in `wanted`."""
+    of_pair, of_baseline = _of_pair(baseline, quantized)
+    before, after = {**baseline.values, **of_baseline}, {**quantized.values, **of_pair}
+    problems: dict[str, str] = {}
+    for who, measurement in (("baseline", baseline), ("quantized", quantized)):
+        for name, problem in measurement.problems.items():
+            problems[name] = "; ".join(filter(None, [problems.get(name), f"{who}: {problem}"]))
+    names = list(dict.fromkeys([*before, *after]))
+    sure = _Bounds(baseline, quantized, {name for name in names if name in wanted and name not in problems})
     changes = {}
-    names = list(dict.fromkeys([*baseline.values, *quantized.values]))
     for name in names:
-        problems = [
-            f"{who}: {measurement.problems[name]}"
-            for who, measurement in (("baseline", baseline), ("quantized", quantized))
-            if name in measurement.problems
-        ]
-        interval, method = None, ""
-        if name in wanted and not problems:
-            interval, method = _interval(name, baseline, quantized, alpha)
+        bounds, method = sure.of(name)
+        nan = float("nan")
         changes[name] = Change(
-            name,
-            baseline.values.get(name, float("nan")),
-            quantized.values.get(name, float("nan")),
-            interval,
-            method,
-            "; ".join(problems),
+            name, before.get(name, nan), after.get(name, nan), bounds, method, problems.get(name, "")
         )
     return changes
 
 
-def _interval(name: str, baseline: Measurement, quantized: Measurement, alpha: float) -> tuple[Interval | None, str]:
-    if name.startswith("ood."):
-        return _ood_interval(name, baseline, quantized, alpha)
-    b, q, labels = baseline.records, quantized.records, baseline.labels
-    if name == "spectral.effective_rank":
-        return None, "no interval"
-    if name == "spectral.high_band_energy":
-        return means.t_interval(q["high_band"] - b["high_band"], alpha), "paired t"
-    if name == "nll":
-        return means.t_interval(q["nll"] - b["nll"], alpha), "paired t"
-    if name == "confidence_gap":
-        gaps = (q["confidence"] - q["correct"]) - (b["confidence"] - b["correct"])
-        return means.t_interval(gaps, alpha), "paired t"
+def _of_pair(baseline: Measurement, quantized: Measurement) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics that are of two models together, and what they are of the baseline and itself."""
+    b, q = baseline.predictions, quantized.predictions
+    if b is None or q is None:
+        return {}, {}
+    values = {
+        "agreement": float((b.predicted == q.predicted).mean()),
+        "flips.lost": float((b.correct > q.correct).mean()),
+        "flips.gained": float((b.correct < q.correct).mean()),
+        "kl": float(classification.kl_divergence(b, q).mean()),
+    }
+    return values, {"agreement": 1.0, "flips.lost": 0.0, "flips.gained": 0.0, "kl": 0.0}
+
+
+class _Bounds:
+    """Finds the bounds of the wanted metrics' changes; those that need resampling together."""
+
+    def __init__(self, baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> None:
+        self._baseline, self._quantized, self._wanted = baseline, quantized, wanted
+        self._errors: dict[str, float] = {}
+        for prefix, b, q in (
+            ("", baseline.predictions, quantized.predictions),
+            (registry.RESCALED, baseline.rescaled, quantized.rescaled),
+        ):
+            names = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
+            if b is not None and q is not None and (names := names & calibration.BINNED.keys()):
+                tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
+                errors = halves.standard_errors(list(tables), len(b))
+                self._errors.update({prefix + name: error for name, error in errors.items()})
+
+    def of(self, name: str) -> tuple[Bounds | None, str]:
+        """The bounds of one metric's change, and by what method."""
+        baseline, quantized = self._baseline, self._quantized
+        if name not in self._wanted or name == "spectral.effective_rank":
+            return None, "no interval"
+        n = baseline.samples
+        if name in self._errors:
+            delta = quantized.values[name] - baseline.values[name]
+            return widened(partial(normal_interval, delta, self._errors[name]), n), "paired, resampled halves"
+        if name.startswith("ood."):
+            return self._ood(name)
+        if name == "spectral.high_band_energy":
+            assert baseline.high_band is not None
+            assert quantized.high_band is not None
+            return influence.mean(quantized.high_band - baseline.high_band, ID).interval, "paired t"
+        rescaled = name.startswith(registry.RESCALED)
+        b, q = ((m.rescaled if rescaled else m.predictions) for m in (baseline, quantized))
+        assert b is not None
+        assert q is not None
+        return _of_predictions(name.removeprefix(registry.RESCALED), b, q, baseline.classes)
+
+    def _ood(self, name: str) -> tuple[Bounds, str]:
+        statistic, score, sets = self._baseline.ood_sets(name)
+        before, after = (
+            _mean([_ood_estimate(statistic, m.id_scores[score], m.ood_scores[score][of], of) for of in sets])
+            for m in (self._baseline, self._quantized)
+        )
+        fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
+        method = "paired DeLong" if statistic == "auroc" else "paired, influence values"
+        return widened((after - before).interval, fewest), method
+
+
+def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) -> tuple[Bounds, str]:
+    n = len(b)
+    change: Floats = q.correct - b.correct
     if name == "accuracy":
-        gained, lost = (int((q["correct"] - b["correct"] == sign).sum()) for sign in (1, -1))
+        gained, lost = int((change > 0).sum()), int((change < 0).sum())
         p = proportions.mcnemar(gained, lost)
-        method = f"paired score; McNemar p = {p:.2g}, {lost} lost, {gained} gained"
-        return proportions.score_interval(gained, lost, len(labels), alpha), method
-    replicate = {"balanced_accuracy": _balanced_accuracy, "ece": _ece}[name]
-    interval = bootstrap.interval(
-        lambda counts: replicate(q, labels, counts) - replicate(b, labels, counts), [len(labels)], alpha
-    )
-    return interval, "paired bootstrap"
+        return partial(proportions.score_interval, gained, lost, n), (
+            f"paired score; McNemar p = {p:.2g}, {lost} lost, {gained} gained"
+        )
+    if name == "top5_accuracy":
+        return _score(q.in_top5 - b.in_top5)
+    if name == "balanced_accuracy":
+        return _score(change, classification.class_weights(b.labels))
+    if name.startswith(registry.RECALL):
+        label = list(classes).index(name.removeprefix(registry.RECALL))  # type: ignore[call-overload]
+        return _score(change[b.labels == label])
+    if name in ("agreement", "flips.lost", "flips.gained"):
+        hits = {"agreement": b.predicted == q.predicted, "flips.lost": change < 0, "flips.gained": change > 0}[name]
+        shift = -1.0 if name == "agreement" else 0.0
+        return partial(proportions.wilson_interval, int(hits.sum()), n, shift=shift), "Wilson score"
+    if name in ("aurc", "eaurc"):
+        index = ("aurc", "eaurc").index(name)
+        function = (calibration.aurc, calibration.excess_aurc)[index]
+        before, after = (
+            Estimate(
+                function(m.confidence, m.correct), {ID: calibration.aurc_influence(m.confidence, m.correct)[index]}
+            )
+            for m in (b, q)
+        )
+        return widened((after - before).interval, n), "paired, influence values"
+    differences = {
+        "nll": lambda: q.nll - b.nll,
+        "brier": lambda: q.brier - b.brier,
+        "kl": lambda: classification.kl_divergence(b, q),
+        "confidence_gap": lambda: (q.confidence - b.confidence) - change,
+    }[name]()
+    return influence.mean(differences, ID).interval, "paired t"
 
 
-def _balanced_accuracy(records: Mapping[str, Floats], labels: Labels, counts: bootstrap.Counts) -> Floats:
-    return classification.balanced_accuracy(records["correct"], labels, counts)
+def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:
+    """Tango's interval on the weighted mean of changes in {-1, 0, 1}."""
+    gained, lost, n = proportions.effective_counts(change, weights)
+    return partial(proportions.score_interval, gained, lost, n), "paired score"
 
 
-def _ece(records: Mapping[str, Floats], labels: Labels, counts: bootstrap.Counts) -> Floats:
-    return calibration.expected_calibration_error(records["confidence"], records["correct"], counts)
+def _ood_estimate(statistic: str, id_scores: Floats, ood_scores: Floats, name: str) -> Estimate:
+    """One OOD metric of one set, with the influence of both groups of samples."""
+    value, influences = ood.STATISTICS[statistic]
+    of_id, of_ood = influences(id_scores, ood_scores)
+    return Estimate(value(id_scores, ood_scores), {ID: of_id, name: of_ood})
 
 
-def _ood_interval(name: str, baseline: Measurement, quantized: Measurement, alpha: float) -> tuple[Interval, str]:
-    _, statistic, score, *only = registry.canonical(name).split(".", 3)
-    sets = only or list(baseline.ood_scores[score])
-    if statistic == "auroc":
-        of_b, of_q = baseline.placements(score, sets), quantized.placements(score, sets)
-        return delong.difference_interval(of_b, of_q, alpha), "paired DeLong"
-
-    def difference(id_counts: bootstrap.Counts, *ood_counts: bootstrap.Counts) -> Floats:
-        per_set = [
-            ood.fpr_at_95(q_id, q_ood[of], id_counts, counts) - ood.fpr_at_95(b_id, b_ood[of], id_counts, counts)
-            for of, counts in zip(sets, ood_counts, strict=True)
-        ]
-        mean: Floats = np.mean(per_set, axis=0)
-        return mean
-
-    b_id, q_id = baseline.id_scores[score], quantized.id_scores[score]
-    b_ood, q_ood = baseline.ood_scores[score], quantized.ood_scores[score]
-    sizes = [len(b_id), *(len(b_ood[of]) for of in sets)]
-    return bootstrap.interval(difference, sizes, alpha), "paired bootstrap"
+def _mean(estimates: list[Estimate]) -> Estimate:
+    total = estimates[0]
+    for estimate in estimates[1:]:
+        total = total + estimate
+    return total / float(len(estimates))

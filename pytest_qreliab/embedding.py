@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,14 @@ from pytest_qreliab.data.benchmark import Data
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
+from pytest_qreliab.metrics.registry import Need
 from pytest_qreliab.metrics.spectral import high_band_share
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
 
 Advance = Callable[[int], None]
-Need = Literal["local", "negatives", "calibration"]
+
+CALIBRATION: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
             clip.logit_scale,
             clip.logit_bias,
             negatives,
-            _encode_calibration(clip, data.calibration, advance) if "calibration" in needs else None,
+            _encode_calibration(clip, data.calibration, advance) if CALIBRATION & set(needs) else None,
             data.near,
         )
 
@@ -98,7 +99,7 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
 def work(data: Data, needs: Collection[Need] = ()) -> int:
     """How many images and prompts `embed` counts for a benchmark."""
     images = len(data.in_distribution) + sum(len(images) for images in data.ood.values())
-    if "calibration" in needs and data.calibration is not None:
+    if CALIBRATION & set(needs) and data.calibration is not None:
         images += len(data.calibration)
     words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)
     return images + words * len(data.templates)

@@ -105,18 +105,19 @@ class Evaluator:
         if case not in self._results:
             baseline = self._baseline_measurement(case)
             clip = self.quantized(case.build)
-            quantized = measure(self._embed(clip, case, case.quantization))
+            data = self._plan.data[case.benchmark]
+            quantized = measure(self._embed(clip, case, case.quantization), data.classes)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
-            changes = compare(baseline, quantized, wanted, self._plan.alpha)
-            verdicts = judge(changes, gates, len(baseline.labels), self._plan.thresholds.policy.inconclusive)
+            changes = compare(baseline, quantized, wanted)
+            verdicts = judge(changes, gates, baseline.samples, self._plan.alpha, self._plan.thresholds.policy)
             self._results[case] = Result(
                 case,
                 self._plan.recipes[case.build.quantizer].rescale,
                 changes,
                 tuple(verdicts),
                 clip.coverage,
-                len(baseline.labels),
+                baseline.samples,
                 str(self.device),
                 self._plan.alpha,
             )
@@ -167,13 +168,15 @@ class Evaluator:
                 calibration = embedding.calibration(self._plan.data[refitted])
                 scale = embedding.fitted_logit_scale(self.baseline(model), calibration)
                 embeddings = replace(embeddings, logit_scale=scale)
-            self._measurements[key] = measure(embeddings)
+            self._measurements[key] = measure(embeddings, self._plan.data[benchmark].classes)
         return self._measurements[key]
 
     def _embed(self, clip: Clip, case: Case, what: str) -> Embeddings:
         data = self._plan.data[case.benchmark]
-        with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", embedding.work(data)) as advance:
-            return embedding.embed(clip, data, advance)
+        needs = self._plan.needs(case.benchmark)
+        work = embedding.work(data, needs)
+        with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", work) as advance:
+            return embedding.embed(clip, data, advance, needs)
 
     @contextmanager
     def _refused_once(self, key: str | Build) -> Iterator[None]:

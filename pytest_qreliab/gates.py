@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_qreliab.comparison import Change
-from pytest_qreliab.config.thresholds import Gate, Inconclusive
+import numpy as np
+import numpy.typing as npt
+
+from pytest_qreliab.comparison import Bounds, Change
+from pytest_qreliab.config.thresholds import Correction, Gate, Inconclusive, Policy
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.statistics import multiplicity
 from pytest_qreliab.statistics.interval import Interval
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 # A harm that equals its limit passes, and binary rounding of decimal fractions must not decide otherwise.
 ROUNDING = 1e-9
+SMALLEST_P = 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,71 +44,124 @@ class Verdict:
     problem: str
 
 
-def judge(changes: Mapping[str, Change], gates: Iterable[Gate], n: int, inconclusive: Inconclusive) -> list[Verdict]:
+def judge(changes: Mapping[str, Change], gates: Sequence[Gate], n: int, alpha: float, policy: Policy) -> list[Verdict]:
     """The verdict of each gate, for changes measured on `n` in-distribution samples.
 
-    A metric that was not measured, or is not finite in either model, fails.
+    `alpha` is the one-sided error probability of each interval. Where the correction goes step by step, the p-values
+    of all these gates decide together, and the intervals are what they are without the others. A metric that was not
+    measured, or is not finite in either model, fails.
     """
-    return [_judge(changes.get(registry.canonical(gate.metric)), gate, n, inconclusive) for gate in gates]
+    measured = [_measure(gate, changes.get(registry.canonical(gate.metric)), alpha) for gate in gates]
+    outcomes = [_outcome(harm) for harm in measured]
+    if policy.correction in STEPWISE:
+        adjust, of_all = STEPWISE[policy.correction]
+        level = alpha * len(gates) if of_all else alpha
+        beyond = adjust([harm.p_value(lambda found, limit: found.low > limit) for harm in measured])
+        within = adjust([harm.p_value(lambda found, limit: found.high <= limit) for harm in measured])
+        for index, harm in enumerate(measured):
+            if harm.interval is not None and not harm.problem:
+                outcomes[index] = (
+                    "fail" if beyond[index] <= level else "pass" if within[index] <= level else "inconclusive"
+                )
+    return [_verdict(harm, outcome, n, policy.inconclusive) for harm, outcome in zip(measured, outcomes, strict=True)]
 
 
-def _judge(change: Change | None, gate: Gate, n: int, inconclusive: Inconclusive) -> Verdict:
-    nan = float("nan")
+# How p-values are adjusted, and whether the level is that of all gates of the case together, or of each.
+STEPWISE: dict[Correction, tuple[Callable[[list[float]], npt.NDArray[np.float64]], bool]] = {
+    "holm": (multiplicity.holm, True),
+    "benjamini-hochberg": (multiplicity.benjamini_hochberg, False),
+}
+
+
+@dataclass(frozen=True)
+class _Harm:
+    """A change turned so that positive is worse under a gate, with its interval, if any, and the limit to be held."""
+
+    gate: Gate
+    change: Change
+    value: float
+    bounds: Bounds | None
+    interval: Interval | None
+    limit: float
+    problem: str
+
+    def p_value(self, shown: Callable[[Interval, float], bool]) -> float:
+        """The least error probability of an interval at which `shown` holds, 1 where it does not below one half."""
+        if self.bounds is None or self.problem or not shown(self.bounds(0.5 - ROUNDING), self.limit):
+            return 1.0
+        low, high = math.log(SMALLEST_P), math.log(0.5)
+        while high - low > 1e-4:
+            middle = (low + high) / 2
+            low, high = (low, middle) if shown(self.bounds(math.exp(middle)), self.limit) else (middle, high)
+        return math.exp(high)
+
+
+def _measure(gate: Gate, change: Change | None, alpha: float) -> _Harm:
+    limit = gate.largest_harm + ROUNDING
     if change is None:
-        return Verdict(gate, "fail", False, nan, nan, nan, None, "", None, "the benchmark does not measure it")
-    harm, interval = _harm(change, gate)
-    limit = gate.largest_harm
-
-    def verdict(outcome: Outcome, passed: bool, settling_n: int | None = None, problem: str = "") -> Verdict:
-        return Verdict(
-            gate,
-            outcome,
-            passed,
-            change.baseline,
-            change.quantized,
-            harm,
-            interval,
-            change.method,
-            settling_n,
-            problem,
-        )
-
-    finite = math.isfinite(change.baseline) and math.isfinite(change.quantized) and math.isfinite(harm)
-    if not finite or change.problem:
-        return verdict("fail", False, problem=change.problem or "not a finite number")
-    within = harm <= limit + ROUNDING
-    if interval is None:
-        return verdict("pass" if within else "fail", within)
-    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        return verdict("fail", False, problem="its interval is not finite")
-    if interval.high <= limit + ROUNDING:
-        return verdict("pass", True)
-    if interval.low > limit + ROUNDING:
-        return verdict("fail", False)
-    passed = within if inconclusive == "estimate" else inconclusive == "pass"
-    reach = interval.high - harm if within else harm - interval.low
-    distance = abs(limit - harm)
-    # The width of an interval falls with the square root of n.
-    settling_n = math.ceil(round(n * (reach / distance) ** 2, 6)) if distance > ROUNDING else None
-    return verdict("inconclusive", passed, settling_n)
+        nan = float("nan")
+        local = "local" in registry.lookup(gate.metric).needs
+        problem = "the image tower shows no local features" if local else "the benchmark does not measure it"
+        return _Harm(gate, Change(gate.metric, nan, nan, None, "", problem), nan, None, None, limit, problem)
+    harm, bounds = _turned(change, gate)
+    if change.problem or not all(map(math.isfinite, (change.baseline, change.quantized, harm))):
+        return _Harm(gate, change, harm, None, None, limit, change.problem or "not a finite number")
+    interval = None if bounds is None else bounds(alpha)
+    bad = interval is not None and not all(map(math.isfinite, interval))
+    return _Harm(gate, change, harm, bounds, interval, limit, "its interval is not finite" if bad else "")
 
 
-def _harm(change: Change, gate: Gate) -> tuple[float, Interval | None]:
-    """The delta turned so that positive is worse under this limit, and its interval."""
-    delta, interval = change.delta, change.interval
+def _outcome(harm: _Harm) -> Outcome:
+    """What the interval says, or, where there is none, the estimate. Written so that NaN fails."""
+    if harm.problem:
+        return "fail"
+    low, high = harm.interval or (harm.value, harm.value)
+    if high <= harm.limit:
+        return "pass"
+    return "fail" if low > harm.limit else "inconclusive"
+
+
+def _verdict(harm: _Harm, outcome: Outcome, n: int, inconclusive: Inconclusive) -> Verdict:
+    passed, settling_n = outcome == "pass", None
+    if outcome == "inconclusive":
+        within = harm.value <= harm.limit
+        passed = within if inconclusive == "estimate" else inconclusive == "pass"
+        distance = abs(harm.limit - harm.value)
+        if harm.interval is not None and distance > 2 * ROUNDING:
+            reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
+            # The width of an interval falls with the square root of n.
+            settling_n = math.ceil(round(n * (reach / distance) ** 2, 6))
+    change = harm.change
+    return Verdict(
+        harm.gate,
+        outcome,
+        passed,
+        change.baseline,
+        change.quantized,
+        harm.value,
+        harm.interval,
+        change.method,
+        settling_n,
+        harm.problem,
+    )
+
+
+def _turned(change: Change, gate: Gate) -> tuple[float, Bounds | None]:
+    """The delta turned so that positive is worse under this limit, and its bounds."""
+    delta, bounds = change.delta, change.bounds
     match gate.limit:
         case "max_rise":
-            return delta, interval
+            return delta, bounds
         case "max_drop":
-            return -delta, interval and Interval(-interval.high, -interval.low)
+            return -delta, bounds and (lambda alpha: Interval(*(-end for end in bounds(alpha)[::-1])))
         case "max_change":
-            return abs(delta), interval and _magnitude(interval)
+            return abs(delta), bounds and (lambda alpha: _magnitude(bounds(alpha)))
         case "max_relative_change":
             base = abs(change.baseline)
             if base == 0:
                 return (0.0 if delta == 0 else math.inf), None
-            scaled = interval and _magnitude(interval)
-            return abs(delta) / base, scaled and Interval(scaled.low / base, scaled.high / base)
+            relative = bounds and (lambda alpha: Interval(*(end / base for end in _magnitude(bounds(alpha)))))
+            return abs(delta) / base, relative
         case "min":
             return gate.value - change.quantized, None
         case "max":

@@ -18,14 +18,6 @@ Features = npt.NDArray[np.floating]
 
 CHUNK_ROWS = 2048
 
-OOD_FUNCTIONS: dict[str, Callable[[Floats, Floats], float]] = {
-    "auroc": ood.auroc,
-    "aupr_in": ood.aupr_in,
-    "aupr_out": ood.aupr_out,
-    "fpr95": ood.fpr_at_95,
-    "fpr95_out": ood.fpr_at_95_ood_positive,
-}
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -74,7 +66,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         names += [registry.RECALL + name for name in classes]
         problems.update(dict.fromkeys(names, problem))
     else:
-        predictions, id_scores = _pass(embeddings, images, labels)
+        predictions, id_scores = _predictions(embeddings)
         values.update(_accuracy(predictions, classes), **_calibration(predictions))
         rescaled, rescaled_problem = _rescaled(embeddings)
         if rescaled is not None:
@@ -111,38 +103,43 @@ def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
     return F.normalize(torch.from_numpy(features).double(), dim=1)
 
 
-def _pass(
-    embeddings: Embeddings, images: ImageEmbeddings, labels: classification.Labels | None
-) -> tuple[Predictions | None, dict[str, Floats]]:
-    """Once over the logits of an image set: the predictions, if it is labelled, and the OOD scores.
+def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:
+    """The predictions on the in-distribution samples, and their scores."""
+    parts: list[Predictions] = []
+    labels = embeddings.labels
 
-    They are never all in memory: of 50,000 samples and 1,000 classes they would take 400 MB at a time.
+    def look(rows: slice, logits: torch.Tensor) -> None:
+        parts.append(classification.predict(logits, labels[rows]))
+
+    scores = _scores(embeddings, embeddings.in_distribution, look)
+    return classification.join(parts), scores
+
+
+def _scores(
+    embeddings: Embeddings,
+    images: ImageEmbeddings,
+    look: Callable[[slice, torch.Tensor], None] = lambda rows, logits: None,
+) -> dict[str, Floats]:
+    """The OOD scores of an image set that need no calibration features.
+
+    `look` is shown the logits, some rows at a time: those of 50,000 samples and 1,000 classes would take 400 MB.
     """
     classifier = torch.from_numpy(embeddings.classifier).double()
     negatives = None if embeddings.negatives is None else torch.from_numpy(embeddings.negatives).double()
-    predictions: list[Predictions] = []
-    scores: list[dict[str, Floats]] = []
+    parts: list[dict[str, Floats]] = []
     for start in range(0, len(images.features), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         unit = _unit(images.features[rows])
         cosines = unit @ classifier.T
         logits = embeddings.logit_scale * cosines + embeddings.logit_bias
-        if labels is not None:
-            predictions.append(classification.predict(logits, labels[rows]))
-        scores.append(
-            ood.scores(
-                cosines,
-                logits,
-                None if negatives is None else embeddings.logit_scale * unit @ negatives.T + embeddings.logit_bias,
-                None if images.local is None else images.local[rows],
-            )
-        )
-    joined = {score: np.concatenate([part[score] for part in scores]) for score in scores[0]}
-    return (classification.join(predictions) if predictions else None), joined
+        look(rows, logits)
+        others = None if negatives is None else embeddings.logit_scale * (unit @ negatives.T) + embeddings.logit_bias
+        parts.append(ood.scores(cosines, logits, others, None if images.local is None else images.local[rows]))
+    return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 
 
 def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
-    recalls = classification.recalls(predictions.correct, predictions.labels, len(classes)) if classes else []
+    recalls = classification.recalls(predictions.correct, predictions.labels, max(1, len(classes)))[: len(classes)]
     return {
         "accuracy": float(predictions.correct.mean()),
         "top5_accuracy": float(predictions.in_top5.mean()),
@@ -177,7 +174,7 @@ def _rescaled(embeddings: Embeddings) -> tuple[Predictions | None, str]:
         return None, problem
     classifier = torch.from_numpy(embeddings.classifier).double()
     scale = calibration.fit_logit_scale((_unit(held_out) @ classifier.T).numpy(), given.labels[given.held_out])
-    return _pass(replace(embeddings, logit_scale=scale), embeddings.in_distribution, embeddings.labels)[0], ""
+    return _predictions(replace(embeddings, logit_scale=scale))[0], ""
 
 
 def _ood_scores(
@@ -198,7 +195,7 @@ def _ood_scores(
         if problem:
             problems.update({(score, name): problem for score in registry.OOD_SCORES})
             continue
-        _, scores = _pass(embeddings, images, None)
+        scores = _scores(embeddings, images)
         scores.update({score: function(images.features) for score, function in on_features.items()})
         for score, of_set in scores.items():
             # A score of patches can be NaN where none of features is.
@@ -233,12 +230,12 @@ def _ood_values(found: Measurement, sets: list[str], problems: dict[tuple[str, s
     for score in registry.OOD_SCORES:
         measured = found.ood_scores.get(score, {})
         for name, of_set in measured.items():
-            for statistic, function in OOD_FUNCTIONS.items():
-                found.values[f"ood.{statistic}.{score}.{name}"] = float(function(found.id_scores[score], of_set))
+            for statistic, (function, _) in ood.STATISTICS.items():
+                found.values[f"ood.{statistic}.{score}.{name}"] = function(found.id_scores[score], of_set)
         groups = {"": sets}
         for group, among in (("near", True), ("far", False)):
             groups[f".{group}"] = [name for name in sets if (name in found.near) == among]
-        for statistic in OOD_FUNCTIONS:
+        for statistic in ood.STATISTICS:
             metric = f"ood.{statistic}.{score}"
             for name in sets:
                 if (score, name) in problems:

@@ -13,7 +13,9 @@ from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 FEWEST_HELD_OUT = 25  # images that one number can be fitted on
+LABELLED = "give a source of the benchmark's classes: digits, or an image-folder with the same folder names"
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,19 @@ class Plan:
 
     @property
     def alpha(self) -> float:
-        """One-sided error probability of each interval: Bonferroni's share over all gates of the plan.
+        """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
 
-        The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict.
+        The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict. For the same
+        reason Holm's steps are taken within a case, which has its gates' shares together.
         """
-        total = sum(len(gates) for gates in self.gates.values())
-        return (1 - self.thresholds.policy.confidence) / total
+        policy = self.thresholds.policy
+        shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
+        return (1 - policy.confidence) / shares
+
+    def needs(self, benchmark: str) -> frozenset[registry.Need]:
+        """What the gates on a benchmark need beyond its images."""
+        gated = (gate for case, gates in self.gates.items() if case.benchmark == benchmark for gate in gates)
+        return frozenset().union(*(registry.lookup(gate.metric).needs for gate in gated))
 
     def tested(self, case: Case, aspect: str) -> bool:
         """Whether any gate of the case is of that aspect."""
@@ -112,6 +122,8 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
                 f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
                 f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
             )
+        for gate in gates[case]:
+            _check_needs(gate, benchmark, image_sets[case.benchmark])
     return Plan(tuple(cases), loaders, recipes, gates, image_sets, thresholds, device)
 
 
@@ -129,14 +141,37 @@ def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images:
     if needs == "pairs" and (images.calibration is None or images.calibration.labels is None):
         raise InputError(
             f"{case.id}: {case.quantization} needs calibration images with labels; at "
-            f"{benchmark.where(('calibration',))} give a source of the benchmark's classes: digits, or an "
-            "image-folder with the same folder names"
+            f"{benchmark.where(('calibration',))} {LABELLED}"
         )
-    if recipe.rescale and images.calibration is not None and len(images.calibration) < 4 * FEWEST_HELD_OUT:
+    if recipe.rescale and images.calibration is not None:
+        _check_held_out(case.id, images.calibration, benchmark)
+
+
+def _check_needs(gate: Gate, benchmark: Benchmark, images: data.Data) -> None:
+    """Raise InputError if the benchmark has not what a gated metric is measured with."""
+    needs = registry.lookup(gate.metric).needs
+    if "negatives" in needs and not images.negatives:
+        raise InputError(f"{gate.where}: {gate.metric} needs `negatives:`, a list of words, in {benchmark.where(())}")
+    if needs & {"calibration", "labels"} and images.calibration is None:
         raise InputError(
-            f"{case.id}: every fourth calibration image is held out to refit the logit scale, and of the "
-            f"{len(images.calibration)} at {benchmark.where(('calibration',))} that leaves fewer than "
-            f"{FEWEST_HELD_OUT}; give at least {4 * FEWEST_HELD_OUT}"
+            f"{gate.where}: {gate.metric} needs calibration images; add `calibration:` to {benchmark.where(())}"
+        )
+    if "labels" in needs and images.calibration is not None and images.calibration.labels is None:
+        raise InputError(
+            f"{gate.where}: {gate.metric} needs calibration images with labels; at "
+            f"{benchmark.where(('calibration',))} {LABELLED}"
+        )
+    if gate.metric.startswith(registry.RESCALED) and images.calibration is not None:
+        _check_held_out(f"{gate.where}: {gate.metric}", images.calibration, benchmark)
+
+
+def _check_held_out(what: str, images: ImageSet, benchmark: Benchmark) -> None:
+    """Raise InputError if too few calibration images are left to refit the logit scale on."""
+    if len(images) < 4 * FEWEST_HELD_OUT:
+        raise InputError(
+            f"{what}: every fourth calibration image is held out to refit the logit scale, and of the {len(images)} at "
+            f"{benchmark.where(('calibration',))} that leaves fewer than {FEWEST_HELD_OUT}; give at least "
+            f"{4 * FEWEST_HELD_OUT}"
         )
 
 

@@ -17,6 +17,7 @@ from pytest_qreliab.metrics import registry
 
 Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max"]
 Inconclusive = Literal["estimate", "fail", "pass"]
+Correction = Literal["bonferroni", "holm", "benjamini-hochberg", "none"]
 
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bound = Annotated[float, Field(allow_inf_nan=False)]
@@ -114,6 +115,7 @@ class Policy(Strict):
 
     version: Literal[1]
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    correction: Correction = "bonferroni"
     inconclusive: Inconclusive = "estimate"
     gates: Gates = Field(min_length=1)
     overrides: list[Override] = []

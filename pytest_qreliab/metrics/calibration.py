@@ -6,7 +6,7 @@ number of its subsets at once, which is how the intervals are had (`statistics.h
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +14,13 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr, xlog1py
 
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.statistics.halves import Masks, Table
 
 Floats = npt.NDArray[np.float64]
-Masks = npt.NDArray[np.floating]
 
 BINS = 15
 # Equal-mass bins of a subset begin and end at cells, which are single samples up to this many.
 CELLS = 64 * BINS
-
-
-class Table(Protocol):
-    """Sums over samples, and the metrics that are functions of them."""
-
-    def sums(self, masks: Masks | None = None) -> Floats:
-        """The sums over all samples, (sums, 1), or over the subsets that the columns of masks, (n, r), are: (sums, r).
-
-        Masks hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
-        """
-        ...
-
-    def values(self, sums: Floats) -> dict[str, Floats]:
-        """The metrics by name, each (r,), from sums (sums, r)."""
-        ...
 
 
 def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
@@ -170,10 +155,17 @@ class ClassBins:
         }
 
 
-def tables(predictions: Predictions) -> list[Table]:
-    """The tables of all binned metrics."""
-    confidence, correct = predictions.confidence, predictions.correct
-    return [EqualWidthBins(confidence, correct), EqualMassBins(confidence, correct), ClassBins(predictions)]
+# The metrics of each table.
+BINNED: dict[str, Callable[[Predictions], Table]] = {
+    **dict.fromkeys(("ece", "ece.debiased", "mce"), lambda p: EqualWidthBins(p.confidence, p.correct)),
+    "ece.equal_mass": lambda p: EqualMassBins(p.confidence, p.correct),
+    **dict.fromkeys(("ece.classwise", "brier.reliability", "brier.resolution"), ClassBins),
+}
+
+
+def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
+    """The tables that hold these metrics, and perhaps others."""
+    return [table(predictions) for table in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
 
 
 def uncertainty(labels: npt.NDArray[np.int64]) -> float:
@@ -183,7 +175,7 @@ def uncertainty(labels: npt.NDArray[np.int64]) -> float:
 
 
 def aurc(confidence: Floats, correct: Floats) -> float:
-    """Area under the risk-coverage curve (Geifman & El-Yaniv 2017): the quality of confidence for abstaining, in [0, 1].
+    """Area under the risk-coverage curve (Geifman & El-Yaniv 2017), in [0, 1]: does confidence tell when to abstain?
 
     The mean over samples of the error rate among those that are at least as confident. 0 is best.
     """

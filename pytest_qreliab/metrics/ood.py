@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, logsumexp
+import torch
+import torch.nn.functional as F
 from scipy.stats import rankdata
 
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]
-Counts = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 Positive = Literal["id", "ood"]
 
 NEIGHBOURS = 50
@@ -22,44 +23,35 @@ LEAST_VARIANCE = 1e-8
 CHUNK_ELEMENTS = 4_000_000
 
 
-def scores(cosines: Floats, logit_scale: float, logit_bias: float = 0.0) -> dict[str, Floats]:
-    """OOD scores from cosines, (n, classes), each of shape (n,).
+def scores(
+    cosines: torch.Tensor,
+    logits: torch.Tensor,
+    negative_logits: torch.Tensor | None = None,
+    local: Floats | None = None,
+) -> dict[str, Floats]:
+    """OOD scores, each of shape (n,), from cosines and logits, float64 (n, classes).
 
-    With logits = logit_scale * cosines + logit_bias:
     `msp` is minus the largest softmax probability of the logits (Hendrycks & Gimpel 2017), `maxlogit` minus the
-    largest logit, `energy` -logsumexp(logits) (Liu et al. 2020), and `mcm` minus the largest softmax
-    probability of the cosines at temperature 1 (Ming et al. 2022). `msp` and `mcm` are log probabilities, which
-    order the samples alike and do not tie near 1.
+    largest logit, `energy` -logsumexp(logits) (Liu et al. 2020), and `mcm` minus the largest softmax probability of
+    the cosines at temperature 1 (Ming et al. 2022). `msp` and `mcm` are log probabilities, which order the samples
+    alike and do not tie near 1.
+
+    `neglabel`, with `negative_logits` (n, labels), is minus the log of the softmax mass that the classes keep against
+    negative labels (Jiang et al. 2024). The labels are those given: the paper mines them from WordNet, far from the
+    classes, and averages over random groups of them.
+
+    `gl-mcm`, with `local` (n,), is minus the sum of the largest global and the largest local probability (Miyai et al.
+    2025, weight 1), in [-2, 0]. `local` is the largest log-softmax of an image's local cosines at temperature 1, over
+    its patches and the classes.
     """
-    logits = logit_scale * cosines + logit_bias
-    return {
-        "msp": -log_softmax(logits, axis=1).max(axis=1),
-        "maxlogit": -logits.max(axis=1),
-        "energy": -logsumexp(logits, axis=1),
-        "mcm": -log_softmax(cosines, axis=1).max(axis=1),
-    }
-
-
-def gl_mcm(cosines: Floats, local: Floats) -> Floats:
-    """GL-MCM (Miyai et al. 2025, weight 1): minus the sum of the largest global and the largest local probability.
-
-    `cosines` are (n, classes); `local`, (n,), is the largest log-softmax of an image's local cosines at temperature 1,
-    over its patches and the classes. The result, (n,), is in [-2, 0].
-    """
-    result: Floats = -np.exp(log_softmax(cosines, axis=1).max(axis=1)) - np.exp(local)
-    return result
-
-
-def neglabel(logits: Floats, negative_logits: Floats) -> Floats:
-    """NegLabel (Jiang et al. 2024): minus the log of the softmax mass that the classes keep against negative labels.
-
-    `logits` are (n, classes), `negative_logits` (n, labels), both at the model's logit scale; a bias makes no
-    difference. The result, (n,), is at least 0, as a log probability so that it does not tie where the share is
-    near 1. The labels are those given: the paper mines them from WordNet, far from the classes, and averages over
-    random groups of them.
-    """
-    advantage: Floats = logsumexp(logits, axis=1) - logsumexp(negative_logits, axis=1)
-    return np.logaddexp(0.0, -advantage)
+    largest, mcm = logits.amax(dim=1), -torch.log_softmax(cosines, dim=1).amax(dim=1)
+    log_sum = torch.logsumexp(logits, dim=1)
+    found = {"msp": log_sum - largest, "maxlogit": -largest, "energy": -log_sum, "mcm": mcm}
+    if negative_logits is not None:
+        found["neglabel"] = F.softplus(torch.logsumexp(negative_logits, dim=1) - log_sum)
+    if local is not None:
+        found["gl-mcm"] = -torch.exp(-mcm) - torch.from_numpy(local).exp()
+    return {name: values.numpy() for name, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -170,95 +162,55 @@ def auroc(id_scores: Floats, ood_scores: Floats) -> float:
     return float(placements(id_scores, ood_scores)[0].mean())
 
 
-class FprAt95:
-    """FPR@95 of two samples of scores, sorted once, for any number of bootstrap replicates.
+def auroc_influence(id_scores: Floats, ood_scores: Floats) -> tuple[Floats, Floats]:
+    """DeLong's components (1988), of ID and of OOD samples, less their mean: (n_id,) and (n_ood,)."""
+    of_ood, of_id = placements(id_scores, ood_scores)
+    return of_id - of_id.mean(), of_ood - of_ood.mean()
 
-    With `positive` "id" (the convention of MCM and OpenOOD's papers) it is the share of OOD samples accepted as ID at
-    the first threshold that accepts 95 % of the ID samples, those at or below it. With "ood" it is the share of ID
-    samples flagged as OOD at the first, the highest, threshold that flags 95 % of the OOD samples, those at or above
-    it. (.318 and .971 on the same scores.) Both are read off sklearn's `roc_curve(drop_intermediate=False)`.
+
+def fpr_at_95(id_scores: Floats, ood_scores: Floats) -> float:
+    """Share of OOD samples accepted as ID at the first threshold that accepts 95 % of the ID samples.
+
+    ID is the positive class and is accepted at scores at or below the threshold, the convention of MCM and OpenOOD's
+    papers; equal to sklearn's `roc_curve(drop_intermediate=False)`.
     """
-
-    def __init__(self, id_scores: Floats, ood_scores: Floats, positive: Positive = "id") -> None:
-        # Mirrored, the second question is the first.
-        self._swapped = positive == "ood"
-        positives, negatives = (-ood_scores, -id_scores) if self._swapped else (id_scores, ood_scores)
-        self._positives = np.argsort(positives, kind="stable")
-        self._negatives = np.argsort(negatives, kind="stable")
-        # The negatives accepted where the threshold is the positive of each rank.
-        self._accepted = np.searchsorted(negatives[self._negatives], positives[self._positives], side="right")
-        # Resampling moves the 95 % quantile by sqrt(.95 * .05 * n) ranks, so that six of these hold all but 2e-9.
-        n = len(positives)
-        spread = 6 * (0.95 * 0.05 * n) ** 0.5 + 1
-        self._usual = self._window(max(0, int(0.95 * n - spread)), min(n, int(0.95 * n + spread) + 1))
-
-    def __call__(self, id_counts: Counts | None = None, ood_counts: Counts | None = None) -> Floats:
-        """FPR@95 of each replicate, float64 (replicates,); without counts that of the samples themselves, ().
-
-        The counts, of any integer or float dtype, (replicates, n_id) and (replicates, n_ood), say how often each
-        sample occurs in each replicate; the threshold is found anew in each.
-        """
-        if id_counts is None or ood_counts is None:
-            once = (np.ones((1, len(order)), dtype=np.int64) for order in (self._positives, self._negatives))
-            value: Floats = self._values(*once)[0]
-            return value
-        return self._values(*((ood_counts, id_counts) if self._swapped else (id_counts, ood_counts)))
-
-    def _values(self, positives: Counts, negatives: Counts) -> Floats:
-        values = self._within(self._usual, positives, negatives)
-        missed = np.isnan(values)
-        if missed.any():
-            everywhere = self._window(0, len(self._positives))
-            values[missed] = self._within(everywhere, positives[missed], negatives[missed])
-        return values
-
-    def _window(self, low: int, high: int) -> tuple[_Ranks, _Ranks]:
-        """The positives of ranks [low, high), and the negatives between the thresholds that these are."""
-        accepted = self._accepted[low:high]
-        return _Ranks(self._positives, low, high), _Ranks(self._negatives, int(accepted[0]), int(accepted[-1]))
-
-    def _within(self, window: tuple[_Ranks, _Ranks], positives: Counts, negatives: Counts) -> Floats:
-        """The value of each replicate whose threshold lies in the window, NaN for the others."""
-        of_positives, of_negatives = window
-        below, total = of_positives.weights(positives)
-        short = (20 * below < 19 * total[:, None]).sum(axis=1)  # in integers: 0.95 is no float
-        found = (short > 0) & (short < below.shape[1])
-        rank = of_positives.low + np.where(found, short, 1) - 1
-        below, total = of_negatives.weights(negatives)
-        at = self._accepted[rank] - of_negatives.low
-        return np.where(found, below[np.arange(len(at)), at] / total, np.nan)
+    return _false_positives(id_scores, ood_scores)[0]
 
 
-class _Ranks:
-    """Reads the counts of samples in the order of their scores, within the ranks [low, high)."""
+def fpr_at_95_ood_positive(id_scores: Floats, ood_scores: Floats) -> float:
+    """Share of ID samples flagged at the first threshold, from above, that flags 95 % of the OOD samples.
 
-    def __init__(self, order: npt.NDArray[np.int64], low: int, high: int) -> None:
-        self.low, self._inside = low, order[low:high]
-        self._from_below = 2 * low < len(order)  # the fewer are added up; sorted, they are read faster
-        self._beside = np.sort(order[:low] if self._from_below else order[low:])
-
-    def weights(self, counts: Counts) -> tuple[Floats, Floats]:
-        """What is below each rank from low to high, (replicates, high - low + 1), and in all, (replicates,)."""
-        total = counts.sum(axis=1, dtype=np.float64)
-        beside = np.take(counts, self._beside, axis=1).sum(axis=1, dtype=np.float64)
-        below = np.empty((len(counts), len(self._inside) + 1))
-        below[:, 0] = beside if self._from_below else total - beside
-        below[:, 1:] = np.take(counts, self._inside, axis=1)
-        return np.cumsum(below, axis=1, out=below), total
+    OOD is the positive class and is flagged at scores at or above the threshold. It is another number than
+    `fpr_at_95`: .318 and .971 on the same scores.
+    """
+    return _false_positives(-ood_scores, -id_scores)[0]
 
 
-def fpr_at_95(
-    id_scores: Floats, ood_scores: Floats, id_counts: Counts | None = None, ood_counts: Counts | None = None
-) -> Floats:
-    """Share of OOD samples accepted where 95 % of the ID samples are: `FprAt95` with ID as the positive class."""
-    return FprAt95(id_scores, ood_scores)(id_counts, ood_counts)
+def fpr_influence(id_scores: Floats, ood_scores: Floats, positive: Positive = "id") -> tuple[Floats, Floats]:
+    """First-order influence of each sample on FPR@95, (n_id,) and (n_ood,), each of mean zero.
+
+    A negative counts by whether it is accepted. A positive moves the threshold, and with it the rate along the ROC
+    curve, whose slope is measured over as many positives to each side of the threshold as resampling would move it by.
+    """
+    if positive == "id":
+        _, of_id, of_ood = _false_positives(id_scores, ood_scores)
+    else:
+        _, of_ood, of_id = _false_positives(-ood_scores, -id_scores)
+    return of_id, of_ood
 
 
-def fpr_at_95_ood_positive(
-    id_scores: Floats, ood_scores: Floats, id_counts: Counts | None = None, ood_counts: Counts | None = None
-) -> Floats:
-    """Share of ID samples flagged where 95 % of the OOD samples are: `FprAt95` with OOD as the positive class."""
-    return FprAt95(id_scores, ood_scores, "ood")(id_counts, ood_counts)
+def _false_positives(positives: Floats, negatives: Floats) -> tuple[float, Floats, Floats]:
+    """The share of negatives at or below the 95 % quantile of positives, and the influence of either."""
+    ranked, others = np.sort(positives), np.sort(negatives)
+    n = len(ranked)
+    at = -(-19 * n // 20) - 1  # in integers: 0.95 is no float
+    reach = max(1, round(2 * (0.95 * 0.05 * n) ** 0.5))
+    low, high = max(0, at - reach), min(n - 1, at + reach)
+    accepted = np.searchsorted(others, ranked[[low, at, high]], side="right") / len(others)
+    rate = float(accepted[1])
+    slope = (accepted[2] - accepted[0]) / max(high - low, 1) * n
+    of_positives = slope * ((positives > ranked[at]) - (positives > ranked[at]).mean())
+    return rate, of_positives, (negatives <= ranked[at]) - rate
 
 
 def aupr_in(id_scores: Floats, ood_scores: Floats) -> float:
@@ -316,3 +268,13 @@ class _PrecisionRecall:
         lost = from_each_on(self._precision)[self._negatives]
         of_negatives = -len(self._negatives) / len(self._positives) * lost
         return of_positives - of_positives.mean(), of_negatives - of_negatives.mean()
+
+
+# What each OOD statistic is, and the influence that ID and OOD samples have on it.
+STATISTICS: dict[str, tuple[Callable[[Floats, Floats], float], Callable[[Floats, Floats], tuple[Floats, Floats]]]] = {
+    "auroc": (auroc, auroc_influence),
+    "aupr_in": (aupr_in, partial(aupr_influence, positive="id")),
+    "aupr_out": (aupr_out, partial(aupr_influence, positive="ood")),
+    "fpr95": (fpr_at_95, partial(fpr_influence, positive="id")),
+    "fpr95_out": (fpr_at_95_ood_positive, partial(fpr_influence, positive="ood")),
+}

@@ -36,12 +36,16 @@ _METRICS = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy", "higher", "accuracy", "top-1 accuracy", 0.1),
-        Metric("top5_accuracy", "accuracy", "higher", "top-5 accuracy", "share with the label among the five best", 0.1),
+        Metric(
+            "top5_accuracy", "accuracy", "higher", "top-5 accuracy", "share with the label among the five best", 0.1
+        ),
         Metric("balanced_accuracy", "accuracy", "higher", "balanced accuracy", "mean over classes of the recall", 0.1),
         Metric("agreement", "accuracy", "higher", "agreement", "share predicted as by the baseline", 0.1),
         Metric("flips.lost", "accuracy", "lower", "flips lost", "share right in the baseline, wrong here", 0.1),
         Metric("flips.gained", "accuracy", "lower", "flips gained", "share wrong in the baseline, right here", 0.1),
-        Metric("kl", "accuracy", "lower", "KL", "mean KL divergence of the probabilities from the baseline's, nats", 0.1),
+        Metric(
+            "kl", "accuracy", "lower", "KL", "mean KL divergence of the probabilities from the baseline's, nats", 0.1
+        ),
         Metric("nll", "calibration", "lower", "NLL", "mean negative log-likelihood of the true class, nats", 0.1),
         Metric("brier", "calibration", "lower", "Brier", "mean squared distance to the one-hot label, 0 to 2", 0.1),
         Metric(

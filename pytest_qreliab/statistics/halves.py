@@ -12,13 +12,13 @@ when a change is only just clear of the noise, the same factor again is allowed 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.metrics.calibration import Table
-
 Floats = npt.NDArray[np.float64]
+Masks = npt.NDArray[np.floating]
 
 SEED = 0
 CUTS = 250  # of which each has four quarters and three pairs of halves
@@ -26,15 +26,29 @@ FEWEST = 8  # samples of which a quarter can be had
 MASK_ELEMENTS = 4_000_000
 
 
-def standard_errors(baseline: Sequence[Table], quantized: Sequence[Table], n: int) -> dict[str, float]:
-    """The standard error of quantized - baseline for each metric of the tables, on the same n samples.
+class Table(Protocol):
+    """Sums over samples, and the metrics that are functions of them."""
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        """The sums over all samples, (sums, 1), or over the subsets that the columns of masks, (n, r), are: (sums, r).
+
+        Masks hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
+        """
+        ...
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        """The metrics by name, each (r,), from sums (sums, r)."""
+        ...
+
+
+def standard_errors(pairs: Sequence[tuple[Table, Table]], n: int) -> dict[str, float]:
+    """The standard error of quantized - baseline for each metric of pairs of tables of the same n samples.
 
     What it measures the spread of is the difference that n samples show, about its mean over sets of n samples.
     Infinite for fewer than 8 samples. Seeded: equal input gives equal results.
     """
-    pairs = list(zip(baseline, quantized, strict=True))
     if n < FEWEST:
-        return {name: float("inf") for table in baseline for name in table.values(table.sums())}
+        return {name: float("inf") for table, _ in pairs for name in table.values(table.sums())}
     squares: dict[str, list[tuple[float, float]]] = {}
     rng = np.random.default_rng(SEED)
     at_once = max(1, MASK_ELEMENTS // (3 * n))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
 from pytest_qreliab.statistics.interval import Interval
+
+Floats = npt.NDArray[np.float64]
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -18,7 +22,31 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def score_interval(gained: int, lost: int, n: int, alpha: float) -> Interval:
+def effective_counts(change: Floats, weights: Floats | None = None) -> tuple[float, float, float]:
+    """Numbers gained, lost and all in all that give a weighted mean of changes its score interval.
+
+    Changes, (n,), are -1, 0 or 1. With weights w, (n,), of mean 1, they are the weighted counts times sum(w) / sum(w^2)
+    over the changed samples, so that (gained - lost) / n is the weighted mean and its variance that of the weighted
+    mean (Kish's effective sample size); without changed samples, over all.
+    """
+    if weights is None:
+        weights = np.ones_like(change)
+    changed = change != 0
+    of = weights[changed] if changed.any() else weights
+    factor = float(of.sum() / (of**2).sum())
+    gained, lost = (factor * float(weights[change == sign].sum()) for sign in (1, -1))
+    return gained, lost, factor * float(weights.sum())
+
+
+def wilson_interval(hits: int, n: int, alpha: float, shift: float = 0.0) -> Interval:
+    """Wilson's score interval (1927) on the proportion hits / n, moved by `shift`."""
+    z2 = float(norm.isf(alpha)) ** 2
+    centre = (hits + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (hits * (n - hits) / n + z2 / 4)) / (n + z2)
+    return Interval(centre - half + shift, centre + half + shift)
+
+
+def score_interval(gained: float, lost: float, n: float, alpha: float) -> Interval:
     """Score interval on (gained - lost) / n, the change of accuracy over n paired samples (Tango 1998).
 
     The bounds are the differences that the score test rejects at exactly `alpha`, one-sided. It holds its level
@@ -36,7 +64,7 @@ def score_interval(gained: int, lost: int, n: int, alpha: float) -> Interval:
     return Interval(low, high)
 
 
-def _score(gained: int, lost: int, n: int, delta: float) -> float:
+def _score(gained: float, lost: float, n: float, delta: float) -> float:
     """Tango's z statistic of the hypothesis that the true difference is `delta`."""
     # The maximum-likelihood share of lost pairs, given delta, is the root of a quadratic.
     a = 2 * n
