@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab import embedding
+from pytest_qreliab import embedding, self_check
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.embedding import Advance, Embeddings
@@ -24,6 +24,7 @@ from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.self_check import SelfCheck
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
@@ -74,6 +75,7 @@ class Evaluator:
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
         self._measurements: dict[tuple[str, str, str | None], Measurement] = {}
         self._results: dict[Case, Result] = {}
+        self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
 
     @property
@@ -103,10 +105,7 @@ class Evaluator:
     def result(self, case: Case) -> Result:
         """The case measured on both models and judged. Raises InputError for input that cannot be used."""
         if case not in self._results:
-            baseline = self._baseline_measurement(case)
-            clip = self.quantized(case.build)
-            data = self._plan.data[case.benchmark]
-            quantized = measure(self._embed(clip, case, case.quantization), data.classes)
+            baseline, quantized = self._measurements_of(case)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
             changes = compare(baseline, quantized, wanted)
@@ -116,12 +115,35 @@ class Evaluator:
                 self._plan.recipes[case.build.quantizer].rescale,
                 changes,
                 tuple(verdicts),
-                clip.coverage,
+                self.quantized(case.build).coverage,
                 baseline.samples,
                 str(self.device),
                 self._plan.alpha,
             )
         return self._results[case]
+
+    def self_check(self, case: Case) -> SelfCheck:
+        """The case's gates tried where there is no difference. Raises InputError for input that cannot be used."""
+        if case not in self._self_checks:
+            pair = self._measurements_of(case)
+            description = f"{_short(case.build.model)} {case.quantization} self-check on {case.benchmark}"
+            with self._progress(description, self_check.REPLICATES) as advance:
+                self._self_checks[case] = self_check.check(
+                    case,
+                    *pair,
+                    self._plan.gates[case],
+                    self._plan.alpha,
+                    self._plan.thresholds.policy,
+                    str(self.device),
+                    advance,
+                )
+        return self._self_checks[case]
+
+    def _measurements_of(self, case: Case) -> tuple[Measurement, Measurement]:
+        """The case in full precision and quantized."""
+        baseline, clip = self._baseline_measurement(case), self.quantized(case.build)
+        embeddings = self._embed(clip, case, case.quantization)
+        return baseline, measure(embeddings, self._plan.data[case.benchmark].classes)
 
     def _build(self, full: Clip, build: Build) -> QuantizedClip:
         recipe = self._plan.recipes[build.quantizer]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -56,31 +57,42 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
     times the model's own logit scale.
     """
     images, labels = embeddings.in_distribution, embeddings.labels
-    values: dict[str, float] = {}
     problems: dict[str, str] = {}
     predictions = rescaled = None
     id_scores: dict[str, Floats] = {}
     problem = _problem(embeddings, images, "in-distribution")
     if problem:
         names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration")]
-        names += [registry.RECALL + name for name in classes]
-        problems.update(dict.fromkeys(names, problem))
+        problems.update(dict.fromkeys([*names, *(registry.RECALL + name for name in classes)], problem))
     else:
         predictions, id_scores = _predictions(embeddings)
-        values.update(_accuracy(predictions, classes), **_calibration(predictions))
         rescaled, rescaled_problem = _rescaled(embeddings)
-        if rescaled is not None:
-            values.update({registry.RESCALED + name: value for name, value in _calibration(rescaled).items()})
-        elif rescaled_problem:
-            problems.update(dict.fromkeys(registry.RESCALED_METRICS, rescaled_problem))
+        problems.update(dict.fromkeys(registry.RESCALED_METRICS if rescaled_problem else (), rescaled_problem))
     ood_scores, ood_problems = _ood_scores(embeddings, id_scores, problem)
-    high_band = _spectrum(images, values, problems)
+    problems.update(_by_metric(ood_problems, embeddings))
+    high_band, rank = _spectrum(images, problems)
     found = Measurement(
-        classes, len(labels), embeddings.near, values, problems, predictions, rescaled, high_band, id_scores, ood_scores
+        classes, len(labels), embeddings.near, rank, problems, predictions, rescaled, high_band, id_scores, ood_scores
     )
-    _ood_values(found, list(embeddings.ood), ood_problems)
-    values.update(dict.fromkeys(problems, float("nan")))
+    found.values.update(values(found))
+    found.values.update(dict.fromkeys(problems, float("nan")))
     return found
+
+
+def values(found: Measurement, wanted: Collection[str] | None = None) -> dict[str, float]:
+    """Every metric's value, or those of the wanted ones and perhaps others, from the per-sample records alone."""
+    result: dict[str, float] = {}
+    for prefix, predictions in (("", found.predictions), (registry.RESCALED, found.rescaled)):
+        if predictions is None:
+            continue
+        names = None if wanted is None else {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
+        if not prefix:
+            result.update(_accuracy(predictions, found.classes))
+        if names is None or names:
+            result.update({prefix + name: value for name, value in _calibration(predictions, names).items()})
+    if found.high_band is not None:
+        result["spectral.high_band_energy"] = float(found.high_band.mean())
+    return {**result, **_ood_values(found, wanted)}
 
 
 def _problem(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> str:
@@ -149,10 +161,11 @@ def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, flo
     }
 
 
-def _calibration(predictions: Predictions) -> dict[str, float]:
+def _calibration(predictions: Predictions, names: Collection[str] | None = None) -> dict[str, float]:
+    """The calibration metrics; of those in bins, which cost more, only what is named."""
     confidence, correct = predictions.confidence, predictions.correct
     binned = {}
-    for table in calibration.tables(predictions):
+    for table in calibration.tables(predictions, calibration.BINNED if names is None else names):
         binned.update({name: float(value[0]) for name, value in table.values(table.sums()).items()})
     return {
         "nll": float(predictions.nll.mean()),
@@ -226,45 +239,55 @@ def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Feature
     return functions, {}
 
 
-def _ood_values(found: Measurement, sets: list[str], problems: dict[tuple[str, str], str]) -> None:
-    for score in registry.OOD_SCORES:
-        measured = found.ood_scores.get(score, {})
-        for name, of_set in measured.items():
-            for statistic, (function, _) in ood.STATISTICS.items():
-                found.values[f"ood.{statistic}.{score}.{name}"] = function(found.id_scores[score], of_set)
-        groups = {"": sets}
-        for group, among in (("near", True), ("far", False)):
-            groups[f".{group}"] = [name for name in sets if (name in found.near) == among]
+def _by_metric(problems: dict[tuple[str, str], str], embeddings: Embeddings) -> dict[str, str]:
+    """From problems of a score on a set to the metrics that they touch: of that set, and of every mean over it."""
+    found: dict[str, str] = {}
+    for (score, name), problem in problems.items():
         for statistic in ood.STATISTICS:
-            metric = f"ood.{statistic}.{score}"
-            for name in sets:
-                if (score, name) in problems:
-                    found.problems[f"{metric}.{name}"] = problems[score, name]
-            for suffix, members in groups.items():
-                failed = [problems[score, name] for name in members if (score, name) in problems]
-                if failed:
-                    found.problems[metric + suffix] = failed[0]
-                elif members and all(name in measured for name in members):
-                    mean = np.mean([found.values[f"{metric}.{name}"] for name in members])
-                    found.values[metric + suffix] = float(mean)
+            for suffix in ("", ".near" if name in embeddings.near else ".far", f".{name}"):
+                found.setdefault(f"ood.{statistic}.{score}{suffix}", problem)
+    return found
 
 
-def _spectrum(images: ImageEmbeddings, values: dict[str, float], problems: dict[str, str]) -> Floats | None:
-    """The spectral metrics' values and problems, and the high-band energy share of each sample."""
-    rank, band = "spectral.effective_rank", "spectral.high_band_energy"
+def _ood_values(found: Measurement, wanted: Collection[str] | None) -> dict[str, float]:
+    """The OOD metrics, the wanted ones or all: of each set, and the means over all, the near and the far sets."""
+    if wanted is None:
+        wanted = [
+            f"ood.{statistic}.{score}{suffix}"
+            for score, sets in found.ood_scores.items()
+            for suffix in ("", *(f".{name}" for name in (*registry.NEAR_FAR, *sets)))
+            for statistic in ood.STATISTICS
+        ]
+
+    @cache
+    def value(statistic: str, score: str, name: str) -> float:
+        return ood.STATISTICS[statistic][0](found.id_scores[score], found.ood_scores[score][name])
+
+    result = {}
+    for metric in wanted:
+        if metric.startswith("ood."):
+            statistic, score, sets = found.ood_sets(metric)
+            if sets and all(name in found.ood_scores.get(score, ()) for name in sets):
+                result[metric] = float(np.mean([value(statistic, score, name) for name in sets]))
+    return result
+
+
+def _spectrum(images: ImageEmbeddings, problems: dict[str, str]) -> tuple[Floats | None, dict[str, float]]:
+    """The high-band energy share of each sample, and the effective rank; and what is wrong with them."""
+    name, band = "spectral.effective_rank", "spectral.high_band_energy"
+    rank = {}
     bad = int((~np.isfinite(images.features)).any(axis=1).sum())
     if bad:
-        problems[rank] = f"NaN or infinity in {bad} of {len(images.features)} in-distribution image features"
+        problems[name] = f"NaN or infinity in {bad} of {len(images.features)} in-distribution image features"
     else:
-        values[rank] = spectral.effective_rank(images.features)
-        if np.isnan(values[rank]):
-            problems[rank] = "all in-distribution image features are the same"
+        rank[name] = spectral.effective_rank(images.features)
+        if np.isnan(rank[name]):
+            problems[name] = "all in-distribution image features are the same"
     if images.high_band is None:
         problems[band] = "the image tower shows no patch map"
-        return None
+        return None, rank
     bad = int((~np.isfinite(images.high_band)).sum())
     if bad:
         problems[band] = f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
-        return None
-    values[band] = float(images.high_band.mean())
-    return images.high_band
+        return None, rank
+    return images.high_band, rank

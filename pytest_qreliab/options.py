@@ -52,6 +52,7 @@ OPTIONS = (
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
 )
 
+SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
 
 
@@ -106,6 +107,13 @@ def add_options(parser: pytest.Parser) -> None:
         text = f"{option.help} (default: {option.default}; env {option.env}, ini {option.ini})"
         group.addoption(option.flag, dest=option.ini, metavar=option.metavar, default=None, help=text)
         parser.addini(option.ini, option.help, type="string", default=None)
+    group.addoption(
+        SELF_CHECK,
+        dest="qreliab_aa",
+        action="store_true",
+        help="A/A self-check, in place of the gates' tests: how often they fail where there is nothing to find, and "
+        "the least harm that they would find",
+    )
     parser.addini(
         TESTPATHS_INI,
         "a project's own reliability tests, run with the shipped suite when no path is given",

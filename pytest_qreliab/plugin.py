@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from pytest_qreliab.cases import Build, Case
     from pytest_qreliab.evaluate import QuantizedClip
     from pytest_qreliab.models.clip import Clip
+    from pytest_qreliab.report import self_check
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.run import Run
 
 SUITE = Path(__file__).parent / "suite" / "test_reliability.py"
+SELF_CHECK_SUITE = SUITE.with_name("test_self_check.py")
 
 # The arguments that are parametrized: a case, a quantized model to build, a model's name.
 CASE, BUILD, MODEL = "qreliab_case", "_qreliab_build", "_qreliab_model"
@@ -29,6 +31,7 @@ SETTINGS = pytest.StashKey[options.Settings]()
 RUN = pytest.StashKey["Run"]()
 SHIPPED = pytest.StashKey["list[str] | None"]()  # names to select of the shipped suite, [] for all; None: not run
 RESULT = pytest.StashKey["CheckedResult"]()
+SELF_CHECK = pytest.StashKey["self_check.CheckedSelfCheck"]()
 
 
 # Set-up
@@ -51,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Summary(), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
     config.stash[SHIPPED] = _shipped(config)
-    if settings.given:
+    if settings.given or config.getoption("qreliab_aa"):
         _run(config)
 
 
@@ -68,7 +71,7 @@ def _shipped(config: pytest.Config) -> list[str] | None:
             return None
         config.args[:] = [arg for arg in config.args if arg not in own]
         return [] if "qreliab" in own else [arg.partition("::")[2] for arg in own]
-    if all(config.getoption(option.ini) is None for option in options.OPTIONS):
+    if all(config.getoption(option.ini) is None for option in options.OPTIONS) and not config.getoption("qreliab_aa"):
         return None
     config.args[:] = [str(path) for path in config.getini(options.TESTPATHS_INI)]
     return []
@@ -124,7 +127,8 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if isinstance(collector, pytest.Session) and collector.config.stash[SHIPPED] is not None and report.passed:
-        report.result.append(ShippedSuite.from_parent(collector, path=SUITE, name="qreliab", nodeid="qreliab"))
+        path = SELF_CHECK_SUITE if collector.config.getoption("qreliab_aa") else SUITE
+        report.result.append(ShippedSuite.from_parent(collector, path=path, name="qreliab", nodeid="qreliab"))
     return report
 
 
@@ -187,6 +191,15 @@ def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> Checke
 
 
 @pytest.fixture
+def qreliab_self_check(request: pytest.FixtureRequest, qreliab_case: Case) -> self_check.CheckedSelfCheck:
+    """The gates of the case, tried where there is nothing to find; `check()` fails the test if they fail too often."""
+    with _readable():
+        found = _run(request.config).self_check(qreliab_case, request.node)
+    request.node.stash[SELF_CHECK] = found
+    return found
+
+
+@pytest.fixture
 def quantized_clip(request: pytest.FixtureRequest, _qreliab_build: Build) -> QuantizedClip:
     """The quantized model on the device. The test runs once for each model, quantizer, bits and scope."""
     with _readable():
@@ -225,6 +238,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put a result on the report of the test that used it: plain scalars, which workers can send."""
     report = yield
+    if call.when == "call" and SELF_CHECK in item.stash:
+        report.qreliab_self_check = item.stash[SELF_CHECK].entry()  # type: ignore[attr-defined]
     if call.when == "call" and RESULT in item.stash:
         from pytest_qreliab.report import terminal
 
@@ -232,9 +247,10 @@ def pytest_runtest_makereport(
         report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
         mark = item.get_closest_marker("qreliab")
         item.user_properties += result.properties(_aspect(mark) if mark else None)
-        if crash := getattr(report.longrepr, "reprcrash", None):
-            # On CI pytest's short summary would print the whole explanation a second time.
-            crash.message = crash.message.partition("\n")[0]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash and call.when == "call" and (SELF_CHECK in item.stash or RESULT in item.stash):
+        # On CI pytest's short summary would print the whole explanation a second time.
+        crash.message = crash.message.partition("\n")[0]
     return report
 
 
@@ -243,25 +259,32 @@ class Summary:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
+        self._self_checks: dict[str, self_check.Entry] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         entry: Entry | None = getattr(report, "qreliab", None)
         if entry is not None:
             self._entries[entry["case"]] = entry
+        checked: self_check.Entry | None = getattr(report, "qreliab_self_check", None)
+        if checked is not None:
+            self._self_checks[checked["case"]] = checked
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
         """The table first, then pytest's own sections, which explain the failures."""
-        if self._entries:
-            from pytest_qreliab.report import terminal
+        if self._entries or self._self_checks:
+            from pytest_qreliab.report import self_check, terminal
 
             writer = terminalreporter._tw
-            text = terminal.render(
-                self._entries.values(),
+            output = terminal.Output(
                 writer.fullwidth,
                 color=writer.hasmarkup,
                 unicode=(getattr(writer._file, "encoding", None) or "").lower().startswith("utf"),
             )
-            terminalreporter.section("reliability")
-            terminalreporter.write_line(text)
+            if self._entries:
+                terminalreporter.section("reliability")
+                terminalreporter.write_line(terminal.render(self._entries.values(), output))
+            if self._self_checks:
+                terminalreporter.section("self-check of the gates")
+                terminalreporter.write_line(self_check.render(self._self_checks.values(), output))
         yield

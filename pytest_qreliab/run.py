@@ -14,11 +14,12 @@ from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS, Settings
+from pytest_qreliab.options import OPTIONS, SELF_CHECK, Settings
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
     from pytest_qreliab.report.result import CheckedResult
+    from pytest_qreliab.report.self_check import CheckedSelfCheck
 
 
 class Run:
@@ -71,7 +72,22 @@ class Run:
         ]
         for benchmark, metrics in self.plan.untested().items():
             lines.append(f"qreliab: benchmark {benchmark} has no images for {', '.join(metrics)}: not tested")
-        return lines
+        return lines + self._underpowered()
+
+    def _underpowered(self) -> list[str]:
+        """The gates that cannot show what they are for, each with the number of samples that would do."""
+        from pytest_qreliab import sensitivity
+
+        lines: dict[str, None] = {}
+        for weak in sensitivity.underpowered(self.plan):
+            samples = len(self.plan.data[weak.case.benchmark].in_distribution)
+            enough = "no number of samples" if weak.times == float("inf") else f"about {weak.times * samples:,.0f}"
+            lines[
+                f"qreliab:   {weak.gate.metric} {weak.gate.limit} {weak.gate.value:g}: {samples:,} samples of "
+                f"{weak.case.benchmark} show {weak.detectable:.2g} at best; {enough} would do"
+            ] = None
+        head = "qreliab: underpowered, a harmless case may well be inconclusive (spread as of a CLIP at w4a8):"
+        return [head, *lines] if lines else []
 
     def result(self, case: Case, item: pytest.Item) -> CheckedResult:
         """The result of a case for the test that asks for it. Raises InputError for unusable input."""
@@ -79,12 +95,20 @@ class Run:
 
         return CheckedResult(**vars(self.evaluator.result(case)), repeat=self._repeat(item))
 
+    def self_check(self, case: Case, item: pytest.Item) -> CheckedSelfCheck:
+        """The self-check of a case for the test that asks for it. Raises InputError for unusable input."""
+        from pytest_qreliab.report.self_check import CheckedSelfCheck
+
+        return CheckedSelfCheck(**vars(self.evaluator.self_check(case)), repeat=self._repeat(item))
+
     def _repeat(self, item: pytest.Item) -> str:
         """The command that repeats one test, with the same plan and so with the same verdict."""
         settings = ((option, getattr(self._settings, option.name)) for option in OPTIONS)
         flags = [
             f"{option.flag}={s.text}" for option, s in settings if s.given and s.origin in (option.flag, option.env)
         ]
+        if self._config.getoption("qreliab_aa"):
+            flags.insert(0, SELF_CHECK)
         return shlex.join(["pytest", item.nodeid, *flags])
 
 

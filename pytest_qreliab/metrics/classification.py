@@ -73,6 +73,14 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
 
 
+def mixed(one: Predictions, other: Predictions, take_other: npt.NDArray[np.bool_]) -> Predictions:
+    """The predictions of `one`, and where `take_other`, (n,), says so those of `other`, on the same samples."""
+    pick = {name: (getattr(one, name), getattr(other, name)) for name in FIELDS}
+    return Predictions(
+        *(np.where(take_other.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pick.values())  # of (n,) or (n, k)
+    )
+
+
 def class_weights(labels: Labels) -> Floats:
     """Weights, (n,), of mean 1, under which every class present counts the same."""
     _, member, sizes = np.unique(labels, return_inverse=True, return_counts=True)

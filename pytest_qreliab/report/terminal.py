@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypedDict
 
 from rich import box
@@ -61,38 +62,48 @@ def entry(result: Result) -> Entry:
     )
 
 
-def render(entries: Iterable[Entry], width: int, *, color: bool, unicode: bool) -> str:
-    """The tables of all entries, one per model and benchmark, for a terminal of that width."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        legacy_windows=False,
-    )
-    signs = SIGNS if unicode else ASCII_SIGNS
+class Output:
+    """What rich prints for a terminal of that width, as a string."""
+
+    def __init__(self, width: int, *, color: bool, unicode: bool) -> None:
+        self.width, self.unicode = width, unicode
+        self._stream = io.StringIO()
+        console = Console(
+            file=self._stream,
+            width=width,
+            force_terminal=color,
+            color_system="standard" if color else None,
+            highlight=False,
+            legacy_windows=False,
+        )
+        self.print = partial(console.print, soft_wrap=True)
+
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self._stream.getvalue().splitlines())
+
+
+def render(entries: Iterable[Entry], output: Output) -> str:
+    """The tables of all entries, one per model and benchmark."""
+    signs = SIGNS if output.unicode else ASCII_SIGNS
     groups: dict[tuple[str, str], list[Entry]] = {}
     for found in entries:
         groups.setdefault((found["model"], found["benchmark"]), []).append(found)
     for (model, benchmark), rows in groups.items():
         first = rows[0]
-        console.print(
+        output.print(
             Text(f"{model} on {benchmark}", style="bold"),
             Text(f"({first['samples']} samples, {first['device']})", style="dim"),
-            soft_wrap=True,
         )
         metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
-        runs = _fitting(metrics, rows, width)
+        runs = _fitting(metrics, rows, output.width)
         for run in runs:
-            console.print(_table(run, rows, signs, last=run is runs[-1]))
-            console.print()
+            output.print(_table(run, rows, signs, last=run is runs[-1]), soft_wrap=False)
+            output.print()
     legend = Text("second line: change from full precision; ", style="dim")
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
-    console.print(legend)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    output.print(legend)
+    return output.text()
 
 
 def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
