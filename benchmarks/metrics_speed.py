@@ -18,9 +18,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from pytest_qreliab.comparison import compare
 from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmbeddings
@@ -38,11 +35,11 @@ def embeddings(n: int, n_ood: int, disturbed: float) -> Embeddings:
     rng, noise = np.random.default_rng(0), np.random.default_rng(1)
 
     def unit(rows: int) -> np.ndarray:
-        vectors = rng.normal(size=(rows, DIM)).astype(np.float32)
+        vectors = rng.standard_normal((rows, DIM), dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def images(features: np.ndarray) -> ImageEmbeddings:
-        found = features + disturbed * noise.normal(size=features.shape).astype(np.float32) / DIM**0.5
+        found = features + disturbed / DIM**0.5 * noise.standard_normal(features.shape, dtype=np.float32)
         return ImageEmbeddings(found, rng.random(len(found)), -7 + rng.random(len(found)))
 
     classifier = unit(CLASSES)
@@ -94,6 +91,9 @@ def bounded(baseline: object, quantized: object) -> int:
 
 def others(n: int, n_ood: int) -> float:
     """The same, as far as the libraries go, of both models: seconds for values and 2000 replicates."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
     models = []
     for disturbed in (0.0, 0.1):
         found = embeddings(n, n_ood, disturbed)
@@ -158,12 +158,16 @@ def others(n: int, n_ood: int) -> float:
 
 
 def _fpr(positive: np.ndarray, scores: np.ndarray) -> float:
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, _ = roc_curve(positive, scores, drop_intermediate=False)
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
 def _resampled(what: str, statistic: Callable[..., float], sizes: list[int]) -> float:
     """The seconds that scipy's bootstrap of a statistic of sample indices takes, scaled up to 2000 replicates."""
+    from scipy.stats import bootstrap
+
     started = time.perf_counter()
     bootstrap(
         [np.arange(size) for size in sizes],

@@ -39,14 +39,19 @@ class Change:
 
 def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> dict[str, Change]:
     """The change of every metric that either measurement holds; with bounds for those in `wanted`."""
-    of_pair, of_baseline = _of_pair(baseline, quantized)
-    before, after = {**baseline.values, **of_baseline}, {**quantized.values, **of_pair}
+    divergence = None
+    before, after = dict(baseline.values), dict(quantized.values)
+    if baseline.predictions is not None and quantized.predictions is not None:
+        divergence = classification.kl_divergence(baseline.predictions, quantized.predictions)
+        before.update({"agreement": 1.0, "flips.lost": 0.0, "flips.gained": 0.0, "kl": 0.0})
+        after.update(_of_pair(baseline.predictions, quantized.predictions), kl=float(divergence.mean()))
     problems: dict[str, str] = {}
     for who, measurement in (("baseline", baseline), ("quantized", quantized)):
         for name, problem in measurement.problems.items():
             problems[name] = "; ".join(filter(None, [problems.get(name), f"{who}: {problem}"]))
     names = list(dict.fromkeys([*before, *after]))
-    sure = _Bounds(baseline, quantized, {name for name in names if name in wanted and name not in problems})
+    possible = {name for name in names if name in wanted and name not in problems}
+    sure = _Bounds(baseline, quantized, divergence, possible)
     changes = {}
     for name in names:
         bounds, method = sure.of(name)
@@ -57,34 +62,32 @@ def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[st
     return changes
 
 
-def _of_pair(baseline: Measurement, quantized: Measurement) -> tuple[dict[str, float], dict[str, float]]:
-    """The metrics that are of two models together, and what they are of the baseline and itself."""
-    b, q = baseline.predictions, quantized.predictions
-    if b is None or q is None:
-        return {}, {}
-    values = {
+def _of_pair(b: Predictions, q: Predictions) -> dict[str, float]:
+    """The metrics that are of two models together."""
+    return {
         "agreement": float((b.predicted == q.predicted).mean()),
         "flips.lost": float((b.correct > q.correct).mean()),
         "flips.gained": float((b.correct < q.correct).mean()),
-        "kl": float(classification.kl_divergence(b, q).mean()),
     }
-    return values, {"agreement": 1.0, "flips.lost": 0.0, "flips.gained": 0.0, "kl": 0.0}
 
 
 class _Bounds:
     """Finds the bounds of the wanted metrics' changes; those that need resampling together."""
 
-    def __init__(self, baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> None:
+    def __init__(
+        self, baseline: Measurement, quantized: Measurement, divergence: Floats | None, wanted: Collection[str]
+    ) -> None:
         self._baseline, self._quantized, self._wanted = baseline, quantized, wanted
+        self._divergence = divergence
         self._errors: dict[str, float] = {}
+        self._ood_changes: dict[tuple[str, str, str], Estimate] = {}
         for prefix, b, q in (
             ("", baseline.predictions, quantized.predictions),
             (registry.RESCALED, baseline.rescaled, quantized.rescaled),
         ):
             names = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
             if b is not None and q is not None and (names := names & calibration.BINNED.keys()):
-                tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
-                errors = halves.standard_errors(list(tables), len(b))
+                errors = _binned_errors(b, q, names)
                 self._errors.update({prefix + name: error for name, error in errors.items()})
 
     def of(self, name: str) -> tuple[Bounds | None, str]:
@@ -102,6 +105,9 @@ class _Bounds:
             assert baseline.high_band is not None
             assert quantized.high_band is not None
             return influence.mean(quantized.high_band - baseline.high_band, ID).interval, "paired t"
+        if name == "kl":
+            assert self._divergence is not None
+            return influence.mean(self._divergence, ID).interval, "paired t"
         rescaled = name.startswith(registry.RESCALED)
         b, q = ((m.rescaled if rescaled else m.predictions) for m in (baseline, quantized))
         assert b is not None
@@ -110,13 +116,28 @@ class _Bounds:
 
     def _ood(self, name: str) -> tuple[Bounds, str]:
         statistic, score, sets = self._baseline.ood_sets(name)
-        before, after = (
-            _mean([_ood_estimate(statistic, m.id_scores[score], m.ood_scores[score][of], of) for of in sets])
-            for m in (self._baseline, self._quantized)
-        )
+        change = _mean([self._ood_change(statistic, score, of) for of in sets])
         fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
         method = "paired DeLong" if statistic == "auroc" else "paired, influence values"
-        return widened((after - before).interval, fewest), method
+        return widened(change.interval, fewest), method
+
+    def _ood_change(self, statistic: str, score: str, name: str) -> Estimate:
+        """The change of one OOD metric on one set, which means over several sets use again."""
+        key = statistic, score, name
+        if key not in self._ood_changes:
+            before, after = (
+                _ood_estimate(statistic, m.id_scores[score], m.ood_scores[score][name], name)
+                for m in (self._baseline, self._quantized)
+            )
+            self._ood_changes[key] = after - before
+        return self._ood_changes[key]
+
+
+def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
+    """The standard errors of the changes of binned metrics."""
+    bundle = halves.bundles(len(b))
+    tables = zip(*(calibration.tables(model, names, bundle) for model in (b, q)), strict=True)
+    return halves.standard_errors(list(tables), int(bundle.max()) + 1)
 
 
 def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) -> tuple[Bounds, str]:
@@ -152,7 +173,6 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
     differences = {
         "nll": lambda: q.nll - b.nll,
         "brier": lambda: q.brier - b.brier,
-        "kl": lambda: classification.kl_divergence(b, q),
         "confidence_gap": lambda: (q.confidence - b.confidence) - change,
     }[name]()
     return influence.mean(differences, ID).interval, "paired t"

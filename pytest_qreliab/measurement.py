@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -66,7 +66,9 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         problems.update(dict.fromkeys([*names, *(registry.RECALL + name for name in classes)], problem))
     else:
         predictions, id_scores = _predictions(embeddings)
-        rescaled, rescaled_problem = _rescaled(embeddings)
+        refitted, rescaled_problem = _refitted_scale(embeddings)
+        if refitted is not None:
+            rescaled = classification.rescale(predictions, refitted / embeddings.logit_scale)
         problems.update(dict.fromkeys(registry.RESCALED_METRICS if rescaled_problem else (), rescaled_problem))
     ood_scores, ood_problems = _ood_scores(embeddings, id_scores, problem)
     problems.update(_by_metric(ood_problems, embeddings))
@@ -118,10 +120,9 @@ def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
 def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:
     """The predictions on the in-distribution samples, and their scores."""
     parts: list[Predictions] = []
-    labels = embeddings.labels
 
     def look(rows: slice, logits: torch.Tensor) -> None:
-        parts.append(classification.predict(logits, labels[rows]))
+        parts.append(classification.predict(logits, embeddings.labels[rows]))
 
     scores = _scores(embeddings, embeddings.in_distribution, look)
     return classification.join(parts), scores
@@ -138,15 +139,17 @@ def _scores(
     """
     classifier = torch.from_numpy(embeddings.classifier).double()
     negatives = None if embeddings.negatives is None else torch.from_numpy(embeddings.negatives).double()
+    scale, bias = embeddings.logit_scale, embeddings.logit_bias
     parts: list[dict[str, Floats]] = []
     for start in range(0, len(images.features), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         unit = _unit(images.features[rows])
         cosines = unit @ classifier.T
-        logits = embeddings.logit_scale * cosines + embeddings.logit_bias
+        logits = scale * cosines + bias
         look(rows, logits)
-        others = None if negatives is None else embeddings.logit_scale * (unit @ negatives.T) + embeddings.logit_bias
-        parts.append(ood.scores(cosines, logits, others, None if images.local is None else images.local[rows]))
+        others = None if negatives is None else scale * (unit @ negatives.T) + bias
+        local = None if images.local is None else images.local[rows]
+        parts.append(ood.scores(cosines, logits, others, local))
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 
 
@@ -177,17 +180,16 @@ def _calibration(predictions: Predictions, names: Collection[str] | None = None)
     }
 
 
-def _rescaled(embeddings: Embeddings) -> tuple[Predictions | None, str]:
-    """The predictions with the logit scale refitted on the held-out calibration images, if there are any."""
+def _refitted_scale(embeddings: Embeddings) -> tuple[float | None, str]:
+    """The logit scale fitted on the held-out calibration images, if there are any; or what is wrong with them."""
     given = embeddings.calibration
     if given is None or given.labels is None or not given.held_out.any():
         return None, ""
     held_out = given.features[given.held_out]
     if problem := _bad_features(held_out, "held-out calibration image features"):
         return None, problem
-    classifier = torch.from_numpy(embeddings.classifier).double()
-    scale = calibration.fit_logit_scale((_unit(held_out) @ classifier.T).numpy(), given.labels[given.held_out])
-    return _predictions(replace(embeddings, logit_scale=scale))[0], ""
+    cosines = _unit(held_out) @ torch.from_numpy(embeddings.classifier).double().T
+    return calibration.fit_logit_scale(cosines.numpy(), given.labels[given.held_out]), ""
 
 
 def _ood_scores(

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr, xlog1py
 
 from pytest_qreliab.metrics.classification import Predictions
-from pytest_qreliab.statistics.halves import Masks, Table
+from pytest_qreliab.statistics.halves import Bundles, Masks, Table
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,11 +46,12 @@ class EqualWidthBins:
     clear of their errors, and is below the truth by at most .48 s per bin where they are not.
     """
 
-    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS) -> None:
+    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS, bundle: Bundles | None = None) -> None:
         gap = confidence - correct
         self._bins = bins
+        bundle = np.arange(len(gap)) if bundle is None else bundle
         member = bin_indices(confidence, bins)
-        self._sums = vstack([_gather(member, bins, values, len(gap)) for values in (np.ones_like(gap), gap, gap**2)])
+        self._sums = vstack([_gather(member, bins, values, bundle) for values in (np.ones_like(gap), gap, gap**2)])
 
     def sums(self, masks: Masks | None = None) -> Floats:
         return _apply(self._sums, masks)
@@ -79,7 +80,7 @@ class EqualMassBins:
     found anew; where there are more than 960 distinct confidences, among those that cut them into 960 cells.
     """
 
-    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS) -> None:
+    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS, bundle: Bundles | None = None) -> None:
         distinct, member, counts = np.unique(confidence, return_inverse=True, return_counts=True)
         self._bins, self._cells = bins, len(distinct)
         if self._cells > CELLS:
@@ -88,7 +89,8 @@ class EqualMassBins:
             last = np.unique(np.searchsorted(counts.cumsum(), ranks))
             member, self._cells = np.searchsorted(last, member), len(last)
         gap = confidence - correct
-        self._sums = vstack([_gather(member, self._cells, values, len(gap)) for values in (np.ones_like(gap), gap)])
+        bundle = np.arange(len(gap)) if bundle is None else bundle
+        self._sums = vstack([_gather(member, self._cells, values, bundle) for values in (np.ones_like(gap), gap)])
 
     def sums(self, masks: Masks | None = None) -> Floats:
         return _apply(self._sums, masks)
@@ -114,10 +116,11 @@ class ClassBins:
     From float32 probabilities: one within some 1e-7 of an edge may fall on its other side.
     """
 
-    def __init__(self, predictions: Predictions, bins: int = BINS) -> None:
-        # Of many classes nearly all probabilities lie in the first bin: that one is a matrix, the others are sparse.
-        first = np.exp(predictions.log_probs)
+    def __init__(self, predictions: Predictions, bins: int = BINS, bundle: Bundles | None = None) -> None:
+        # Of many classes nearly all probabilities lie in the first bin: it is a matrix, the others are sparse.
+        first = predictions.probabilities()
         labels, (n, classes) = predictions.labels, first.shape
+        bundle = np.arange(n) if bundle is None else bundle
         sample, of_class = np.nonzero(first > np.float32(1 / bins))
         probability = first[sample, of_class].astype(np.float64)
         first[sample, of_class] = 0
@@ -125,15 +128,18 @@ class ClassBins:
         in_first = np.ones(n)
         in_first[sample[is_label > 0]] = 0
         cells, member = np.unique(of_class * bins + np.maximum(bin_indices(probability, bins), 1), return_inverse=True)
-        ones, rest = np.ones_like(probability), len(cells)
+        ones, rest, of_sample = np.ones_like(probability), len(cells), bundle[sample]
+        bundles = int(bundle.max()) + 1
         # Counts of the first bins are those of all samples less the others'.
-        others = _gather(of_class, classes, -ones, n, sample)
-        counts = vstack([others, _gather(member, rest, ones, n, sample)])
-        hits = vstack([_gather(labels, classes, in_first, n), _gather(member, rest, is_label, n, sample)])
-        sizes = vstack([_gather(labels, classes, np.ones(n), n), csr_array(np.ones((1, n)))])
+        counts = [
+            _gather(of_class, classes, -ones, of_sample, bundles),
+            _gather(member, rest, ones, of_sample, bundles),
+        ]
+        hits = [_gather(labels, classes, in_first, bundle), _gather(member, rest, is_label, of_sample, bundles)]
+        sizes = [_gather(labels, classes, np.ones(n), bundle), _gather(np.zeros(n, np.int64), 1, np.ones(n), bundle)]
         self._classes, self._cells = classes, classes + rest
-        self._first = first
-        self._sparse = [vstack([counts, hits, sizes]), _gather(member, rest, probability, n, sample)]
+        self._first = _gather(bundle, bundles, np.ones(n, np.float32), np.arange(n)) @ first
+        self._sparse = [vstack([*counts, *hits, *sizes]), _gather(member, rest, probability, of_sample, bundles)]
 
     def sums(self, masks: Masks | None = None) -> Floats:
         first = self._first.sum(axis=0, dtype=np.float64)[:, None] if masks is None else self._first.T @ masks
@@ -156,16 +162,23 @@ class ClassBins:
 
 
 # The metrics of each table.
-BINNED: dict[str, Callable[[Predictions], Table]] = {
-    **dict.fromkeys(("ece", "ece.debiased", "mce"), lambda p: EqualWidthBins(p.confidence, p.correct)),
-    "ece.equal_mass": lambda p: EqualMassBins(p.confidence, p.correct),
-    **dict.fromkeys(("ece.classwise", "brier.reliability", "brier.resolution"), ClassBins),
+BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
+    **dict.fromkeys(
+        ("ece", "ece.debiased", "mce"), lambda p, bundle: EqualWidthBins(p.confidence, p.correct, bundle=bundle)
+    ),
+    "ece.equal_mass": lambda p, bundle: EqualMassBins(p.confidence, p.correct, bundle=bundle),
+    **dict.fromkeys(
+        ("ece.classwise", "brier.reliability", "brier.resolution"), lambda p, bundle: ClassBins(p, bundle=bundle)
+    ),
 }
 
 
-def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
-    """The tables that hold these metrics, and perhaps others."""
-    return [table(predictions) for table in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
+def tables(
+    predictions: Predictions, names: Collection[str] = BINNED.keys(), bundle: Bundles | None = None
+) -> list[Table]:
+    """The tables that hold these metrics, and perhaps others, of single samples or of bundles of them."""
+    makers = dict.fromkeys(BINNED[name] for name in BINNED if name in names)
+    return [maker(predictions, bundle) for maker in makers]
 
 
 def uncertainty(labels: npt.NDArray[np.int64]) -> float:
@@ -226,13 +239,12 @@ def _risk(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, npt.NDAr
 def _gather(
     member: npt.NDArray[np.integer],
     cells: int,
-    values: Floats,
-    n: int,
-    sample: npt.NDArray[np.integer] | None = None,
+    values: Floats | npt.NDArray[np.float32],
+    bundle: npt.NDArray[np.integer],
+    bundles: int | None = None,
 ) -> csr_array:
-    """A matrix, (cells, n), that sums values of samples by cell. One value each, or those of the samples named."""
-    sample = np.arange(n) if sample is None else sample
-    return csr_array((values, (member, sample)), shape=(cells, n))
+    """A matrix, (cells, bundles), that sums values by cell, each of which belongs to a bundle."""
+    return csr_array((values, (member, bundle)), shape=(cells, int(bundle.max()) + 1 if bundles is None else bundles))
 
 
 def _apply(matrix: csr_array, masks: Masks | None) -> Floats:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +14,20 @@ import torch
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a model says of n labelled samples under one logit scale. Everything is per sample, shape (n,), but:
 
-    `log_probs`, float32 (n, classes), natural logarithms of the softmax probabilities.
+    `logits`, float32 (n, classes), up to a constant per sample and times `factor`. Predictions under several logit
+    scales share them, as they are what takes memory.
     """
 
     labels: Labels
-    log_probs: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+    factor: float
     predicted: Labels  # of equal logits the first class
     in_top5: Floats  # 1.0 where the label is among the five largest logits, else 0.0
     confidence: Floats  # the largest probability, in (0, 1]
@@ -40,12 +43,25 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def log_probs(self, rows: slice = slice(None)) -> torch.Tensor:
+        """Natural logarithms of the softmax probabilities of those samples, float64 (rows, classes)."""
+        return torch.log_softmax(self.factor * torch.from_numpy(self.logits[rows]).double(), dim=1)
+
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """Softmax probabilities in float32, (n, classes)."""
+        result = np.empty_like(self.logits)
+        for start in range(0, len(self), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            torch.softmax(self.factor * torch.from_numpy(self.logits[rows]), 1, out=torch.from_numpy(result[rows]))
+        return result
+
     def take(self, index: npt.NDArray[np.integer]) -> Predictions:
         """Those samples, in that order; a sample may be taken more than once."""
-        return Predictions(*(getattr(self, name)[index] for name in FIELDS))
+        taken: dict[str, Any] = {name: getattr(self, name)[index] for name in PER_SAMPLE}
+        return replace(self, **taken)
 
 
-FIELDS = tuple(field.name for field in fields(Predictions))
+PER_SAMPLE = tuple(field.name for field in fields(Predictions) if field.name != "factor")
 
 
 def predict(logits: torch.Tensor, labels: Labels) -> Predictions:
@@ -55,30 +71,46 @@ def predict(logits: torch.Tensor, labels: Labels) -> Predictions:
     first = other < torch.from_numpy(labels)[sample]  # of equal logits the first class counts as larger
     ahead = (logits > own).sum(dim=1) + torch.bincount(sample[first], minlength=len(logits))
     log_probs = torch.log_softmax(logits, dim=1)
+    predicted = logits.numpy().argmax(axis=1)
+    kept = log_probs.float().numpy()
+    return Predictions(labels, kept, 1.0, predicted, (ahead < 5).double().numpy(), *_of_labels(log_probs, labels))
+
+
+def _of_labels(log_probs: torch.Tensor, labels: Labels) -> tuple[Floats, Floats, Floats]:
+    """Confidence, negative log-likelihood and Brier score of each sample."""
+    confidence = log_probs.amax(dim=1).exp()
     nll = -log_probs.gather(1, torch.from_numpy(labels)[:, None])[:, 0]
     squares = (2 * log_probs).exp_().sum(dim=1)
-    return Predictions(
-        labels,
-        log_probs.float().numpy(),
-        logits.numpy().argmax(axis=1),
-        (ahead < 5).double().numpy(),
-        log_probs.amax(dim=1).exp().numpy(),
-        nll.numpy(),
-        (squares + 1 - 2 * torch.exp(-nll)).clamp_(min=0).numpy(),
-    )
+    return confidence.numpy(), nll.numpy(), (squares + 1 - 2 * torch.exp(-nll)).clamp_(min=0).numpy()
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
     """The predictions of all parts, one after the other."""
-    return Predictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_SAMPLE}
+    return replace(parts[0], **joined)
+
+
+def rescale(predictions: Predictions, factor: float) -> Predictions:
+    """The predictions with all logits times a positive factor; from the float32 logits, which are shared."""
+    scaled = replace(predictions, factor=predictions.factor * factor)
+    parts = []
+    for start in range(0, len(predictions), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        parts.append(_of_labels(scaled.log_probs(rows), predictions.labels[rows]))
+    confidence, nll, brier = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return replace(scaled, confidence=confidence, nll=nll, brier=brier)
 
 
 def mixed(one: Predictions, other: Predictions, take_other: npt.NDArray[np.bool_]) -> Predictions:
     """The predictions of `one`, and where `take_other`, (n,), says so those of `other`, on the same samples."""
-    pick = {name: (getattr(one, name), getattr(other, name)) for name in FIELDS}
-    return Predictions(
-        *(np.where(take_other.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pick.values())  # of (n,) or (n, k)
-    )
+
+    picked: dict[str, Any] = {}
+    for name in PER_SAMPLE:
+        a, b = getattr(one, name), getattr(other, name)
+        if name == "logits":
+            b = b * np.float32(other.factor / one.factor)
+        picked[name] = np.where(take_other.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+    return replace(one, **picked)
 
 
 def class_weights(labels: Labels) -> Floats:
@@ -109,6 +141,6 @@ def kl_divergence(baseline: Predictions, quantized: Predictions) -> Floats:
     divergence = []
     for start in range(0, len(baseline), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        p, q = (torch.from_numpy(model.log_probs[rows]).double() for model in (baseline, quantized))
+        p, q = (model.log_probs(rows) for model in (baseline, quantized))
         divergence.append(((p - q) * p.exp()).sum(dim=1).clamp_(min=0).numpy())
     return np.concatenate(divergence)

@@ -8,6 +8,8 @@ import torch
 
 Floats = npt.NDArray[np.float64]
 
+CHUNK_ROWS = 4096
+
 
 def effective_rank(features: npt.NDArray[np.floating]) -> float:
     """exp(-sum p log p) with p = s^2 / sum s^2, s the singular values of the centred features (n, dim).
@@ -15,9 +17,14 @@ def effective_rank(features: npt.NDArray[np.floating]) -> float:
     From 1 (all variation along one direction) to min(n - 1, dim); NaN where nothing varies. The entropy is
     Roy & Vetterli's (2007), over s^2 in place of s, as in the study.
     """
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    mean = features.mean(axis=0, dtype=np.float64)
     # The eigenvalues of the smaller Gram matrix are the squared singular values.
-    gram = centred.T @ centred if centred.shape[0] >= centred.shape[1] else centred @ centred.T
+    if features.shape[0] >= features.shape[1]:
+        parts = (features[start : start + CHUNK_ROWS] - mean for start in range(0, len(features), CHUNK_ROWS))
+        gram = sum((part.T @ part for part in parts), np.zeros((len(mean), len(mean))))
+    else:
+        centred = features - mean
+        gram = centred @ centred.T
     power = np.linalg.eigvalsh(gram).clip(min=0)
     total = power.sum()
     if not total > 0:

@@ -19,20 +19,22 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Masks = npt.NDArray[np.floating]
+Bundles = npt.NDArray[np.integer]
 
 SEED = 0
-CUTS = 250  # of which each has four quarters and three pairs of halves
+CUTS = 200  # each into four quarters and, three times, two halves: 2000 subsets
 FEWEST = 8  # samples of which a quarter can be had
 MASK_ELEMENTS = 4_000_000
+MOST_BUNDLES = 4096
 
 
 class Table(Protocol):
     """Sums over samples, and the metrics that are functions of them."""
 
     def sums(self, masks: Masks | None = None) -> Floats:
-        """The sums over all samples, (sums, 1), or over the subsets that the columns of masks, (n, r), are: (sums, r).
+        """The sums over all samples, (sums, 1), or over the subsets that the columns of masks are: (sums, r).
 
-        Masks hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
+        Masks, (bundles, r), hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
         """
         ...
 
@@ -41,11 +43,21 @@ class Table(Protocol):
         ...
 
 
+def bundles(n: int) -> Bundles:
+    """In which of at most 4096 bundles each of n samples goes, (n,): at random, and of one size but for one sample.
+
+    Bundles are cut into halves in place of samples, so that 50,000 cost no more than 4096. A random half of random
+    bundles is a random half of the samples.
+    """
+    members = np.arange(n) % min(n, MOST_BUNDLES)
+    return members if n <= MOST_BUNDLES else np.random.default_rng(SEED).permutation(members)
+
+
 def standard_errors(pairs: Sequence[tuple[Table, Table]], n: int) -> dict[str, float]:
-    """The standard error of quantized - baseline for each metric of pairs of tables of the same n samples.
+    """The standard error of quantized - baseline for each metric of pairs of tables of the same n bundles.
 
     What it measures the spread of is the difference that n samples show, about its mean over sets of n samples.
-    Infinite for fewer than 8 samples. Seeded: equal input gives equal results.
+    Infinite for fewer than 8 bundles. Seeded: equal input gives equal results.
     """
     if n < FEWEST:
         return {name: float("inf") for table, _ in pairs for name in table.values(table.sums())}
