@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_qreliab.metrics import registry
+
 HEAVY = ("torch", "numpy", "yaml", "rich", "pydantic", "open_clip", "scipy", "sklearn", "PIL", "safetensors")
 
 
@@ -15,6 +17,7 @@ HEAVY = ("torch", "numpy", "yaml", "rich", "pydantic", "open_clip", "scipy", "sk
 def everything_imported(digits_result):
     """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
     import pytest_qreliab.report.progress
+    import pytest_qreliab.report.self_check
     import pytest_qreliab.report.terminal
     import pytest_qreliab.suite.test_reliability  # noqa: F401
 
@@ -381,6 +384,99 @@ def test_workers_report_to_one_table(pytester, small_benchmark):
     result.assert_outcomes(passed=8)
     result.stdout.fnmatch_lines(["tiny-digits on small (120 samples, *)", "minmax w*", "minmax w*"])
     assert result.stdout.str().count("tiny-digits on small") == 1
+
+
+def test_underpowered_gates_are_announced_with_the_samples_that_would_do(run, write_thresholds):
+    thresholds = write_thresholds("accuracy: {max_drop: 0.02}\nnll: {max_rise: 5}\nece: {max_rise: 0}\n")
+    result = run("--qreliab-bits=w8,w4", f"--qreliab-thresholds={thresholds}", "--collect-only")
+    result.stdout.fnmatch_lines(
+        [
+            "qreliab: underpowered*",
+            "qreliab:   accuracy max_drop 0.02: 120 samples of small show * at best; about * would do",
+            "qreliab:   ece max_rise 0: 120 samples of small show * at best; no number of samples would do",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*nll max_rise 5*")
+
+
+@pytest.fixture
+def few_replicates(monkeypatch):
+    monkeypatch.setattr("pytest_qreliab.self_check.REPLICATES", 20)
+
+
+def test_the_self_check_takes_the_place_of_the_other_tests_and_prints_its_table(run, few_replicates, write_thresholds):
+    thresholds = write_thresholds("accuracy: {max_drop: 0.3}\nood.auroc: {max_drop: 0.3}\nkl: {max_rise: 9}\n")
+    result = run("--qreliab-bits=w8,w4", f"--qreliab-thresholds={thresholds}", "--qreliab-aa")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*= self-check of the gates =*",
+            "tiny-digits/minmax/w8/small (120 samples, 20 pairs that do not differ)",
+            "accuracy * max_drop 0.3 * 0.0% *",
+            "any of them * at most 5.0% * 0.0%",
+            "not tried: kl",
+            "tiny-digits/minmax/w4/small *",
+        ]
+    )
+
+
+def test_gates_that_fail_where_there_is_nothing_to_find_fail_the_self_check(run, few_replicates, write_thresholds):
+    thresholds = write_thresholds("nll: {max_rise: 0}\nood.auroc: {max_drop: 0}\n")
+    result = run("--qreliab-bits=w2", f"--qreliab-thresholds={thresholds}", "--qreliab-aa")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "self-check: * of 20 pairs that do not differ fail a gate, where 5.0% may",
+            "  nll: *%; max_rise 0, *limits.yaml:3",
+            "  repeat: pytest 'qreliab::test_self_check?tiny-digits/minmax/w2/small?' --qreliab-aa --qreliab-bits=w2 *",
+        ]
+    )
+
+
+def test_a_self_check_of_ones_own(pytester, run, few_replicates):
+    pytester.makepyfile(
+        """
+        def test_gates(qreliab_self_check):
+            assert qreliab_self_check.replicates == 20
+        """
+    )
+    run("--qreliab-bits=w8", "test_a_self_check_of_ones_own.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "holm", "benjamini-hochberg", "none"])
+def test_every_correction_runs(run, write_thresholds, correction):
+    thresholds = write_thresholds(
+        "accuracy: {max_drop: 0.5}\nnll: {max_rise: 5}\n", head=f"version: 1\ncorrection: {correction}\n"
+    )
+    run("--qreliab-bits=w8", f"--qreliab-thresholds={thresholds}").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            "ood.auroc.neglabel",
+            "*limits.yaml:3: ood.auroc.neglabel needs `negatives:`, a list of words, in *small.yaml*",
+        ),
+        ("ood.auroc.negative", "*limits.yaml:3: *unknown metric 'ood.auroc.negative'; did you mean*"),
+        ("rescaled.accuracy", "*limits.yaml:3: *unknown metric 'rescaled.accuracy'*"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_ends_the_run_at_once(run, write_thresholds, gate, message):
+    thresholds = write_thresholds(f"{gate}: {{max_drop: 0.1}}\n")
+    result = run("--qreliab-bits=w8", f"--qreliab-thresholds={thresholds}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_every_metric_can_be_gated_on_the_embedded_benchmark(pytester, write_thresholds):
+    """Also those that need local features, negative labels, calibration images or a refitted logit scale."""
+    names = [*registry.names(), "recall.seven", "ood.auroc.mcm.near", "ood.fpr95.knn.photos"]
+    limits = {"higher": "max_drop", "lower": "max_rise", "neither": "max_change"}
+    gates = "".join(f"{name}: {{{limits[registry.lookup(name).better]}: 1000}}\n" for name in names)
+    result = pytester.runpytest_inprocess("--qreliab-bits=w8", f"--qreliab-thresholds={write_thresholds(gates)}")
+    result.assert_outcomes(passed=4)
+    result.stdout.no_fnmatch_line("*?inconclusive:*")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is needed")
