@@ -44,9 +44,11 @@ def scores(
     2025, weight 1), in [-2, 0]. `local` is the largest log-softmax of an image's local cosines at temperature 1, over
     its patches and the classes.
     """
-    largest, mcm = logits.amax(dim=1), -torch.log_softmax(cosines, dim=1).amax(dim=1)
-    log_sum = torch.logsumexp(logits, dim=1)
-    found = {"msp": log_sum - largest, "maxlogit": -largest, "energy": -log_sum, "mcm": mcm}
+    largest, at = logits.max(dim=1)
+    rest = torch.logsumexp(logits.scatter(1, at[:, None], -torch.inf), dim=1)
+    log_sum, mcm = torch.logaddexp(rest, largest), -torch.log_softmax(cosines, dim=1).amax(dim=1)
+    # The difference of log_sum and largest would round to 0 at probabilities within some 1e-15 of 1.
+    found = {"msp": F.softplus(rest - largest), "maxlogit": -largest, "energy": -log_sum, "mcm": mcm}
     if negative_logits is not None:
         found["neglabel"] = F.softplus(torch.logsumexp(negative_logits, dim=1) - log_sum)
     if local is not None:
