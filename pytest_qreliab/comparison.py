@@ -50,6 +50,10 @@ def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[st
         for name, problem in measurement.problems.items():
             problems[name] = "; ".join(filter(None, [problems.get(name), f"{who}: {problem}"]))
     names = list(dict.fromkeys([*before, *after]))
+    for who, values in (("baseline", before), ("quantized", after)):
+        for name in names:
+            if name not in values:
+                problems.setdefault(name, f"{who}: not measured")
     possible = {name for name in names if name in wanted and name not in problems}
     sure = _Bounds(baseline, quantized, divergence, possible)
     changes = {}
@@ -96,6 +100,8 @@ class _Bounds:
         if name not in self._wanted or name == "spectral.effective_rank":
             return None, "no interval"
         n = baseline.samples
+        if n < 2:
+            return _unbounded, "one sample"
         if name in self._errors:
             delta = quantized.values[name] - baseline.values[name]
             return widened(partial(normal_interval, delta, self._errors[name]), n), "paired, resampled halves"
@@ -118,6 +124,8 @@ class _Bounds:
         statistic, score, sets = self._baseline.ood_sets(name)
         change = _mean([self._ood_change(statistic, score, of) for of in sets])
         fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
+        if fewest < 2:
+            return _unbounded, "one sample"
         method = "paired DeLong" if statistic == "auroc" else "paired, influence values"
         return widened(change.interval, fewest), method
 
@@ -176,6 +184,11 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
         "confidence_gap": lambda: (q.confidence - b.confidence) - change,
     }[name]()
     return influence.mean(differences, ID).interval, "paired t"
+
+
+def _unbounded(alpha: float) -> Interval:
+    """What one sample, which shows no variation, says."""
+    return Interval(float("-inf"), float("inf"))
 
 
 def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:

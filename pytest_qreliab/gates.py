@@ -126,7 +126,7 @@ def _verdict(harm: _Harm, outcome: Outcome, n: int, inconclusive: Inconclusive) 
     if outcome == "inconclusive":
         within = harm.value <= harm.limit
         passed = within if inconclusive == "estimate" else inconclusive == "pass"
-        distance = abs(harm.limit - harm.value)
+        distance = abs(harm.gate.largest_harm - harm.value)
         if harm.interval is not None and distance > 2 * ROUNDING:
             reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
             # The width of an interval falls with the square root of n.

@@ -138,7 +138,8 @@ def _scores(
     `look` is shown the logits, some rows at a time: those of 50,000 samples and 1,000 classes would take 400 MB.
     """
     classifier = torch.from_numpy(embeddings.classifier).double()
-    negatives = None if embeddings.negatives is None else torch.from_numpy(embeddings.negatives).double()
+    negatives = None if embeddings.negatives is None else torch.from_numpy(_infinity_as_nan(embeddings.negatives))
+    local = None if images.local is None else _infinity_as_nan(images.local)
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
     parts: list[dict[str, Floats]] = []
     for start in range(0, len(images.features), CHUNK_ROWS):
@@ -148,19 +149,27 @@ def _scores(
         logits = scale * cosines + bias
         look(rows, logits)
         others = None if negatives is None else scale * (unit @ negatives.T) + bias
-        local = None if images.local is None else images.local[rows]
-        parts.append(ood.scores(cosines, logits, others, local))
+        parts.append(ood.scores(cosines, logits, others, None if local is None else local[rows]))
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 
 
+def _infinity_as_nan(values: npt.NDArray[np.floating]) -> Floats:
+    """In float64: exp(-infinity) is a number, and would hide it."""
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+
+
 def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
-    recalls = classification.recalls(predictions.correct, predictions.labels, max(1, len(classes)))[: len(classes)]
+    of_all = classification.recalls(predictions.correct, predictions.labels, predictions.log_probs.shape[1])
     return {
         "accuracy": float(predictions.correct.mean()),
         "top5_accuracy": float(predictions.in_top5.mean()),
         "balanced_accuracy": classification.balanced_accuracy(predictions.correct, predictions.labels),
         # Of a class without samples there is none to measure.
-        **{registry.RECALL + name: float(r) for name, r in zip(classes, recalls, strict=True) if np.isfinite(r)},
+        **{
+            registry.RECALL + name: float(r)
+            for name, r in zip(classes, of_all[: len(classes)], strict=True)
+            if np.isfinite(r)
+        },
     }
 
 

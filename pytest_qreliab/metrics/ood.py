@@ -44,20 +44,22 @@ def scores(
     2025, weight 1), in [-2, 0]. `local` is the largest log-softmax of an image's local cosines at temperature 1, over
     its patches and the classes.
     """
-    largest, msp, mcm = logits.amax(dim=1), _log_largest(logits), _log_largest(cosines)
-    log_sum = largest + msp
+    largest, msp = _largest(logits)
+    log_sum, mcm = largest + msp, _largest(cosines)[1]
     found = {"msp": msp, "maxlogit": -largest, "energy": -log_sum, "mcm": mcm}
     if negative_logits is not None:
-        of_negatives = negative_logits.amax(dim=1) + _log_largest(negative_logits)
-        found["neglabel"] = F.softplus(of_negatives - log_sum)
+        found["neglabel"] = F.softplus(sum(_largest(negative_logits)) - log_sum)
     if local is not None:
         found["gl-mcm"] = -torch.exp(-mcm) - torch.from_numpy(local).exp()
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _log_largest(logits: torch.Tensor) -> torch.Tensor:
-    """Minus the log of the largest softmax probability, (n,)."""
-    return -torch.log_softmax(logits, dim=1).amax(dim=1)
+def _largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest logit, and minus the log of its softmax probability, (n,) each; together, logsumexp."""
+    largest, at = logits.max(dim=1)
+    # The others' sum alone: added to 1 it would be lost where the probability is within some 1e-16 of 1.
+    others = torch.exp(logits - largest[:, None]).scatter_(1, at[:, None], 0).sum(dim=1)
+    return largest, torch.log1p(others)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -10,7 +11,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from pytest_qreliab.metrics import ood
+from pytest_qreliab.metrics import ood, registry
 
 # Few distinct values, so that ties are the rule.
 tied_scores = npst.arrays(np.float64, st.integers(2, 25), elements=st.integers(0, 6).map(float))
@@ -53,64 +54,24 @@ def test_which_class_is_positive_makes_all_the_difference():
     assert ood.fpr_at_95_ood_positive(of_id, of_ood) == 1.0
 
 
-def fpr_by_repeating(of_id, of_ood, id_counts, ood_counts, positive):
-    """Brute force, in integers: every threshold tried, every sample there as often as its count says."""
-    values = []
-    for i, o in zip(id_counts, ood_counts, strict=True):
-        positives, negatives = np.repeat(of_id, i), np.repeat(of_ood, o)
-        if positive == "ood":
-            positives, negatives = -negatives, -positives
+@given(tied_scores, tied_scores)
+def test_fpr95_by_brute_force_over_thresholds_in_integers(of_id, of_ood):
+    for positives, negatives, ours in (
+        (of_id, of_ood, ood.fpr_at_95(of_id, of_ood)),
+        (-of_ood, -of_id, ood.fpr_at_95_ood_positive(of_id, of_ood)),
+    ):
         threshold = next(t for t in np.sort(positives) if 20 * (positives <= t).sum() >= 19 * len(positives))
-        values.append((negatives <= threshold).sum() / len(negatives))
-    return values
+        assert ours == (negatives <= threshold).mean()
 
 
 @pytest.mark.parametrize("positive", ["id", "ood"])
-@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32])
-@given(tied_scores, tied_scores, st.integers(0, 2**32 - 1))
-def test_fpr95_by_counts_equals_repeating_the_samples(positive, dtype, of_id, of_ood, seed):
-    rng = np.random.default_rng(seed)
-    counts = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=3) for x in (of_id, of_ood)]
-    by_counts = ood.FprAt95(of_id, of_ood, positive)(*(c.astype(dtype) for c in counts))
-    assert by_counts.dtype == np.float64
-    np.testing.assert_array_equal(by_counts, fpr_by_repeating(of_id, of_ood, *counts, positive))
-
-
-@pytest.mark.parametrize("positive", ["id", "ood"])
-@given(
-    st.sampled_from([300, 1000]),
-    st.sampled_from([1, 7, 400]),
-    st.sampled_from([1, 5, 10**6]),
-    st.floats(0.0, 1.0),
-    st.integers(0, 2**32 - 1),
-)
-def test_fpr95_is_exact_where_a_replicate_leaves_the_usual_window(positive, n_id, n_ood, distinct, share, seed):
-    rng = np.random.default_rng(seed)
-    of_id, of_ood = (rng.integers(0, distinct, n).astype(float) for n in (n_id, n_ood))
-    # All the weight of some replicates is on the lowest or on the highest scores, far from where it usually is.
-    id_counts, ood_counts = (rng.integers(0, 3, (4, n)) for n in (n_id, n_ood))
-    for counts, scores in ((id_counts, of_id), (ood_counts, of_ood)):
-        order = np.argsort(scores)
-        counts[0, order[int(share * len(order)) :]] = 0
-        counts[1, order[: int(share * len(order))]] = 0
-        counts[:, order[len(order) // 2]] += 1  # some sample is always there
-    np.testing.assert_array_equal(
-        ood.FprAt95(of_id, of_ood, positive)(id_counts, ood_counts),
-        fpr_by_repeating(of_id, of_ood, id_counts, ood_counts, positive),
-    )
-
-
-def test_the_functions_are_the_class():
+def test_fpr95_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     rng = np.random.default_rng(0)
-    of_id, of_ood = rng.normal(size=200), rng.normal(1, 1, 100)
-    counts = rng.multinomial(200, np.full(200, 1 / 200), size=5), rng.multinomial(100, np.full(100, 0.01), size=5)
-    for positive, plain in (("id", ood.fpr_at_95), ("ood", ood.fpr_at_95_ood_positive)):
-        ready = ood.FprAt95(of_id, of_ood, positive)
-        assert ready() == plain(of_id, of_ood)
-        assert ready().shape == ()
-        np.testing.assert_array_equal(ready(*counts), plain(of_id, of_ood, *counts))
-        once = np.ones((1, 200)), np.ones((1, 100))
-        assert ready(*once) == ready()
+    of_id, of_ood = rng.normal(size=4000), rng.normal(1.5, 1, 3000)
+    of_each = ood.fpr_influence(of_id, of_ood, positive)
+    plain = {"id": ood.fpr_at_95, "ood": ood.fpr_at_95_ood_positive}[positive]
+    shown = [plain(rng.choice(of_id, 4000), rng.choice(of_ood, 3000)) for _ in range(1500)]
+    assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.15)
 
 
 @given(tied_scores, tied_scores)
@@ -152,15 +113,109 @@ def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
 
 
+def scores(cosines, logits, negative=None, local=None):
+    return ood.scores(*(None if x is None else torch.as_tensor(x) for x in (cosines, logits, negative)), local)
+
+
 def test_scores_follow_their_definitions_and_rise_towards_ood():
     cosines = np.array([[0.9, 0.1, 0.0], [0.3, 0.3, 0.3]])
     logits = 20 * cosines - 1
-    scores = ood.scores(cosines, 20.0, -1.0)
-    np.testing.assert_allclose(np.exp(-scores["msp"]), softmax(logits, axis=1).max(axis=1))
-    np.testing.assert_allclose(np.exp(-scores["mcm"]), softmax(cosines, axis=1).max(axis=1))
-    np.testing.assert_allclose(scores["maxlogit"], -logits.max(axis=1))
-    np.testing.assert_allclose(scores["energy"], -logsumexp(logits, axis=1))
-    assert all(score[1] > score[0] for score in scores.values())
+    found = scores(cosines, logits)
+    np.testing.assert_allclose(np.exp(-found["msp"]), softmax(logits, axis=1).max(axis=1))
+    np.testing.assert_allclose(np.exp(-found["mcm"]), softmax(cosines, axis=1).max(axis=1))
+    np.testing.assert_allclose(found["maxlogit"], -logits.max(axis=1))
+    np.testing.assert_allclose(found["energy"], -logsumexp(logits, axis=1))
+    assert all(score[1] > score[0] for score in found.values())
+
+
+def test_msp_tells_samples_apart_whose_probability_rounds_to_one():
+    logits = np.array([[50.0, 0.0], [60.0, 0.0], [1e4, -1e4]])
+    msp = scores(logits / 1e4, logits)["msp"]
+    assert softmax(logits, axis=1)[:2].max(axis=1).tolist() == [1, 1]
+    assert msp[0] > msp[1] > msp[2] >= 0
+
+
+# Every statistic
+
+
+def test_statistics_are_those_of_the_registry():
+    assert tuple(ood.STATISTICS) == registry.OOD_STATISTICS
+
+
+EACH = pytest.mark.parametrize("statistic", ood.STATISTICS)
+
+
+@EACH
+@given(tied_scores, tied_scores, st.data())
+def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statistic, of_id, of_ood, data):
+    function, _ = ood.STATISTICS[statistic]
+    value = function(of_id, of_ood)
+    assert 0 <= value <= 1
+    shuffled = (np.array(data.draw(st.permutations(list(group)))) for group in (of_id, of_ood))
+    assert function(*shuffled) == pytest.approx(value, abs=1e-12)
+    assert function(np.repeat(of_id, 2), np.repeat(of_ood, 2)) == pytest.approx(value, abs=1e-12)
+    assert function(np.exp(of_id), np.exp(of_ood)) == pytest.approx(value, abs=1e-12)
+
+
+@EACH
+@given(tied_scores, tied_scores)
+def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, of_id, of_ood):
+    influences = ood.STATISTICS[statistic][1](of_id, of_ood)
+    assert [len(one) for one in influences] == [len(of_id), len(of_ood)]
+    for one in influences:
+        assert one.mean() == pytest.approx(0, abs=1e-9)
+
+
+@EACH
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (2, 1), (7, 2)])
+def test_of_few_samples_there_is_a_value(statistic, sizes):
+    function, influences = ood.STATISTICS[statistic]
+    of_id, of_ood = np.arange(sizes[0], dtype=float), np.arange(sizes[1], dtype=float)
+    assert 0 <= function(of_id, of_ood) <= 1
+    assert all(np.isfinite(one).all() for one in influences(of_id, of_ood))
+
+
+@EACH
+def test_of_equal_scores_no_sample_has_any_influence(statistic):
+    for one in ood.STATISTICS[statistic][1](np.ones(6), np.ones(4)):
+        np.testing.assert_allclose(one, 0, atol=1e-12)
+
+
+# DeLong
+
+
+def delong_by_brute_force(pairs):
+    """The covariance matrix of AUROCs on the same samples, from all pairs of an ID and an OOD sample (DeLong 1988)."""
+    wins = [(of_ood[:, None] > of_id) + (of_ood[:, None] == of_id) / 2 for of_id, of_ood in pairs]
+    by_ood, by_id = np.array([w.mean(axis=1) for w in wins]), np.array([w.mean(axis=0) for w in wins])
+    n_ood, n_id = wins[0].shape
+    covariance = np.zeros((len(pairs), len(pairs)))
+    for r, s in np.ndindex(covariance.shape):
+        for group, n in ((by_ood, n_ood), (by_id, n_id)):
+            a, b = group[r] - group[r].mean(), group[s] - group[s].mean()
+            covariance[r, s] += sum(x * y for x, y in zip(a, b, strict=True)) / (n - 1) / n
+    return covariance
+
+
+def test_delongs_published_value():
+    of_id, of_ood = np.array([1.0, 5, 4]), np.array([3.0, 5, 5, 9])
+    value, influences = ood.STATISTICS["auroc"]
+    assert value(of_id, of_ood) == 0.75
+    variance = sum(one.var(ddof=1) / len(one) for one in influences(of_id, of_ood))
+    assert variance == pytest.approx(0.0416667, abs=1e-7)
+
+
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 2**32 - 1))
+def test_paired_delong_covariance_is_the_double_sum(n_id, n_ood, seed):
+    rng = np.random.default_rng(seed)
+    pairs = [(rng.integers(0, 4, n_id).astype(float), rng.integers(1, 6, n_ood).astype(float)) for _ in range(2)]
+    (b_id, b_ood), (q_id, q_ood) = (ood.auroc_influence(*pair) for pair in pairs)
+    expected = delong_by_brute_force(pairs)
+    covariance = np.cov(b_id, q_id) / n_id + np.cov(b_ood, q_ood) / n_ood
+    np.testing.assert_allclose(covariance, expected, atol=1e-12)
+
+
+# Values by hand
 
 
 def test_separable_and_equal_scores():
@@ -179,13 +234,17 @@ def test_separable_and_equal_scores():
 def test_neglabel_is_the_share_of_the_softmax_mass_that_the_classes_keep():
     rng = np.random.default_rng(0)
     logits, negative = rng.normal(size=(6, 4)), rng.normal(size=(6, 9))
+
+    def neglabel(logits, negative):
+        return scores(logits, logits, negative)["neglabel"]
+
     share = softmax(np.hstack([logits, negative]), axis=1)[:, :4].sum(axis=1)
-    np.testing.assert_allclose(np.exp(-ood.neglabel(logits, negative)), share)
-    np.testing.assert_allclose(ood.neglabel(logits - 10, negative - 10), ood.neglabel(logits, negative))
+    np.testing.assert_allclose(np.exp(-neglabel(logits, negative)), share)
+    np.testing.assert_allclose(neglabel(logits - 10, negative - 10), neglabel(logits, negative))
     # Shares of 1 - 1e-30 and of 1e-300 are told apart from 1 and from 0.
-    near_one = ood.neglabel(np.array([[0.0], [0.0]]), np.array([[-69.0], [-70.0]]))
+    near_one = neglabel(np.array([[0.0], [0.0]]), np.array([[-69.0], [-70.0]]))
     assert near_one[0] > near_one[1] > 0
-    assert ood.neglabel(np.array([[-700.0]]), np.array([[700.0]])) == 1400.0
+    assert neglabel(np.array([[-700.0]]), np.array([[700.0]])) == 1400.0
 
 
 def test_gl_mcm_adds_the_largest_local_probability():
@@ -193,7 +252,14 @@ def test_gl_mcm_adds_the_largest_local_probability():
     cosines, local = rng.uniform(-1, 1, (5, 3)), rng.uniform(-1, 1, (5, 7, 3))
     of_patches = softmax(local, axis=2).max(axis=(1, 2))
     expected = -(softmax(cosines, axis=1).max(axis=1) + of_patches)
-    np.testing.assert_allclose(ood.gl_mcm(cosines, np.log(of_patches)), expected)
+    np.testing.assert_allclose(scores(cosines, cosines, local=np.log(of_patches))["gl-mcm"], expected)
+
+
+def test_a_score_is_there_where_what_it_needs_is():
+    cosines = np.eye(3)
+    assert set(scores(cosines, cosines)) == {"msp", "maxlogit", "energy", "mcm"}
+    everything = scores(cosines, cosines, cosines, np.zeros(3))
+    assert {*everything, "mahalanobis", "knn"} == set(registry.OOD_SCORES)
 
 
 def unit(features):

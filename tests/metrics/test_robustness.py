@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from pytest_qreliab.metrics import robustness
 from pytest_qreliab.metrics.robustness import Spurious, accuracy
-from pytest_qreliab.statistics.means import t_interval
+from pytest_qreliab.statistics.influence import mean
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -121,7 +121,8 @@ def test_corruptions_of_the_images_themselves_are_paired_with_them():
     clean = rng.random(200) < 0.7
     grid = clean & (rng.random((3, 5, 200)) < 0.9)
     paired = robustness.shift_drop(accuracy(clean, "ID"), robustness.corruption_accuracy(grid, "ID"))
-    assert paired.interval(0.05) == pytest.approx(t_interval(clean - grid.mean(axis=(0, 1)), 0.05), abs=1e-12)
+    per_image = mean(clean - grid.mean(axis=(0, 1)), "ID")
+    assert paired.interval(0.05) == pytest.approx(per_image.interval(0.05), abs=1e-12)
     apart = robustness.shift_drop(accuracy(clean, "ID"), robustness.corruption_accuracy(grid, "corrupted"))
     assert apart.value == paired.value
     assert np.ptp(apart.interval(0.05)) > 2 * np.ptp(paired.interval(0.05))

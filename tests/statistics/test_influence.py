@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 from pytest_qreliab.statistics.influence import Estimate, mean
-from pytest_qreliab.statistics.means import t_interval
 
 
 @given(st.integers(2, 60), st.floats(0.001, 0.4), st.integers(0, 1000))
 def test_of_one_group_it_is_the_paired_t_interval(n, alpha, seed):
     b, q = np.random.default_rng(seed).normal(size=(2, n))
-    estimate = mean(q, "ID") - mean(b, "ID")
-    assert estimate.interval(alpha) == pytest.approx(t_interval(q - b, alpha), rel=1e-9, abs=1e-12)
+    expected = tuple(ttest_rel(q, b).confidence_interval(1 - 2 * alpha))
+    for estimate in (mean(q, "ID") - mean(b, "ID"), mean(q - b, "ID")):
+        assert estimate.interval(alpha) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.floats(0.01, 100), st.integers(0, 1000))

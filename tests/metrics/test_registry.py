@@ -1,0 +1,67 @@
+import pytest
+
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics import registry
+
+
+def test_every_name_is_looked_up_under_itself():
+    for name in registry.names():
+        assert registry.lookup(name).name == name
+        assert registry.lookup(name).aspect in registry.ASPECTS
+        assert registry.lookup(name).header
+        assert registry.lookup(name).help
+    assert len(set(registry.names())) == len(registry.names())
+
+
+def test_aspects_share_the_names_out():
+    of_aspects = [name for aspect in registry.ASPECTS for name in registry.of_aspect(aspect)]
+    assert sorted(of_aspects) == sorted(registry.names())
+
+
+def test_only_calibration_metrics_are_rescaled():
+    rescaled = [name for name in registry.names() if name.startswith("rescaled.")]
+    plain = [name for name in registry.of_aspect("calibration") if not name.startswith("rescaled.")]
+    assert rescaled == ["rescaled." + name for name in plain]
+    for name in rescaled:
+        assert registry.lookup(name).aspect == "calibration"
+        assert registry.lookup(name).better == registry.lookup(name.removeprefix("rescaled.")).better
+        assert registry.lookup(name).needs == {"labels"}
+
+
+@pytest.mark.parametrize("name", ["rescaled.accuracy", "rescaled.ood.auroc", "rescaled.rescaled.ece", "rescaled."])
+def test_nothing_else_is(name):
+    with pytest.raises(InputError, match="metric"):
+        registry.lookup(name)
+
+
+def test_all_but_the_effective_rank_have_an_interval():
+    assert [name for name in registry.names() if registry.lookup(name).spread is None] == ["spectral.effective_rank"]
+
+
+def test_the_short_ood_name_is_the_primary_score():
+    assert registry.canonical("ood.auroc") == "ood.auroc.mcm"
+    assert registry.lookup("ood.auroc").needs == frozenset()
+    for name in registry.names():
+        assert registry.canonical(registry.canonical(name)) == registry.canonical(name)
+        if not name.startswith("ood."):
+            assert registry.canonical(name) == name
+
+
+def test_names_with_a_set_a_group_or_a_class():
+    assert registry.lookup("ood.fpr95.knn.near").needs == {"calibration"}
+    assert registry.lookup("ood.aupr_in.gl-mcm.my-set").better == "higher"
+    assert registry.lookup("recall.a.b").better == "higher"
+    assert registry.canonical("recall.ood") == "recall.ood"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "recall.", "ood", "ood.", "ood.auroc.", "ood.auroc.mcn", "auroc", "Accuracy", "ece."]
+)
+def test_names_of_nothing(name):
+    with pytest.raises(InputError, match="unknown metric"):
+        registry.lookup(name)
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match=r"ece\.debiased"):
+        registry.lookup("ece.debiassed")
