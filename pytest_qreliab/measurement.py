@@ -159,7 +159,7 @@ def _infinity_as_nan(values: npt.NDArray[np.floating]) -> Floats:
 
 
 def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
-    of_all = classification.recalls(predictions.correct, predictions.labels, predictions.log_probs.shape[1])
+    of_all = classification.recalls(predictions.correct, predictions.labels, predictions.logits.shape[1])
     return {
         "accuracy": float(predictions.correct.mean()),
         "top5_accuracy": float(predictions.in_top5.mean()),

@@ -172,7 +172,7 @@ def test_each_sample_stands_for_itself(sample, data):
     logits, labels = sample
     order = np.array(data.draw(st.permutations(range(len(labels)))))
     shuffled, taken = predict(logits[order], labels[order]), predict(logits, labels).take(order)
-    for name in classification.FIELDS:
+    for name in classification.PER_SAMPLE:
         np.testing.assert_allclose(getattr(shuffled, name), getattr(taken, name), rtol=1e-12, atol=1e-15)
 
 
@@ -182,7 +182,7 @@ def test_joined_parts_are_the_whole(sample):
     whole = predict(logits, labels)
     parts = [whole.take(np.array([i])) for i in range(len(whole))]
     joined = classification.join(parts)
-    for name in classification.FIELDS:
+    for name in classification.PER_SAMPLE:
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
 
 
