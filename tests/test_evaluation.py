@@ -208,6 +208,16 @@ def test_every_sample_twice_changes_nothing_but_the_debiased_ece():
     assert values == pytest.approx(once, abs=1e-6)
 
 
+def test_lengths_of_features_do_not_matter():
+    found = embeddings()
+    for factor in (1e-30, 1e30):
+        shorter = dataclasses.replace(
+            found.in_distribution, features=np.float32(factor) * found.in_distribution.features
+        )
+        values = measure(dataclasses.replace(found, in_distribution=shorter), CLASSES).values
+        assert values == pytest.approx(measured().values, abs=1e-6)
+
+
 def test_rescaling_does_not_depend_on_the_scale():
     found, changed = measured(), measure(dataclasses.replace(embeddings(), logit_scale=100.0))
     for name in registry.RESCALED_METRICS:
