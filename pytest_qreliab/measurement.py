@@ -114,7 +114,7 @@ def _bad_features(features: npt.NDArray[np.floating], name: str) -> str:
 
 
 def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
-    return F.normalize(torch.from_numpy(features).double(), dim=1)
+    return F.normalize(torch.from_numpy(features).double(), dim=1, eps=0.0)  # zero vectors are problems
 
 
 def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.special import softmax
@@ -241,6 +241,7 @@ def test_of_equal_confidences_every_ece_is_the_confidence_gap(confidence, correc
     assert [found[name] for name in ("ece", "mce", "ece.equal_mass")] == pytest.approx([gap] * 3, abs=1e-12)
 
 
+@settings(max_examples=25)
 @given(predictions(), st.integers(0, 2**32 - 1))
 def test_masks_give_the_values_of_the_subsets_that_they_are(sample, seed):
     logits, labels = sample
@@ -433,6 +434,7 @@ def test_influence_on_aurc_gives_the_variance_that_a_bootstrap_shows():
 # The logit scale
 
 
+@settings(max_examples=15)
 @given(st.floats(2, 20), st.integers(0, 20))
 def test_the_logit_scale_that_drew_the_labels_is_found_again(scale, seed):
     rng = np.random.default_rng(seed)

@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,14 @@ families = st.lists(probabilities | st.sampled_from([0.0, 0.01, 0.5, 1.0]), min_
 def test_published_values():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_collection():
+    """statsmodels collects garbage at each call, which takes a third of a second where many modules are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", lambda *generation: 0)
+        yield
 
 
 @pytest.mark.parametrize(("adjust", "method"), [(holm, "holm"), (benjamini_hochberg, "fdr_bh")])
