@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +77,7 @@ class _Bounds:
 
     def __init__(self, baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> None:
         self._baseline, self._quantized, self._wanted = baseline, quantized, wanted
-        self._errors: dict[str, float] = {}
+        self._errors: dict[str, tuple[float, float]] = {}
         for prefix, b, q in (
             ("", baseline.predictions, quantized.predictions),
             (registry.RESCALED, baseline.rescaled, quantized.rescaled),
@@ -85,7 +86,10 @@ class _Bounds:
             if b is not None and q is not None and (names := names & calibration.BINNED.keys()):
                 tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
                 errors = halves.standard_errors(list(tables), len(b))
-                self._errors.update({prefix + name: error for name, error in errors.items()})
+                for name, error in errors.items():
+                    # Two pseudo-observations, as of `Estimate.padded`: one sample judged otherwise, to either side.
+                    pseudo = 2**0.5 * calibration.ONE_SAMPLE.get(name, 0.0) / len(b)
+                    self._errors[prefix + name] = math.hypot(error, pseudo)
 
     def of(self, name: str) -> tuple[Bounds | None, str]:
         """The bounds of one metric's change, and by what method."""
@@ -148,14 +152,16 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
             )
             for m in (b, q)
         )
-        return widened((after - before).interval, n), "paired, influence values"
+        return widened((after - before).padded().interval, n), "paired, influence values"
+    if name == "kl":
+        # All of one sign: there is no other side that samples might be on.
+        return influence.mean(classification.kl_divergence(b, q), ID).interval, "paired t"
     differences = {
         "nll": lambda: q.nll - b.nll,
         "brier": lambda: q.brier - b.brier,
-        "kl": lambda: classification.kl_divergence(b, q),
         "confidence_gap": lambda: (q.confidence - b.confidence) - change,
     }[name]()
-    return influence.mean(differences, ID).interval, "paired t"
+    return influence.mean(differences, ID).padded().interval, "paired t"
 
 
 def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:

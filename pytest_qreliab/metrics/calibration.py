@@ -163,6 +163,10 @@ BINNED: dict[str, Callable[[Predictions], Table]] = {
 }
 
 
+# The most that one sample can change, times n, of those metrics that are means over samples of what they find in a bin.
+ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0}
+
+
 def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
     """The tables that hold these metrics, and perhaps others."""
     return [table(predictions) for table in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
