@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +98,7 @@ class _Bounds:
     def of(self, name: str) -> tuple[Bounds | None, str]:
         """The bounds of one metric's change, and by what method."""
         baseline, quantized = self._baseline, self._quantized
-        if name not in self._wanted or name == "spectral.effective_rank":
+        if name not in self._wanted or registry.lookup(name).spread is None:
             return None, "no interval"
         n = baseline.samples
         if n < 2:
@@ -142,10 +143,18 @@ class _Bounds:
 
 
 def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
-    """The standard errors of the changes of binned metrics."""
+    """The standard errors of the changes of binned metrics.
+
+    Those in the scale of the samples' own gaps have the part of two more samples, one judged otherwise to either side:
+    as of `Estimate.padded`, where few samples differ at all.
+    """
     bundle = halves.bundles(len(b))
     tables = zip(*(calibration.tables(model, names, bundle) for model in (b, q)), strict=True)
-    return halves.standard_errors(list(tables), int(bundle.max()) + 1)
+    errors = halves.standard_errors(list(tables), int(bundle.max()) + 1)
+    return {
+        name: math.hypot(error, 2**0.5 * calibration.ONE_SAMPLE.get(name, 0.0) / len(b))
+        for name, error in errors.items()
+    }
 
 
 def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) -> tuple[Bounds, str]:
@@ -177,13 +186,16 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
             )
             for m in (b, q)
         )
-        return widened((after - before).interval, n), "paired, influence values"
+        return widened((after - before).padded().interval, n), "paired, influence values"
+    if name == "kl":
+        # All of one sign: there is no other side that samples might be on.
+        return influence.mean(classification.kl_divergence(b, q), ID).interval, "paired t"
     differences = {
         "nll": lambda: q.nll - b.nll,
         "brier": lambda: q.brier - b.brier,
         "confidence_gap": lambda: (q.confidence - b.confidence) - change,
     }[name]()
-    return influence.mean(differences, ID).interval, "paired t"
+    return influence.mean(differences, ID).padded().interval, "paired t"
 
 
 def _unbounded(alpha: float) -> Interval:

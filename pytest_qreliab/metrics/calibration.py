@@ -173,6 +173,10 @@ BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
 }
 
 
+# The most that one sample can change, times n, of those metrics that are means over samples of what they find in a bin.
+ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0}
+
+
 def tables(
     predictions: Predictions, names: Collection[str] = BINNED.keys(), bundle: Bundles | None = None
 ) -> list[Table]:

@@ -199,7 +199,8 @@ def fpr_influence(id_scores: Floats, ood_scores: Floats, positive: Positive = "i
     """First-order influence of each sample on FPR@95, (n_id,) and (n_ood,), each of mean zero.
 
     A negative counts by whether it is accepted. A positive moves the threshold, and with it the rate along the ROC
-    curve, whose slope is measured over as many positives to each side of the threshold as resampling would move it by.
+    curve, whose slope is measured over as many positives to each side of the threshold as resampling may move it by:
+    one and a half standard deviations. Where more than one of them tie at the threshold, the steeper side counts.
     """
     if positive == "id":
         _, of_id, of_ood = _false_positives(id_scores, ood_scores)
@@ -213,11 +214,15 @@ def _false_positives(positives: Floats, negatives: Floats) -> tuple[float, Float
     ranked, others = np.sort(positives), np.sort(negatives)
     n = len(ranked)
     at = -(-19 * n // 20) - 1  # in integers: 0.95 is no float
-    reach = max(1, round(2 * (0.95 * 0.05 * n) ** 0.5))
+    deviation = (0.95 * 0.05 * n) ** 0.5
+    reach = max(1, round(1.5 * deviation))
     low, high = max(0, at - reach), min(n - 1, at + reach)
     accepted = np.searchsorted(others, ranked[[low, at, high]], side="right") / len(others)
     rate = float(accepted[1])
     slope = (accepted[2] - accepted[0]) / max(high - low, 1) * n
+    if np.count_nonzero(ranked == ranked[at]) > deviation:
+        # The curve is a staircase, and a step to one side alone would be halved.
+        slope = max(accepted[1] - accepted[0], accepted[2] - accepted[1]) / reach * n
     of_positives = slope * ((positives > ranked[at]) - (positives > ranked[at]).mean())
     return rate, of_positives, (negatives <= ranked[at]) - rate
 

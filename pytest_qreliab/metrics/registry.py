@@ -79,7 +79,7 @@ _METRICS = {
         Metric(
             "ece.classwise", "calibration", "lower", "ECE classwise", "mean over classes of the ECE of that class", 0.05
         ),
-        Metric("mce", "calibration", "lower", "MCE", "largest gap of confidence and accuracy in a bin", 30),
+        Metric("mce", "calibration", "lower", "MCE", "largest gap of confidence and accuracy in a bin"),
         Metric(
             "confidence_gap",
             "calibration",
