@@ -217,7 +217,8 @@ def _resampled(model: Measurement, of_id: Floats, of_ood: dict[str, Floats]) -> 
     for metric in BOOTSTRAPPED[1:]:
         statistic, score, sets = model.ood_sets(metric)
         function, id_scores = ood.STATISTICS[statistic][0], model.id_scores[score][of_id]
-        values[metric] = float(np.mean([function(id_scores, model.ood_scores[score][of][of_ood[of]]) for of in sets]))
+        ranked = (ood.Ranked(id_scores, model.ood_scores[score][of][of_ood[of]]) for of in sets)
+        values[metric] = float(np.mean([function(of_set) for of_set in ranked]))
     return values
 
 

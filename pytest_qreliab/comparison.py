@@ -135,8 +135,7 @@ class _Bounds:
         key = statistic, score, name
         if key not in self._ood_changes:
             before, after = (
-                _ood_estimate(statistic, m.id_scores[score], m.ood_scores[score][name], name)
-                for m in (self._baseline, self._quantized)
+                _ood_estimate(statistic, m.ranked(score, name), name) for m in (self._baseline, self._quantized)
             )
             self._ood_changes[key] = after - before
         return self._ood_changes[key]
@@ -209,11 +208,11 @@ def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:
     return partial(proportions.score_interval, gained, lost, n), "paired score"
 
 
-def _ood_estimate(statistic: str, id_scores: Floats, ood_scores: Floats, name: str) -> Estimate:
+def _ood_estimate(statistic: str, ranked: ood.Ranked, name: str) -> Estimate:
     """One OOD metric of one set, with the influence of both groups of samples."""
     value, influences = ood.STATISTICS[statistic]
-    of_id, of_ood = influences(id_scores, ood_scores)
-    return Estimate(value(id_scores, ood_scores), {ID: of_id, name: of_ood})
+    of_id, of_ood = influences(ranked)
+    return Estimate(value(ranked), {ID: of_id, name: of_ood})
 
 
 def _mean(estimates: list[Estimate]) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,17 @@ class Measurement:
     high_band: Floats | None = None
     id_scores: dict[str, Floats] = field(default_factory=dict)
     ood_scores: dict[str, dict[str, Floats]] = field(default_factory=dict)
+
+    @cached_property
+    def _ranked(self) -> dict[tuple[str, str], ood.Ranked]:
+        return {}
+
+    def ranked(self, score: str, name: str) -> ood.Ranked:
+        """One score of the in-distribution samples and of an OOD set, sorted once for all statistics."""
+        key = score, name
+        if key not in self._ranked:
+            self._ranked[key] = ood.Ranked(self.id_scores[score], self.ood_scores[score][name])
+        return self._ranked[key]
 
     def ood_sets(self, name: str) -> tuple[str, str, list[str]]:
         """The statistic, the score and the sets that an OOD metric is the mean over."""
@@ -272,7 +283,7 @@ def _ood_values(found: Measurement, wanted: Collection[str] | None) -> dict[str,
 
     @cache
     def value(statistic: str, score: str, name: str) -> float:
-        return ood.STATISTICS[statistic][0](found.id_scores[score], found.ood_scores[score][name])
+        return ood.STATISTICS[statistic][0](found.ranked(score, name))
 
     result = {}
     for metric in wanted:

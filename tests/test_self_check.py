@@ -120,8 +120,8 @@ def _move(found: Measurement, drop: float) -> float:
     from pytest_qreliab.metrics import ood
 
     inside, outside = found.id_scores["mcm"], found.ood_scores["mcm"]["letters"]
-    start = ood.auroc(inside, outside)
-    return brentq(lambda by: start - ood.auroc(inside, outside - by) - drop, 0, 5, xtol=1e-3)
+    start = ood.Ranked(inside, outside).auroc()
+    return brentq(lambda by: start - ood.Ranked(inside, outside - by).auroc() - drop, 0, 5, xtol=1e-3)
 
 
 def test_gates_that_are_no_tests_are_left_out_by_name(monkeypatch):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
 
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]
@@ -152,143 +150,145 @@ def _chunks(rows: int, width: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def placements(id_scores: Floats, ood_scores: Floats) -> tuple[Floats, Floats]:
-    """DeLong's structural components, OOD being the positive class.
+class Ranked:
+    """The scores of ID samples, (n_id,), and of OOD samples, (n_ood,), sorted once for all that is read off them.
 
-    For each OOD sample the share of ID samples below it, for each ID sample the share of OOD samples above
-    it, ties counting one half: shapes (n_ood,), (n_id,). The mean of either is the AUROC. By midranks in
-    O(n log n) (Sun & Xu 2014).
-    """
-    n_id, n_ood = len(id_scores), len(ood_scores)
-    ranks = rankdata(np.concatenate([ood_scores, id_scores]))
-    of_ood = (ranks[:n_ood] - rankdata(ood_scores)) / n_id
-    of_id = 1.0 - (ranks[n_ood:] - rankdata(id_scores)) / n_ood
-    return of_ood, of_id
-
-
-def auroc(id_scores: Floats, ood_scores: Floats) -> float:
-    """P(OOD score > ID score) + P(equal) / 2: sklearn's `roc_auc_score` with OOD positive."""
-    return float(placements(id_scores, ood_scores)[0].mean())
-
-
-def auroc_influence(id_scores: Floats, ood_scores: Floats) -> tuple[Floats, Floats]:
-    """DeLong's components (1988), of ID and of OOD samples, less their mean: (n_id,) and (n_ood,)."""
-    of_ood, of_id = placements(id_scores, ood_scores)
-    return of_id - of_id.mean(), of_ood - of_ood.mean()
-
-
-def fpr_at_95(id_scores: Floats, ood_scores: Floats) -> float:
-    """Share of OOD samples accepted as ID at the first threshold that accepts 95 % of the ID samples.
-
-    ID is the positive class and is accepted at scores at or below the threshold, the convention of MCM and OpenOOD's
-    papers; equal to sklearn's `roc_curve(drop_intermediate=False)`.
-    """
-    return _false_positives(id_scores, ood_scores)[0]
-
-
-def fpr_at_95_ood_positive(id_scores: Floats, ood_scores: Floats) -> float:
-    """Share of ID samples flagged at the first threshold, from above, that flags 95 % of the OOD samples.
-
-    OOD is the positive class and is flagged at scores at or above the threshold. It is another number than
-    `fpr_at_95`: .318 and .971 on the same scores.
-    """
-    return _false_positives(-ood_scores, -id_scores)[0]
-
-
-def fpr_influence(id_scores: Floats, ood_scores: Floats, positive: Positive = "id") -> tuple[Floats, Floats]:
-    """First-order influence of each sample on FPR@95, (n_id,) and (n_ood,), each of mean zero.
-
-    A negative counts by whether it is accepted. A positive moves the threshold, and with it the rate along the ROC
-    curve, whose slope is measured over as many positives to each side of the threshold as resampling may move it by:
-    one and a half standard deviations. Where more than one of them tie at the threshold, the steeper side counts.
-    """
-    if positive == "id":
-        _, of_id, of_ood = _false_positives(id_scores, ood_scores)
-    else:
-        _, of_ood, of_id = _false_positives(-ood_scores, -id_scores)
-    return of_id, of_ood
-
-
-def _false_positives(positives: Floats, negatives: Floats) -> tuple[float, Floats, Floats]:
-    """The share of negatives at or below the 95 % quantile of positives, and the influence of either."""
-    ranked, others = np.sort(positives), np.sort(negatives)
-    n = len(ranked)
-    at = -(-19 * n // 20) - 1  # in integers: 0.95 is no float
-    deviation = (0.95 * 0.05 * n) ** 0.5
-    reach = max(1, round(1.5 * deviation))
-    low, high = max(0, at - reach), min(n - 1, at + reach)
-    accepted = np.searchsorted(others, ranked[[low, at, high]], side="right") / len(others)
-    rate = float(accepted[1])
-    slope = (accepted[2] - accepted[0]) / max(high - low, 1) * n
-    if np.count_nonzero(ranked == ranked[at]) > deviation:
-        # The curve is a staircase, and a step to one side alone would be halved.
-        slope = max(accepted[1] - accepted[0], accepted[2] - accepted[1]) / reach * n
-    of_positives = slope * ((positives > ranked[at]) - (positives > ranked[at]).mean())
-    return rate, of_positives, (negatives <= ranked[at]) - rate
-
-
-def aupr_in(id_scores: Floats, ood_scores: Floats) -> float:
-    """Average precision of finding ID samples by their low scores: `average_precision_score` of sklearn."""
-    return _PrecisionRecall(-id_scores, -ood_scores).average
-
-
-def aupr_out(id_scores: Floats, ood_scores: Floats) -> float:
-    """Average precision of finding OOD samples by their high scores: `average_precision_score` of sklearn."""
-    return _PrecisionRecall(ood_scores, id_scores).average
-
-
-def aupr_influence(id_scores: Floats, ood_scores: Floats, positive: Positive = "ood") -> tuple[Floats, Floats]:
-    """First-order influence of each sample on the average precision, (n_id,) and (n_ood,), each of mean zero.
-
-    It is the derivative of the average precision by the sample's weight, times the size of its group, centred: with
-    ID and OOD as independent samples of fixed sizes, the variance of the average precision is about
-    `of_id.var() / n_id + of_ood.var() / n_ood` (delta method). In O(n log n).
-    """
-    if positive == "id":
-        of_id, of_ood = _PrecisionRecall(-id_scores, -ood_scores).influence()
-    else:
-        of_ood, of_id = _PrecisionRecall(ood_scores, id_scores).influence()
-    return of_id, of_ood
-
-
-class _PrecisionRecall:
-    """The precision-recall curve of positives to be found by high scores; equal scores are one threshold.
-
-    With p_k positives at threshold k, P_k positives and N_k negatives at or above it, and P positives in all, the
-    average precision is the sum over k of p_k / P * P_k / (P_k + N_k).
+    Equal scores are one threshold.
     """
 
-    def __init__(self, positives: Floats, negatives: Floats) -> None:
-        thresholds, member = np.unique(-np.concatenate([positives, negatives]), return_inverse=True)
-        self._positives, self._negatives = member[: len(positives)], member[len(positives) :]
-        self._found = np.bincount(self._positives, minlength=len(thresholds))
-        self._true = np.cumsum(self._found)
-        self._flagged = self._true + np.cumsum(np.bincount(self._negatives, minlength=len(thresholds)))
-        self._precision = self._true / self._flagged
-        self.average = float((self._found * self._precision).sum() / len(positives))
+    def __init__(self, id_scores: Floats, ood_scores: Floats) -> None:
+        thresholds, member = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
+        id_member, ood_member = member[: len(id_scores)], member[len(id_scores) :]
+        last = len(thresholds) - 1
+        # Found by low scores ID is the positive class, found by high ones OOD.
+        self._of = {
+            "id": _Search(id_member, ood_member, len(thresholds)),
+            "ood": _Search(last - ood_member, last - id_member, len(thresholds)),
+        }
 
-    def influence(self) -> tuple[Floats, Floats]:
+    def placements(self) -> tuple[Floats, Floats]:
+        """DeLong's structural components, OOD being the positive class.
+
+        For each OOD sample the share of ID samples below it, for each ID sample the share of OOD samples above it,
+        ties counting one half: shapes (n_ood,), (n_id,). The mean of either is the AUROC.
+        """
+        of = self._of["id"]
+        return of.before(of.found, of.negatives), 1 - of.before(of.passed, of.positives)
+
+    def auroc(self) -> float:
+        """P(OOD score > ID score) + P(equal) / 2: sklearn's `roc_auc_score` with OOD positive."""
+        return float(self.placements()[0].mean())
+
+    def auroc_influence(self) -> tuple[Floats, Floats]:
+        """DeLong's components (1988), of ID and of OOD samples, less their mean: (n_id,) and (n_ood,)."""
+        of_ood, of_id = self.placements()
+        return of_id - of_id.mean(), of_ood - of_ood.mean()
+
+    def average_precision(self, positive: Positive) -> float:
+        """sklearn's `average_precision_score` of finding ID by low scores, or OOD by high ones."""
+        return self._of[positive].average_precision()
+
+    def average_precision_influence(self, positive: Positive) -> tuple[Floats, Floats]:
+        """First-order influence of each ID and OOD sample on the average precision, each of mean zero.
+
+        It is the derivative by the sample's weight, times the size of its group, centred: with ID and OOD as
+        independent samples of fixed sizes, the variance is about `of_id.var() / n_id + of_ood.var() / n_ood`.
+        """
+        return self._id_first(positive, self._of[positive].average_precision_influence())
+
+    def fpr95(self, positive: Positive) -> float:
+        """The share of negatives that pass at the first threshold that 95 % of the positives pass.
+
+        With ID positive, the convention of MCM and OpenOOD's papers, it is the share of OOD accepted as ID; with OOD
+        positive the share of ID flagged, another number: .318 and .971 on the same scores. Equal to sklearn's
+        `roc_curve(drop_intermediate=False)`.
+        """
+        return self._of[positive].rate()[0]
+
+    def fpr95_influence(self, positive: Positive) -> tuple[Floats, Floats]:
+        """First-order influence of each ID and OOD sample on FPR@95, each of mean zero.
+
+        A negative counts by whether it passes. A positive moves the threshold, and with it the rate along the ROC
+        curve, whose slope is measured over as many positives to each side as resampling would move the threshold by.
+        """
+        return self._id_first(positive, self._of[positive].rate()[1:])
+
+    @staticmethod
+    def _id_first(positive: Positive, influences: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+        return influences if positive == "id" else influences[::-1]
+
+
+class _Search:
+    """Positives and negatives at thresholds in the order in which they pass, by the threshold of each, and counted."""
+
+    def __init__(self, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64], thresholds: int) -> None:
+        self.positives, self.negatives = positives, negatives
+        self.found = np.bincount(positives, minlength=thresholds)
+        self.passed = np.bincount(negatives, minlength=thresholds)
+
+    @staticmethod
+    def before(counts: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Floats:
+        """The share of what is counted that passes before each of the thresholds, and half of what passes there."""
+        share: Floats = (counts.cumsum() - counts / 2) / counts.sum()
+        return share[at]
+
+    def _precision(self) -> tuple[Floats, Floats]:
+        """At each threshold the precision, and the number that has passed."""
+        true = self.found.cumsum()
+        flagged = true + self.passed.cumsum()
+        return true / flagged, flagged.astype(np.float64)
+
+    def average_precision(self) -> float:
+        return float((self.found * self._precision()[0]).sum() / len(self.positives))
+
+    def average_precision_influence(self) -> tuple[Floats, Floats]:
         """That of the positives and of the negatives.
 
-        A positive at k counts by its own precision and raises that of every threshold i from k on, by
-        N_i / (P_i + N_i)^2; a negative lowers it, by P_i / (P_i + N_i)^2; each p_i times.
+        With p_k positives at threshold k, P_k positives and N_k negatives passed there, and P positives in all, the
+        average precision is the sum over k of p_k / P * P_k / (P_k + N_k). A positive at k counts by its own precision
+        and raises that of every threshold i from k on, by N_i / (P_i + N_i)^2; a negative lowers it, by
+        P_i / (P_i + N_i)^2; each p_i times.
         """
+        precision, flagged = self._precision()
 
         def from_each_on(values: Floats) -> Floats:
-            reversed_sums: Floats = np.cumsum((self._found * values / self._flagged)[::-1])[::-1]
+            reversed_sums: Floats = np.cumsum((self.found * values / flagged)[::-1])[::-1]
             return reversed_sums
 
-        of_positives = (self._precision + from_each_on(1 - self._precision))[self._positives]
-        lost = from_each_on(self._precision)[self._negatives]
-        of_negatives = -len(self._negatives) / len(self._positives) * lost
+        of_positives = (precision + from_each_on(1 - precision))[self.positives]
+        of_negatives = -len(self.negatives) / len(self.positives) * from_each_on(precision)[self.negatives]
         return of_positives - of_positives.mean(), of_negatives - of_negatives.mean()
+
+    def rate(self) -> tuple[float, Floats, Floats]:
+        """The share of negatives that pass where 95 % of the positives do, and the influence of either."""
+        n, passed = len(self.positives), self.found.cumsum()
+        at = -(-19 * n // 20) - 1  # the rank of the positive at the threshold; in integers, as 0.95 is no float
+        deviation = (0.95 * 0.05 * n) ** 0.5
+        reach = max(1, round(1.5 * deviation))
+        low, high = max(0, at - reach), min(n - 1, at + reach)
+        before, threshold, after = np.searchsorted(passed, [low + 1, at + 1, high + 1])
+        accepted = self.passed.cumsum()[[before, threshold, after]] / len(self.negatives)
+        steps = np.diff(accepted)
+        slope = steps.sum() / max(high - low, 1) * n
+        if self.found[threshold] > deviation:
+            # The curve is a staircase, and a step to one side alone would be halved.
+            slope = steps.max() / reach * n
+        beyond = (self.positives > threshold).astype(np.float64)
+        rate = float(accepted[1])
+        return rate, slope * (beyond - beyond.mean()), (self.negatives <= threshold) - rate
 
 
 # What each OOD statistic is, and the influence that ID and OOD samples have on it.
-STATISTICS: dict[str, tuple[Callable[[Floats, Floats], float], Callable[[Floats, Floats], tuple[Floats, Floats]]]] = {
-    "auroc": (auroc, auroc_influence),
-    "aupr_in": (aupr_in, partial(aupr_influence, positive="id")),
-    "aupr_out": (aupr_out, partial(aupr_influence, positive="ood")),
-    "fpr95": (fpr_at_95, partial(fpr_influence, positive="id")),
-    "fpr95_out": (fpr_at_95_ood_positive, partial(fpr_influence, positive="ood")),
+STATISTICS: dict[str, tuple[Callable[[Ranked], float], Callable[[Ranked], tuple[Floats, Floats]]]] = {
+    "auroc": (Ranked.auroc, Ranked.auroc_influence),
+    "aupr_in": (
+        lambda ranked: ranked.average_precision("id"),
+        lambda ranked: ranked.average_precision_influence("id"),
+    ),
+    "aupr_out": (
+        lambda ranked: ranked.average_precision("ood"),
+        lambda ranked: ranked.average_precision_influence("ood"),
+    ),
+    "fpr95": (lambda ranked: ranked.fpr95("id"), lambda ranked: ranked.fpr95_influence("id")),
+    "fpr95_out": (lambda ranked: ranked.fpr95("ood"), lambda ranked: ranked.fpr95_influence("ood")),
 }

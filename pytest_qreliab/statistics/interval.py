@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import norm
 
 LEAST_SKEWNESS = 1e-6  # below it rounding would be larger than what it does
+STEEPEST = 0.8
 
 
 class Interval(NamedTuple):
@@ -26,8 +27,11 @@ def skewed_interval(estimate: float, error: float, skewness: float, quantile: fl
     """The bounds of an estimate with that standard error and skewness; `quantile` is that of the unskewed one.
 
     By Hall's transformation (1992) of Student's ratio t: t + s t^2 / 3 + s^2 t^3 / 27 + s / 6 is nearly normal.
-    Where a few samples make all the difference the bounds are nearly those of a Poisson count of them.
+    Where a few samples make all the difference the bounds are nearly those of a Poisson count of them. Skewness counts
+    up to .8 / quantile: beyond, the transformation turns steeper than a third moment can know of.
     """
+    most = STEEPEST / max(abs(quantile), 1.0)
+    skewness = min(max(skewness, -most), most)
 
     def reach(quantile: float) -> float:
         if abs(skewness) < LEAST_SKEWNESS:

@@ -19,7 +19,7 @@ tied_scores = npst.arrays(np.float64, st.integers(2, 25), elements=st.integers(0
 
 @given(tied_scores, tied_scores)
 def test_auroc_with_ties_agrees_with_sklearn_and_brute_force(of_id, of_ood):
-    ours = ood.auroc(of_id, of_ood)
+    ours = ood.Ranked(of_id, of_ood).auroc()
     truth = np.concatenate([np.zeros(len(of_id)), np.ones(len(of_ood))])
     assert ours == pytest.approx(roc_auc_score(truth, np.concatenate([of_id, of_ood])), abs=1e-12)
     pairs = (of_ood[:, None] > of_id).mean() + (of_ood[:, None] == of_id).mean() / 2
@@ -29,7 +29,7 @@ def test_auroc_with_ties_agrees_with_sklearn_and_brute_force(of_id, of_ood):
 @given(tied_scores, tied_scores)
 def test_placements_are_the_brute_force_shares(of_id, of_ood):
     wins = (of_ood[:, None] > of_id) + (of_ood[:, None] == of_id) / 2
-    by_ood, by_id = ood.placements(of_id, of_ood)
+    by_ood, by_id = ood.Ranked(of_id, of_ood).placements()
     np.testing.assert_allclose(by_ood, wins.mean(axis=1), atol=1e-12)
     np.testing.assert_allclose(by_id, wins.mean(axis=0), atol=1e-12)
 
@@ -43,22 +43,22 @@ def fpr_of_roc(positives, negatives):
 
 @given(tied_scores, tied_scores)
 def test_both_fpr95_are_the_first_thresholds_of_sklearns_curves(of_id, of_ood):
-    assert ood.fpr_at_95(of_id, of_ood) == pytest.approx(fpr_of_roc(-of_id, -of_ood), abs=1e-12)
-    assert ood.fpr_at_95_ood_positive(of_id, of_ood) == pytest.approx(fpr_of_roc(of_ood, of_id), abs=1e-12)
+    assert ood.Ranked(of_id, of_ood).fpr95("id") == pytest.approx(fpr_of_roc(-of_id, -of_ood), abs=1e-12)
+    assert ood.Ranked(of_id, of_ood).fpr95("ood") == pytest.approx(fpr_of_roc(of_ood, of_id), abs=1e-12)
 
 
 def test_which_class_is_positive_makes_all_the_difference():
     of_id = np.array([0.0] * 95 + [9.0] * 5)
     of_ood = np.array([1.0] * 90 + [-1.0] * 10)
-    assert ood.fpr_at_95(of_id, of_ood) == 0.1
-    assert ood.fpr_at_95_ood_positive(of_id, of_ood) == 1.0
+    assert ood.Ranked(of_id, of_ood).fpr95("id") == 0.1
+    assert ood.Ranked(of_id, of_ood).fpr95("ood") == 1.0
 
 
 @given(tied_scores, tied_scores)
 def test_fpr95_by_brute_force_over_thresholds_in_integers(of_id, of_ood):
     for positives, negatives, ours in (
-        (of_id, of_ood, ood.fpr_at_95(of_id, of_ood)),
-        (-of_ood, -of_id, ood.fpr_at_95_ood_positive(of_id, of_ood)),
+        (of_id, of_ood, ood.Ranked(of_id, of_ood).fpr95("id")),
+        (-of_ood, -of_id, ood.Ranked(of_id, of_ood).fpr95("ood")),
     ):
         threshold = next(t for t in np.sort(positives) if 20 * (positives <= t).sum() >= 19 * len(positives))
         assert ours == (negatives <= threshold).mean()
@@ -68,8 +68,11 @@ def test_fpr95_by_brute_force_over_thresholds_in_integers(of_id, of_ood):
 def test_fpr95_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     rng = np.random.default_rng(0)
     of_id, of_ood = rng.normal(size=4000), rng.normal(1.5, 1, 3000)
-    of_each = ood.fpr_influence(of_id, of_ood, positive)
-    plain = {"id": ood.fpr_at_95, "ood": ood.fpr_at_95_ood_positive}[positive]
+    of_each = ood.Ranked(of_id, of_ood).fpr95_influence(positive)
+
+    def plain(*scores):
+        return ood.Ranked(*scores).fpr95(positive)
+
     shown = [plain(rng.choice(of_id, 4000), rng.choice(of_ood, 3000)) for _ in range(1500)]
     assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.15)
 
@@ -77,8 +80,12 @@ def test_fpr95_influence_gives_the_variance_that_a_bootstrap_shows(positive):
 @given(tied_scores, tied_scores)
 def test_aupr_is_sklearns_average_precision(of_id, of_ood):
     is_ood, both = np.repeat([0, 1], [len(of_id), len(of_ood)]), np.concatenate([of_id, of_ood])
-    assert ood.aupr_out(of_id, of_ood) == pytest.approx(average_precision_score(is_ood, both), abs=1e-12)
-    assert ood.aupr_in(of_id, of_ood) == pytest.approx(average_precision_score(1 - is_ood, -both), abs=1e-12)
+    assert ood.Ranked(of_id, of_ood).average_precision("ood") == pytest.approx(
+        average_precision_score(is_ood, both), abs=1e-12
+    )
+    assert ood.Ranked(of_id, of_ood).average_precision("id") == pytest.approx(
+        average_precision_score(1 - is_ood, -both), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("positive", ["id", "ood"])
@@ -97,7 +104,7 @@ def test_aupr_influence_is_the_derivative_of_the_weighted_average_precision(posi
         return (values[0] - values[1]) / 2e-5
 
     numeric = np.array([derivative(i) for i in range(len(both))])
-    influences = ood.aupr_influence(of_id, of_ood, positive)
+    influences = ood.Ranked(of_id, of_ood).average_precision_influence(positive)
     for influence, of_group in zip(influences, np.split(numeric, [len(of_id)]), strict=True):
         assert influence.mean() == pytest.approx(0, abs=1e-12)
         np.testing.assert_allclose(influence, len(influence) * (of_group - of_group.mean()), atol=1e-6)
@@ -107,8 +114,11 @@ def test_aupr_influence_is_the_derivative_of_the_weighted_average_precision(posi
 def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     rng = np.random.default_rng(0)
     of_id, of_ood = rng.normal(size=1500), rng.normal(1, 1.2, 600)
-    of_each = ood.aupr_influence(of_id, of_ood, positive)
-    plain = {"id": ood.aupr_in, "ood": ood.aupr_out}[positive]
+    of_each = ood.Ranked(of_id, of_ood).average_precision_influence(positive)
+
+    def plain(*scores):
+        return ood.Ranked(*scores).average_precision(positive)
+
     shown = [plain(rng.choice(of_id, 1500), rng.choice(of_ood, 600)) for _ in range(3000)]
     assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
 
@@ -148,7 +158,9 @@ EACH = pytest.mark.parametrize("statistic", ood.STATISTICS)
 @EACH
 @given(tied_scores, tied_scores, st.data())
 def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statistic, of_id, of_ood, data):
-    function, _ = ood.STATISTICS[statistic]
+    def function(*scores):
+        return ood.STATISTICS[statistic][0](ood.Ranked(*scores))
+
     value = function(of_id, of_ood)
     assert 0 <= value <= 1
     shuffled = (np.array(data.draw(st.permutations(list(group)))) for group in (of_id, of_ood))
@@ -160,7 +172,7 @@ def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statis
 @EACH
 @given(tied_scores, tied_scores)
 def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, of_id, of_ood):
-    influences = ood.STATISTICS[statistic][1](of_id, of_ood)
+    influences = ood.STATISTICS[statistic][1](ood.Ranked(of_id, of_ood))
     assert [len(one) for one in influences] == [len(of_id), len(of_ood)]
     for one in influences:
         assert one.mean() == pytest.approx(0, abs=1e-9)
@@ -170,14 +182,14 @@ def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, o
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (2, 1), (7, 2)])
 def test_of_few_samples_there_is_a_value(statistic, sizes):
     function, influences = ood.STATISTICS[statistic]
-    of_id, of_ood = np.arange(sizes[0], dtype=float), np.arange(sizes[1], dtype=float)
-    assert 0 <= function(of_id, of_ood) <= 1
-    assert all(np.isfinite(one).all() for one in influences(of_id, of_ood))
+    ranked = ood.Ranked(np.arange(sizes[0], dtype=float), np.arange(sizes[1], dtype=float))
+    assert 0 <= function(ranked) <= 1
+    assert all(np.isfinite(one).all() for one in influences(ranked))
 
 
 @EACH
 def test_of_equal_scores_no_sample_has_any_influence(statistic):
-    for one in ood.STATISTICS[statistic][1](np.ones(6), np.ones(4)):
+    for one in ood.STATISTICS[statistic][1](ood.Ranked(np.ones(6), np.ones(4))):
         np.testing.assert_allclose(one, 0, atol=1e-12)
 
 
@@ -200,8 +212,9 @@ def delong_by_brute_force(pairs):
 def test_delongs_published_value():
     of_id, of_ood = np.array([1.0, 5, 4]), np.array([3.0, 5, 5, 9])
     value, influences = ood.STATISTICS["auroc"]
-    assert value(of_id, of_ood) == 0.75
-    variance = sum(one.var(ddof=1) / len(one) for one in influences(of_id, of_ood))
+    ranked = ood.Ranked(of_id, of_ood)
+    assert value(ranked) == 0.75
+    variance = sum(one.var(ddof=1) / len(one) for one in influences(ranked))
     assert variance == pytest.approx(0.0416667, abs=1e-7)
 
 
@@ -209,7 +222,7 @@ def test_delongs_published_value():
 def test_paired_delong_covariance_is_the_double_sum(n_id, n_ood, seed):
     rng = np.random.default_rng(seed)
     pairs = [(rng.integers(0, 4, n_id).astype(float), rng.integers(1, 6, n_ood).astype(float)) for _ in range(2)]
-    (b_id, b_ood), (q_id, q_ood) = (ood.auroc_influence(*pair) for pair in pairs)
+    (b_id, b_ood), (q_id, q_ood) = (ood.Ranked(*pair).auroc_influence() for pair in pairs)
     expected = delong_by_brute_force(pairs)
     covariance = np.cov(b_id, q_id) / n_id + np.cov(b_ood, q_ood) / n_ood
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
@@ -219,16 +232,16 @@ def test_paired_delong_covariance_is_the_double_sum(n_id, n_ood, seed):
 
 
 def test_separable_and_equal_scores():
-    assert ood.auroc(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
-    assert ood.fpr_at_95(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0.0
-    assert ood.auroc(np.ones(4), np.ones(3)) == 0.5
-    assert ood.fpr_at_95(np.ones(4), np.ones(3)) == 1.0
-    assert ood.fpr_at_95_ood_positive(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0.0
-    assert ood.fpr_at_95_ood_positive(np.ones(4), np.ones(3)) == 1.0
-    assert ood.aupr_in(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
-    assert ood.aupr_out(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
-    assert ood.aupr_in(np.ones(4), np.ones(3)) == pytest.approx(4 / 7)
-    assert ood.aupr_out(np.ones(4), np.ones(3)) == pytest.approx(3 / 7)
+    assert ood.Ranked(np.array([0.0, 1.0]), np.array([2.0, 3.0])).auroc() == 1.0
+    assert ood.Ranked(np.array([0.0, 1.0]), np.array([2.0, 3.0])).fpr95("id") == 0.0
+    assert ood.Ranked(np.ones(4), np.ones(3)).auroc() == 0.5
+    assert ood.Ranked(np.ones(4), np.ones(3)).fpr95("id") == 1.0
+    assert ood.Ranked(np.array([0.0, 1.0]), np.array([2.0, 3.0])).fpr95("ood") == 0.0
+    assert ood.Ranked(np.ones(4), np.ones(3)).fpr95("ood") == 1.0
+    assert ood.Ranked(np.array([0.0, 1.0]), np.array([2.0, 3.0])).average_precision("id") == 1.0
+    assert ood.Ranked(np.array([0.0, 1.0]), np.array([2.0, 3.0])).average_precision("ood") == 1.0
+    assert ood.Ranked(np.ones(4), np.ones(3)).average_precision("id") == pytest.approx(4 / 7)
+    assert ood.Ranked(np.ones(4), np.ones(3)).average_precision("ood") == pytest.approx(3 / 7)
 
 
 def test_neglabel_is_the_share_of_the_softmax_mass_that_the_classes_keep():

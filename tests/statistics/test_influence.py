@@ -2,26 +2,53 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_ind, ttest_rel
+from scipy.stats import chi2, ttest_1samp, ttest_ind, ttest_rel
 
 from pytest_qreliab.statistics.influence import Estimate, mean
 
 
+def mirrored(x):
+    """The same without any skewness."""
+    return np.concatenate([x, 2 * x.mean() - x])
+
+
 @given(st.integers(2, 60), st.floats(0.001, 0.4), st.integers(0, 1000))
-def test_of_one_group_it_is_the_paired_t_interval(n, alpha, seed):
-    b, q = np.random.default_rng(seed).normal(size=(2, n))
+def test_of_one_group_without_skewness_it_is_the_paired_t_interval(n, alpha, seed):
+    b, change = np.random.default_rng(seed).normal(size=(2, n))
+    b, q = np.tile(b, 2), np.tile(b, 2) + mirrored(change)
     expected = tuple(ttest_rel(q, b).confidence_interval(1 - 2 * alpha))
     for estimate in (mean(q, "ID") - mean(b, "ID"), mean(q - b, "ID")):
         assert estimate.interval(alpha) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.floats(0.01, 100), st.integers(0, 1000))
-def test_of_two_groups_it_is_welchs_interval(n, m, scale, seed):
+def test_of_two_groups_without_skewness_it_is_welchs_interval(n, m, scale, seed):
     rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=n), scale * rng.normal(size=m)
+    x, y = mirrored(rng.normal(size=n)), mirrored(scale * rng.normal(size=m))
     expected = ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
     interval = (mean(x, "N") - mean(y, "C")).interval(0.05)
     assert interval == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_a_count_of_rare_samples_has_nearly_poisson_bounds():
+    """Ten of 2000 samples: the bounds on a Poisson mean from chi-squared quantiles, which Student's ratio misses."""
+    x = np.repeat([0.0, 1.0], [1990, 10])
+    for alpha in (0.05, 0.0005):
+        low, high = mean(x, "ID").interval(alpha)
+        exact = chi2.ppf(alpha, 20) / 2 / 2000, chi2.isf(alpha, 22) / 2 / 2000
+        student = ttest_1samp(x, 0).confidence_interval(1 - 2 * alpha)
+        assert abs(low - exact[0]) < 0.7 * abs(student.low - exact[0])
+        assert abs(high - exact[1]) < 0.7 * abs(student.high - exact[1])
+
+
+def test_padding_widens_by_two_samples_as_influential_as_the_most_influential():
+    x = np.repeat([0.0, 1.0], [96, 4])
+    estimate = mean(x, "ID")
+    padded = estimate.padded()
+    assert padded.value == estimate.value
+    most = 1 - x.mean()
+    np.testing.assert_allclose(padded.influences["ID"], [*(x - x.mean()), most, -most])
+    assert mean(np.ones(9), "ID").padded().interval(0.05) == (1.0, 1.0)
 
 
 def test_sums_and_constants():

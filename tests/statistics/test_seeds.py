@@ -7,15 +7,14 @@ from pandas import DataFrame
 from scipy.stats import t, ttest_1samp
 from statsmodels.stats.anova import anova_lm
 
-from pytest_qreliab.statistics.influence import mean
+from pytest_qreliab.statistics.interval import Interval
 from pytest_qreliab.statistics.seeds import interval, regression_test
 
 alphas = st.floats(0.001, 0.4)
 
 
 def t_interval(x, alpha: float):
-    """The interval on a mean, on which scipy agrees: see test_influence."""
-    return mean(x, "ID").interval(alpha)
+    return Interval(*ttest_1samp(x, 0).confidence_interval(1 - 2 * alpha))
 
 
 def draw(rng, seeds: int, n: int, of_seed: float, of_sample: float, of_rest: float):
