@@ -24,7 +24,7 @@ from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmb
 from pytest_qreliab.measurement import measure
 from pytest_qreliab.metrics import registry
 
-DIM, CLASSES, NEGATIVES, CALIBRATION = 512, 1000, 200, 2000
+DIM, CLASSES, NEGATIVES, CALIBRATION = 512, 1000, 200, 1000
 SCALE = 60.0
 REPLICATES = 2000
 FEW = 4

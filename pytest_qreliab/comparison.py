@@ -147,9 +147,8 @@ def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> di
     Those in the scale of the samples' own gaps have the part of two more samples, one judged otherwise to either side:
     as of `Estimate.padded`, where few samples differ at all.
     """
-    bundle = halves.bundles(len(b))
-    tables = zip(*(calibration.tables(model, names, bundle) for model in (b, q)), strict=True)
-    errors = halves.standard_errors(list(tables), int(bundle.max()) + 1)
+    tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
+    errors = halves.standard_errors(list(tables), min(len(b), halves.MOST_BUNDLES))
     return {
         name: math.hypot(error, 2**0.5 * calibration.ONE_SAMPLE.get(name, 0.0) / len(b))
         for name, error in errors.items()

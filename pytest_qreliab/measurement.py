@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -131,12 +131,15 @@ def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
 def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:
     """The predictions on the in-distribution samples, and their scores."""
     parts: list[Predictions] = []
+    kept = np.empty((len(embeddings.labels), len(embeddings.classifier)), np.float32)  # not twice, in parts and joined
 
     def look(rows: slice, logits: torch.Tensor) -> None:
-        parts.append(classification.predict(logits, embeddings.labels[rows]))
+        part = classification.predict(logits, embeddings.labels[rows])
+        kept[rows] = part.logits
+        parts.append(replace(part, logits=kept[:0]))
 
     scores = _scores(embeddings, embeddings.in_distribution, look)
-    return classification.join(parts), scores
+    return replace(classification.join(parts), logits=kept), scores
 
 
 def _scores(
@@ -188,7 +191,7 @@ def _calibration(predictions: Predictions, names: Collection[str] | None = None)
     """The calibration metrics; of those in bins, which cost more, only what is named."""
     confidence, correct = predictions.confidence, predictions.correct
     binned = {}
-    for table in calibration.tables(predictions, calibration.BINNED if names is None else names):
+    for table in calibration.tables(predictions, calibration.BINNED.keys() & (names or calibration.BINNED.keys())):
         binned.update({name: float(value[0]) for name, value in table.values(table.sums()).items()})
     return {
         "nll": float(predictions.nll.mean()),

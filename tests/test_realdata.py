@@ -8,8 +8,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pytest_qreliab.comparison import compare
 from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.measurement import Measurement
-from pytest_qreliab.metrics import calibration, classification
+from pytest_qreliab.measurement import Measurement, values
+from pytest_qreliab.metrics import classification
 
 CIFAR = """\
 version: 1
@@ -72,17 +72,9 @@ def openai(realdata):
 
 
 def of(labels: np.ndarray, logits: np.ndarray) -> Measurement:
-    records = {
-        "correct": classification.correct(logits, labels),
-        "confidence": classification.confidence(logits),
-        "nll": classification.negative_log_likelihood(logits, labels),
-    }
-    values = {
-        "accuracy": float(records["correct"].mean()),
-        "balanced_accuracy": float(classification.balanced_accuracy(records["correct"], labels)),
-        "ece": float(calibration.expected_calibration_error(records["confidence"], records["correct"])),
-    }
-    return Measurement(labels, values, records=records)
+    found = Measurement((), len(labels), predictions=classification.predict(torch.from_numpy(logits), labels))
+    found.values.update(values(found))
+    return found
 
 
 def test_metrics_on_the_real_clips_outputs_agree_with_other_libraries(openai):
@@ -98,10 +90,12 @@ def test_metrics_on_the_real_clips_outputs_agree_with_other_libraries(openai):
 
 def test_two_clips_that_differ_in_many_answers_but_not_in_accuracy(openai):
     labels, b32, b16 = openai
-    changes = compare(of(labels, b32), of(labels, b16), ["accuracy", "balanced_accuracy", "ece"], 0.05)
+    wanted = ["accuracy", "balanced_accuracy", "ece", "brier", "eaurc"]
+    changes = compare(of(labels, b32), of(labels, b16), wanted)
     assert changes["accuracy"].method == "paired score; McNemar p = 0.86, 70 lost, 67 gained"
-    assert changes["accuracy"].interval.low < 0 < changes["accuracy"].interval.high
-    assert all(change.interval.low < change.delta < change.interval.high for change in changes.values())
+    bounds = {name: changes[name].bounds(0.05) for name in wanted}
+    assert bounds["accuracy"].low < 0 < bounds["accuracy"].high
+    assert all(low < changes[name].delta < high for name, (low, high) in bounds.items())
 
 
 @pytest.mark.slow

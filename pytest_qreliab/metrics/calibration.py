@@ -14,6 +14,7 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr, xlog1py
 
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.statistics import halves
 from pytest_qreliab.statistics.halves import Bundles, Masks, Table
 
 Floats = npt.NDArray[np.float64]
@@ -121,7 +122,7 @@ class ClassBins:
         first = predictions.probabilities()
         labels, (n, classes) = predictions.labels, first.shape
         bundle = np.arange(n) if bundle is None else bundle
-        sample, of_class = np.nonzero(first > np.float32(1 / bins))
+        sample, of_class = np.divmod(np.flatnonzero(first > np.float32(1 / bins)), classes)
         probability = first[sample, of_class].astype(np.float64)
         first[sample, of_class] = 0
         is_label = (of_class == labels[sample]).astype(np.float64)
@@ -138,7 +139,8 @@ class ClassBins:
         hits = [_gather(labels, classes, in_first, bundle), _gather(member, rest, is_label, of_sample, bundles)]
         sizes = [_gather(labels, classes, np.ones(n), bundle), _gather(np.zeros(n, np.int64), 1, np.ones(n), bundle)]
         self._classes, self._cells = classes, classes + rest
-        self._first = _gather(bundle, bundles, np.ones(n, np.float32), np.arange(n)) @ first
+        alone = bundles == n and bool((bundle == np.arange(n)).all())
+        self._first = first if alone else _gather(bundle, bundles, np.ones(n, np.float32), np.arange(n), n) @ first
         self._sparse = [vstack([*counts, *hits, *sizes]), _gather(member, rest, probability, of_sample, bundles)]
 
     def sums(self, masks: Masks | None = None) -> Floats:
@@ -177,12 +179,14 @@ BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
 ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0}
 
 
-def tables(
-    predictions: Predictions, names: Collection[str] = BINNED.keys(), bundle: Bundles | None = None
-) -> list[Table]:
-    """The tables that hold these metrics, and perhaps others, of single samples or of bundles of them."""
-    makers = dict.fromkeys(BINNED[name] for name in BINNED if name in names)
-    return [maker(predictions, bundle) for maker in makers]
+def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
+    """The tables that hold these metrics, and perhaps others, of the bundles that `halves` cuts; each made once."""
+    bundle = halves.bundles(len(predictions))
+    for name in names:
+        maker = BINNED[name]
+        if maker not in predictions.memo:
+            predictions.memo[maker] = maker(predictions, bundle)
+    return [predictions.memo[maker] for maker in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
 
 
 def uncertainty(labels: npt.NDArray[np.int64]) -> float:

@@ -40,6 +40,11 @@ class Predictions:
         hits: Floats = (self.predicted == self.labels).astype(np.float64)
         return hits
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What has been made of these predictions and may be wanted again."""
+        return {}
+
     def __len__(self) -> int:
         return len(self.labels)
 
