@@ -215,7 +215,7 @@ def test_lengths_of_features_do_not_matter():
             found.in_distribution, features=np.float32(factor) * found.in_distribution.features
         )
         values = measure(dataclasses.replace(found, in_distribution=shorter), CLASSES).values
-        assert values == pytest.approx(measured().values, abs=1e-6)
+        assert values == pytest.approx(measured().values, abs=1e-4)  # in float32 two neighbours may change places
 
 
 def test_rescaling_does_not_depend_on_the_scale():
