@@ -25,7 +25,7 @@ def test_the_logit_scale_of_both_models_is_refitted_and_nothing_else_changes(mak
     plain, refitted = (evaluator.result(case) for case in plan.cases)
     assert (plain.rescaled, refitted.rescaled) == (False, True)
     for name in ("accuracy", "ood.auroc.mcm", "spectral.effective_rank"):
-        assert vars(plain.changes[name]) | {"interval": None} == vars(refitted.changes[name]) | {"interval": None}
+        assert vars(plain.changes[name]) | {"bounds": None} == vars(refitted.changes[name]) | {"bounds": None}
     for of in ("baseline", "quantized"):
         assert getattr(plain.changes["nll"], of) != getattr(refitted.changes["nll"], of)
     build = plan.cases[1].build
@@ -66,7 +66,7 @@ def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, small_benchmar
     plan = make_plan(quantizers="minmax,minmax+rescale", bits="w4", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
     entries = [terminal.entry(evaluator.result(case)) for case in plan.cases]
-    text = terminal.render(entries, 200, color=False, unicode=True)
+    text = terminal.render(entries, terminal.Output(200, color=False, unicode=True))
     rows = [line.split("  ")[0].strip() for line in text.splitlines()]
     assert [row for row in rows if row.startswith(("full", "minmax"))] == [
         "full precision",

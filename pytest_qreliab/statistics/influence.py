@@ -71,7 +71,8 @@ class Estimate:
         degrees = np.array([len(group) - 1 for group in self.influences.values()])
         df = 1 / ((parts / variance) ** 2 / degrees).sum()
         error = float(variance) ** 0.5
-        skewness = sum(float((x * x * x).mean()) / len(x) ** 2 for x in self.influences.values()) / error**3
+        scaled = [group / error for group in self.influences.values()]
+        skewness = sum(float((x * x * x).mean()) / len(x) ** 2 for x in scaled)
         return skewed_interval(self.value, error, skewness, float(t.isf(alpha, df)))
 
     def _with(self, other: Estimate, value: float, by_self: float, by_other: float) -> Estimate:
