@@ -13,11 +13,9 @@ import torch.nn.functional as F
 
 from pytest_qreliab.embedding import Embeddings, ImageEmbeddings
 from pytest_qreliab.metrics import calibration, classification, ood, registry, spectral
-from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.metrics.classification import CHUNK_ROWS, Floats, Predictions
 
 Features = npt.NDArray[np.floating]
-
-CHUNK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -160,9 +158,9 @@ def _scores(
         rows = slice(start, start + CHUNK_ROWS)
         unit = _unit(images.features[rows])
         cosines = unit @ classifier.T
-        logits = scale * cosines + bias
+        logits = (scale * cosines).add_(bias)
         look(rows, logits)
-        others = None if negatives is None else scale * (unit @ negatives.T) + bias
+        others = None if negatives is None else (unit @ negatives.T).mul_(scale).add_(bias)
         parts.append(ood.scores(cosines, logits, others, None if local is None else local[rows]))
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 

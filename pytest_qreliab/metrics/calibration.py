@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr, xlog1py
 
-from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.metrics.classification import CHUNK_ROWS, Predictions
 from pytest_qreliab.statistics import halves
 from pytest_qreliab.statistics.halves import Bundles, Masks, Table
 
@@ -119,18 +119,28 @@ class ClassBins:
 
     def __init__(self, predictions: Predictions, bins: int = BINS, bundle: Bundles | None = None) -> None:
         # Of many classes nearly all probabilities lie in the first bin: it is a matrix, the others are sparse.
-        first = predictions.probabilities()
-        labels, (n, classes) = predictions.labels, first.shape
+        labels, (n, classes) = predictions.labels, predictions.logits.shape
         bundle = np.arange(n) if bundle is None else bundle
-        sample, of_class = np.divmod(np.flatnonzero(first > np.float32(1 / bins)), classes)
-        probability = first[sample, of_class].astype(np.float64)
-        first[sample, of_class] = 0
+        bundles = int(bundle.max()) + 1
+        by_bundle = np.argsort(bundle, kind="stable")
+        begin = np.searchsorted(bundle[by_bundle], np.arange(bundles + 1))
+        self._first = np.empty((bundles, classes), np.float32)
+        above = []
+        step = max(1, CHUNK_ROWS * bundles // n)
+        for start in range(0, bundles, step):
+            edges = begin[start : start + step + 1]
+            rows = by_bundle[edges[0] : edges[-1]]
+            chunk = predictions.probabilities(rows)
+            row, of_class = np.divmod(np.flatnonzero(chunk > np.float32(1 / bins)), classes)
+            above.append((rows[row], of_class, chunk[row, of_class].astype(np.float64)))
+            chunk[row, of_class] = 0
+            self._first[start : start + step] = np.add.reduceat(chunk, edges[:-1] - edges[0])
+        sample, of_class, probability = (np.concatenate(part) for part in zip(*above, strict=True))
         is_label = (of_class == labels[sample]).astype(np.float64)
         in_first = np.ones(n)
         in_first[sample[is_label > 0]] = 0
         cells, member = np.unique(of_class * bins + np.maximum(bin_indices(probability, bins), 1), return_inverse=True)
         ones, rest, of_sample = np.ones_like(probability), len(cells), bundle[sample]
-        bundles = int(bundle.max()) + 1
         # Counts of the first bins are those of all samples less the others'.
         counts = [
             _gather(of_class, classes, -ones, of_sample, bundles),
@@ -139,8 +149,6 @@ class ClassBins:
         hits = [_gather(labels, classes, in_first, bundle), _gather(member, rest, is_label, of_sample, bundles)]
         sizes = [_gather(labels, classes, np.ones(n), bundle), _gather(np.zeros(n, np.int64), 1, np.ones(n), bundle)]
         self._classes, self._cells = classes, classes + rest
-        alone = bundles == n and bool((bundle == np.arange(n)).all())
-        self._first = first if alone else _gather(bundle, bundles, np.ones(n, np.float32), np.arange(n), n) @ first
         self._sparse = [vstack([*counts, *hits, *sizes]), _gather(member, rest, probability, of_sample, bundles)]
 
     def sums(self, masks: Masks | None = None) -> Floats:

@@ -56,7 +56,7 @@ def _largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest logit, and minus the log of its softmax probability, (n,) each; together, logsumexp."""
     largest, at = logits.max(dim=1)
     # The others' sum alone: added to 1 it would be lost where the probability is within some 1e-16 of 1.
-    others = torch.exp(logits - largest[:, None]).scatter_(1, at[:, None], 0).sum(dim=1)
+    others = (logits - largest[:, None]).exp_().scatter_(1, at[:, None], 0).sum(dim=1)
     return largest, torch.log1p(others)
 
 

@@ -26,7 +26,7 @@ SEED = 0
 CUTS = 200  # each into four quarters and, three times, two halves: 2000 subsets
 FASTEST = 0.5  # as a variance falls that goes with the inverse square of the sample size
 FEWEST = 8  # samples of which a quarter can be had
-MASK_ELEMENTS = 4_000_000
+MASK_ELEMENTS = 1_000_000
 MOST_BUNDLES = 4096
 
 
