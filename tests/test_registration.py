@@ -115,7 +115,8 @@ def test_a_package_registers_through_its_entry_point(package, run):
 
 
 def test_in_a_process_of_its_own_and_in_workers(pytester, package, small_benchmark):
-    """conftest.py, entry point and suite file, under pytest-xdist; the workers leave testpaths out as well."""
+    """conftest.py, entry point and suite file, under pytest-xdist: the workers leave testpaths out as well, and their
+    results make one table, without progress in what is no terminal."""
     pytest.importorskip("xdist")
     pytester.makeconftest(CONFTEST)
     package("def register(catalog):\n    catalog.add_model('theirs', lambda: catalog.models['mine'].make())")
@@ -123,11 +124,15 @@ def test_in_a_process_of_its_own_and_in_workers(pytester, package, small_benchma
     pytester.mkdir("unit").joinpath("test_unit.py").write_text("def test_unit(): pass")
     pytester.path.joinpath("suite.yaml").write_text(
         f"version: 1\nmodels: [theirs]\nquantizers: [{{name: soft, quantizer: keep, strength: 0.5}}]\n"
-        f"bits: [w8]\nbenchmarks: ['{small_benchmark}']\n"
+        f"bits: [w8, w4]\nbenchmarks: ['{small_benchmark}']\n"
     )
-    result = pytester.runpytest_subprocess("--qreliab-suite=suite.yaml", "-n1", "-p", "xdist")
-    result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["theirs on small (120 samples, *)", "soft w8 *"])
+    result = pytester.runpytest_subprocess("--qreliab-suite=suite.yaml", "-n2", "-p", "xdist")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["theirs on small (120 samples, *)", "soft w*", "soft w*"])
+    output = result.stdout.str() + result.stderr.str()
+    assert output.count("theirs on small") == 1
+    assert "full precision on small" not in output
+    assert "\x1b" not in output
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,11 @@ def operators(clip) -> set[str]:
     return {node.op_type for tower in clip.module.towers().values() for node in tower.graph().graph.node}
 
 
-@pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto", "siglip-like"], indirect=True)
+@pytest.mark.parametrize(
+    "architecture",
+    ["vit", "convnext-atto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "siglip-like"))],
+    indirect=True,
+)
 def test_every_architecture(architecture, quantized, error, noise):
     images = noise(architecture)
     features, patch_map = architecture.encode_image_with_map(images)

@@ -12,6 +12,7 @@ from pytest_qreliab.quantizers import coverage, fake, grid, post_training, rotat
 from pytest_qreliab.quantizers.gptq import Hessian, unfolded
 
 METHODS = ("minmax", "percentile", "mse", "smoothquant", "outlier-suppression", "quarot", "gptq", "awq")
+OTHERS = [method for method in METHODS if method not in ("minmax", "gptq")]
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,20 @@ def images(tiny, calibration):
     return next(iter(calibration.batches(tiny, 6)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["minmax", "gptq", *(pytest.param(method, marks=pytest.mark.slow) for method in OTHERS)]
+)
 def test_every_architecture_is_covered_and_its_error_falls_as_bits_rise(architecture, quantize, error, method):
+    check_coverage_and_errors(architecture, quantize, error, method)
+
+
+@pytest.mark.parametrize("method", OTHERS)
+@pytest.mark.parametrize("architecture", ["vit", "convnext", "siglip-like"], indirect=True)
+def test_every_method_covers_and_its_error_falls_as_bits_rise(architecture, quantize, error, method):
+    check_coverage_and_errors(architecture, quantize, error, method)
+
+
+def check_coverage_and_errors(architecture, quantize, error, method):
     errors = []
     for bits in (Bits(2), Bits(4), Bits(8), Bits(8, 8)):
         quantized = quantize(architecture, method, bits)
@@ -126,7 +139,7 @@ def test_bare_bits_mean_the_quantizers_default():
         ("quarot", rotation.rotate, {}),
         ("quarot", rotation.rotate, {"seed": 5}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_transformations_are_exact_before_rounding(architecture, ask, error, method, transforms, parameters):
     request = ask(Bits(4, 8), quantizer=method, **parameters)
