@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -114,6 +114,7 @@ class _Bounds:
             return influence.mean(quantized.high_band - baseline.high_band, ID).interval, "paired t"
         if name == "kl":
             assert self._divergence is not None
+            # All of one sign, and so not padded: there is no other side that samples might be on.
             return influence.mean(self._divergence, ID).interval, "paired t"
         rescaled = name.startswith(registry.RESCALED)
         b, q = ((m.rescaled if rescaled else m.predictions) for m in (baseline, quantized))
@@ -155,7 +156,7 @@ def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> di
     }
 
 
-def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) -> tuple[Bounds, str]:
+def _of_predictions(name: str, b: Predictions, q: Predictions, classes: Sequence[str]) -> tuple[Bounds, str]:
     n = len(b)
     change: Floats = q.correct - b.correct
     if name == "accuracy":
@@ -169,7 +170,7 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
     if name == "balanced_accuracy":
         return _score(change, classification.class_weights(b.labels))
     if name.startswith(registry.RECALL):
-        label = list(classes).index(name.removeprefix(registry.RECALL))  # type: ignore[call-overload]
+        label = classes.index(name.removeprefix(registry.RECALL))
         return _score(change[b.labels == label])
     if name in ("agreement", "flips.lost", "flips.gained"):
         hits = {"agreement": b.predicted == q.predicted, "flips.lost": change < 0, "flips.gained": change > 0}[name]
@@ -185,9 +186,6 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: object) 
             for m in (b, q)
         )
         return widened((after - before).padded().interval, n), "paired, influence values"
-    if name == "kl":
-        # All of one sign: there is no other side that samples might be on.
-        return influence.mean(classification.kl_divergence(b, q), ID).interval, "paired t"
     differences = {
         "nll": lambda: q.nll - b.nll,
         "brier": lambda: q.brier - b.brier,
