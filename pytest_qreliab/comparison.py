@@ -18,6 +18,8 @@ Bounds = Callable[[float], Interval]
 
 # The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
 ID = "in distribution"
+# The influence on them is a slope that is measured over many samples: that of two more is in it.
+NOT_SMOOTH = ("fpr95", "fpr95_out")
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,7 @@ class _Bounds:
             return influence.mean(quantized.high_band - baseline.high_band, ID).interval, "paired t"
         if name == "kl":
             assert self._divergence is not None
-            # All of one sign, and so not padded: there is no other side that samples might be on.
-            return influence.mean(self._divergence, ID).interval, "paired t"
+            return influence.mean(self._divergence, ID).padded(both_sides=False).interval, "paired t"
         rescaled = name.startswith(registry.RESCALED)
         b, q = ((m.rescaled if rescaled else m.predictions) for m in (baseline, quantized))
         assert b is not None
@@ -128,8 +129,10 @@ class _Bounds:
         fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
         if fewest < 2:
             return _unbounded, "one sample"
+        if statistic in NOT_SMOOTH:
+            return widened(change.interval, fewest), "paired, influence values"
         method = "paired DeLong" if statistic == "auroc" else "paired, influence values"
-        return widened(change.interval, fewest), method
+        return widened(change.padded().interval, fewest), method
 
     def _ood_change(self, statistic: str, score: str, name: str) -> Estimate:
         """The change of one OOD metric on one set, which means over several sets use again."""
@@ -145,8 +148,8 @@ class _Bounds:
 def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
     """The standard errors of the changes of binned metrics.
 
-    Those in the scale of the samples' own gaps have the part of two more samples, one judged otherwise to either side:
-    as of `Estimate.padded`, where few samples differ at all.
+    Some have the part of two more samples, one judged otherwise to either side: as of `Estimate.padded`, where few
+    samples differ at all.
     """
     tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
     errors = halves.standard_errors(list(tables), min(len(b), halves.MOST_BUNDLES))

@@ -170,7 +170,7 @@ def test_auroc_has_the_paired_delong_interval_and_a_mean_over_sets_shares_its_id
     name = "ood.auroc.msp" + (f".{sets[0]}" if len(sets) == 1 else "")
     low, high = bounds(name, pair)
     half = norm.isf(0.05) * delong_variance(pair, sets) ** 0.5
-    assert (high - low) / 2 == pytest.approx(half, rel=0.01)  # t is a little wider
+    assert half < (high - low) / 2 < 1.06 * half  # the two samples more, and t, widen a little
     # Skewness moves both bounds a little.
     assert (high + low) / 2 == pytest.approx(pair[1].values[name] - pair[0].values[name], abs=0.02 * half)
 

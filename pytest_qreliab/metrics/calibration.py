@@ -183,8 +183,9 @@ BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
 }
 
 
-# The most that one sample can change, times n, of those metrics that are means over samples of what they find in a bin.
-ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0}
+# What one sample that is judged otherwise changes, times n: of an ECE, which is a mean over samples, at most; of the
+# resolution about so much where nearly all samples are judged rightly, in simulations. The others do without.
+ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0, "brier.resolution": 0.5}
 
 
 def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:

@@ -43,16 +43,17 @@ class Estimate:
         value = self.value / divisor
         return self._with(below, value, 1 / divisor, -value / divisor)
 
-    def padded(self) -> Estimate:
-        """The same with two samples more in each group, as influential as the most influential one, to either side.
+    def padded(self, both_sides: bool = True) -> Estimate:
+        """The same with one more sample in each group that is as influential as the most influential one, and its
+        opposite, if there may be such samples.
 
         Where few samples differ at all, those that happen to be there tell neither how often nor which way others
         would: the remedy of Bonett & Price (2012) for paired proportions, for any influences. It fades with n.
         """
         padded = {}
         for group, influence in self.influences.items():
-            most = np.abs(influence).max()
-            padded[group] = np.append(influence, [most, -most])
+            most = influence[np.abs(influence).argmax()]
+            padded[group] = np.append(influence, [most, -most] if both_sides else [most])
         return Estimate(self.value, padded)
 
     def interval(self, alpha: float) -> Interval:

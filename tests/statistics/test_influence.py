@@ -48,6 +48,7 @@ def test_padding_widens_by_two_samples_as_influential_as_the_most_influential():
     assert padded.value == estimate.value
     most = 1 - x.mean()
     np.testing.assert_allclose(padded.influences["ID"], [*(x - x.mean()), most, -most])
+    np.testing.assert_allclose(estimate.padded(both_sides=False).influences["ID"], [*(x - x.mean()), most])
     assert mean(np.ones(9), "ID").padded().interval(0.05) == (1.0, 1.0)
 
 
