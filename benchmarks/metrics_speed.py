@@ -102,10 +102,9 @@ def others(n: int, n_ood: int) -> float:
         def logits(features: np.ndarray, classifier: torch.Tensor = classifier) -> torch.Tensor:
             return SCALE * torch.nn.functional.normalize(torch.from_numpy(features)) @ classifier.T
 
-        probabilities = logits(found.in_distribution.features).softmax(dim=1)
-        outside = [logits(images.features) for images in found.ood.values()]
         inside = logits(found.in_distribution.features)
-        models.append((probabilities, inside, outside))
+        outside = [logits(images.features) for images in found.ood.values()]
+        models.append((inside.softmax(dim=1), inside, outside))
     labels = torch.from_numpy(found.labels)
     total = 0.0
     for name, function in {

@@ -129,10 +129,10 @@ class _Bounds:
         fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
         if fewest < 2:
             return _unbounded, "one sample"
-        if statistic in NOT_SMOOTH:
-            return widened(change.interval, fewest), "paired, influence values"
+        if statistic not in NOT_SMOOTH:
+            change = change.padded()
         method = "paired DeLong" if statistic == "auroc" else "paired, influence values"
-        return widened(change.padded().interval, fewest), method
+        return widened(change.interval, fewest), method
 
     def _ood_change(self, statistic: str, score: str, name: str) -> Estimate:
         """The change of one OOD metric on one set, which means over several sets use again."""

@@ -120,13 +120,13 @@ def _motion_blur(x: Values, constants: tuple[float, float], rng: np.random.Gener
 
 def _zoom_blur(x: Values, constants: tuple[float, float], rng: np.random.Generator) -> Values:
     """The mean over magnifications up to the largest, in steps."""
-    image = Image.fromarray(np.rint(x * 255).astype(np.uint8))
+    image = _image(x)
     width, height = image.size
     total, zooms = x.copy(), np.arange(1, *constants)
     for zoom in zooms:
         margins = width * (1 - 1 / zoom) / 2, height * (1 - 1 / zoom) / 2
         box = (*margins, width - margins[0], height - margins[1])
-        total += np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=box)) / np.float32(255)
+        total += _values(image.resize(image.size, Image.Resampling.BILINEAR, box=box))
     return total / (len(zooms) + 1)
 
 
@@ -221,18 +221,26 @@ def _elastic_transform(x: Values, constants: tuple[float, float, float], rng: np
 
 
 def _pixelate(x: Values, share: float, rng: np.random.Generator) -> Values:
-    image = Image.fromarray(np.rint(x * 255).astype(np.uint8))
+    image = _image(x)
     small = image.resize([max(1, int(side * share)) for side in image.size], Image.Resampling.BOX)
-    return np.asarray(small.resize(image.size, Image.Resampling.BOX)) / np.float32(255)
+    return _values(small.resize(image.size, Image.Resampling.BOX))
 
 
 def _jpeg_compression(x: Values, quality: int, rng: np.random.Generator) -> Values:
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(x * 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer)) / np.float32(255)
+    _image(x).save(buffer, "JPEG", quality=quality)
+    return _values(Image.open(buffer))
 
 
 # Parts
+
+
+def _image(x: Values) -> Image.Image:
+    return Image.fromarray(np.rint(x * 255).astype(np.uint8))
+
+
+def _values(image: Image.Image) -> Values:
+    return np.asarray(image) / np.float32(255)
 
 
 def _scale(x: Values) -> float:
