@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -31,15 +31,20 @@ class Strict(BaseModel):
         return data
 
 
+SUITES = ("study",)  # they lie among the benchmarks
+
+
 def shipped(kind: str) -> dict[str, Path]:
-    """The YAML files of that kind (`benchmarks`, `thresholds`) that come with the package, by name."""
+    """The YAML files of that kind (`benchmarks`, `suites`, `thresholds`) that come with the package, by name."""
     # In the source tree the catalogue lies beside the package, in the wheel inside it.
-    folder = next(root / kind for root in (PACKAGE, PACKAGE.parent) if (root / kind).is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    name = "benchmarks" if kind == "suites" else kind
+    folder = next(root / name for root in (PACKAGE, PACKAGE.parent) if (root / name).is_dir())
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {stem: path for stem, path in found.items() if (stem in SUITES) == (kind == "suites")}
 
 
 def find(kind: str, name: str, folder: Path | None = None) -> Path:
-    """The YAML file of a shipped name of that kind (`benchmarks`, `thresholds`), or of a path.
+    """The YAML file of a shipped name of that kind (`benchmarks`, `suites`, `thresholds`), or of a path.
 
     A relative path starts in `folder`, by default the working directory. Raises InputError, with the nearest
     shipped name, when there is no such file.
@@ -50,7 +55,7 @@ def find(kind: str, name: str, folder: Path | None = None) -> Path:
     path = (folder or Path.cwd()) / Path(name).expanduser()
     if path.is_file():
         return path.absolute()
-    what = {"benchmarks": "benchmark", "thresholds": "thresholds file"}[kind]
+    what = {"benchmarks": "benchmark", "suites": "suite", "thresholds": "thresholds file"}[kind]
     hint = f"or the path of a YAML file ({path.absolute()} does not exist)"
     raise unknown(what, name, known, hint=hint)
 
@@ -59,23 +64,69 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[str | int, ...]
 
 
+class Place(NamedTuple):
+    path: Path
+    line: int
+
+
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML file: plain data, and the 1-based line of every key and item."""
+    """A parsed YAML file: plain data, and where every key and item stands, by 1-based line.
+
+    Parts of it may come from other files, which it extends.
+    """
 
     path: Path
     data: Any
-    lines: dict[Location, int]
+    places: dict[Location, Place]
 
-    def where(self, location: Location = ()) -> str:
-        """`file:line` of the innermost part of `location` that the file holds."""
-        line = 1
+    def place(self, location: Location = ()) -> Place:
+        """That of the innermost part of `location` that was written down."""
+        place = Place(self.path, 1)
         found: Location = ()
         for part in location:  # pydantic puts the tags of a union into its locations: pass them by
-            if (*found, part) in self.lines:
+            if (*found, part) in self.places:
                 found = (*found, part)
-                line = self.lines[found]
-        return f"{shown(self.path)}:{line}"
+                place = self.places[found]
+        return place
+
+    def where(self, location: Location = ()) -> str:
+        """`file:line` of the innermost part of `location` that was written down."""
+        place = self.place(location)
+        return f"{shown(place.path)}:{place.line}"
+
+    def over(self, base: Document) -> Document:
+        """This document on top of `base`, whose data it extends.
+
+        Mappings are merged key by key, other values take the place of the base's, and so does a mapping with
+        `source`. A null takes the key out. Raises InputError for a null where there is nothing to take out.
+        """
+        places = dict(base.places)
+
+        def drop(at: Location) -> None:
+            for location in [known for known in places if known[: len(at)] == at]:
+                del places[location]
+
+        def merge(below: dict[Any, Any], above: dict[Any, Any], at: Location) -> dict[Any, Any]:
+            merged = dict(below)
+            for key, value in above.items():
+                here = (*at, key)
+                if value is None:
+                    if key not in merged:
+                        hint = unknown("key", str(key), map(str, merged), hint="null takes out what is extended")
+                        raise InputError(f"{self.where(here)}: {hint}")
+                    del merged[key]
+                    drop(here)
+                elif isinstance(value, dict) and isinstance(merged.get(key), dict) and "source" not in value:
+                    places[here] = self.places[here]
+                    merged[key] = merge(merged[key], value, here)
+                else:
+                    drop(here)
+                    places.update({known: at for known, at in self.places.items() if known[: len(here)] == here})
+                    merged[key] = value
+            return merged
+
+        return Document(self.path, merge(base.data, self.data, ()), places)
 
     def validate(self, schema: type[ModelT], part: Any = None, within: Location = ()) -> ModelT:
         """The data, or a `part` of it that lies `within`, as `schema`. Raises InputError with every problem's line."""
@@ -124,7 +175,7 @@ def read(path: Path) -> Document:
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
         raise InputError(f"{shown(path)}:1: expected a mapping of keys, found {found}")
-    return Document(path, data, lines)
+    return Document(path, data, {location: Place(path, line) for location, line in lines.items()})
 
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")

@@ -1,9 +1,9 @@
-"""The image set: a named, ordered, indexable collection of images, labelled or not."""
+"""Image sets: numbered images, decoded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,34 +11,88 @@ from PIL import Image
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """`size` images, read one by one.
+class Items:
+    """What a source holds: for each image an id, the same on every machine, and the label as the source writes it.
 
-    `load(i)` returns image i (PIL, any mode) and raises InputError if it cannot be read. `labels`, int64
-    of shape (size,), index the benchmark's classes; None for an OOD set.
+    `load(i)` returns image i and raises InputError if it cannot be read. Labels that are numbers are in decimal.
+    """
+
+    ids: Sequence[str]
+    load: Callable[[int], Image.Image]
+    labels: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to every image of a set once it has the size that the model sees."""
+
+    kind: str
+    severity: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images that are read one by one, with an id each.
+
+    `load(i)` returns image i (PIL, any mode) and raises InputError if it cannot be read. `labels`, int64 of shape (n,),
+    index the benchmark's classes; None for an OOD set. Where `classes`, int64, is given, only those are told apart.
     """
 
     name: str
-    size: int
+    ids: Sequence[str]
     load: Callable[[int], Image.Image]
     labels: npt.NDArray[np.int64] | None = None
+    classes: npt.NDArray[np.int64] | None = None
+    corruption: Corruption | None = None
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.ids)
 
     def take(self, indices: npt.NDArray[np.int64]) -> ImageSet:
         """The images at `indices`, in that order."""
         picked = indices.tolist()
         labels = None if self.labels is None else self.labels[indices]
-        return ImageSet(self.name, len(picked), lambda i: self.load(picked[i]), labels)
+        ids = [self.ids[index] for index in picked]
+        return replace(self, ids=ids, load=lambda i: self.load(picked[i]), labels=labels)
 
-    def limited(self, limit: int | None) -> ImageSet:
-        """At most `limit` images, evenly spaced over the set, so that a set sorted by class keeps its classes."""
-        if limit is None or limit >= self.size:
+    def limited(self, limit: int) -> ImageSet:
+        """At most `limit` images, evenly spaced over the set."""
+        if limit >= len(self):
             return self
-        return self.take(np.arange(limit, dtype=np.int64) * self.size // limit)
+        return self.take(np.arange(limit, dtype=np.int64) * len(self) // limit)
+
+    def drawn(self, limit: int | None, seed: int) -> ImageSet:
+        """At most `limit` images, drawn at random, in the order of the set: see `draw`."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.take(draw(len(self), self.labels, limit, seed))
 
 
-def from_arrays(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None) -> ImageSet:
+def draw(n: int, labels: npt.NDArray[np.int64] | None, size: int, seed: int) -> npt.NDArray[np.int64]:
+    """`size` of n indices, in increasing order: of each class its share, rounded down or up, if there are labels.
+
+    Which classes get one more is drawn as well, those with the larger remainders first.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    if labels is None:
+        return np.sort(order[:size])
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = size * counts / n
+    whole = np.floor(shares).astype(np.int64)
+    by_remainder = np.lexsort((rng.random(len(classes)), -(shares - whole).round(9)))
+    whole[by_remainder[: size - whole.sum()]] += 1
+    shuffled = labels[order]
+    picked = [order[shuffled == label][:count] for label, count in zip(classes, whole, strict=True)]
+    return np.sort(np.concatenate(picked))
+
+
+def from_arrays(
+    name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None
+) -> ImageSet:
     """An image set of uint8 arrays, (n, height, width) greyscale or (n, height, width, 3) RGB."""
-    return ImageSet(name, len(images), lambda i: Image.fromarray(images[i]), labels)
+    return ImageSet(name, list(map(str, range(len(images)))), lambda i: Image.fromarray(images[i]), labels)

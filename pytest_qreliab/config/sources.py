@@ -1,0 +1,178 @@
+"""Where images come from: the schema of each source that a benchmark file may name.
+
+Paths are relative to the file that they are written in; `~` and `$NAME` expand.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pytest_qreliab.config.document import Strict
+
+Count = Annotated[int, Field(ge=1)]
+Word = Annotated[str, Field(pattern=r"\S")]
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+LabelledBy = Literal["key", "index", "name"]
+Scalar = str | int | float | bool
+
+
+class _Source(Strict):
+    """Any source. `limit` draws that many of its images: with a seed, and of every class in proportion.
+
+    `size` is how many there are before that, where the set is a published one; `origin` says where to get it, `layout`
+    what has to lie where, `licence` under which terms it comes.
+    """
+
+    limit: Count | None = None
+    size: Count | None = None
+    origin: Word | None = None
+    layout: Word | None = None
+    licence: Word | None = None
+
+
+class _Labelled(_Source):
+    """A source that has labels. Images may be told apart among fewer classes than the benchmark has.
+
+    `classes` are the keys of those: a list, a file, or a built-in set; `partial` says that some of them may be without
+    images, which is an error otherwise where classes are folders. `labelled_by` says what the source writes as a
+    label: the key of a class, its index, or its name.
+    """
+
+    classes: Annotated[list[Word], Field(min_length=1)] | Word | None = None
+    partial: bool = False
+    labelled_by: LabelledBy | None = None
+
+
+class Digits(_Labelled):
+    """scikit-learn's handwritten digits; the `test` part was never shown to `tiny-digits`. In colour, if asked for:
+    each class in a `common` colour of its own, or each image in the colour of another class (`counter`)."""
+
+    source: Literal["digits"]
+    part: Literal["train", "test"]
+    colour: Literal["common", "counter"] | None = None
+
+
+class PrintedDigits(_Labelled):
+    """Digits drawn with a font, in the handwritten digits' format."""
+
+    source: Literal["printed-digits"]
+
+
+class Letters(_Source):
+    """Letters drawn in the digits' format."""
+
+    source: Literal["letters"]
+
+
+class PhotoPatches(_Source):
+    """Patches of scikit-learn's two photographs."""
+
+    source: Literal["photo-patches"]
+
+
+class ImageFolder(_Labelled):
+    """A folder with one folder of images per class."""
+
+    source: Literal["image-folder"]
+    path: Word
+
+
+class FlatFolder(_Source):
+    """A folder of images without classes."""
+
+    source: Literal["flat-folder"]
+    path: Word
+
+
+class Table(_Labelled):
+    """A CSV or Parquet file with a column of image paths, and perhaps one of labels.
+
+    `root` is where relative image paths start, by default the table's folder. `columns` names the columns of a CSV file
+    without a head, `delimiter` is what is between them. `where` keeps the rows with those values.
+    """
+
+    source: Literal["table"]
+    path: Word
+    image: Word = "image"
+    label: Word | None = None
+    root: Word | None = None
+    columns: Annotated[list[Word], Field(min_length=1)] | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    where: dict[str, Scalar] = {}
+
+
+class Torchvision(_Labelled):
+    """A data set of torchvision by its class name, as CIFAR10, in the folder `root`; `arguments` are the others that
+    the class takes, as `train: false`. Nothing is downloaded unless `download` says so."""
+
+    source: Literal["torchvision"]
+    dataset: Word
+    root: Word
+    arguments: dict[str, Scalar] = {}
+    download: bool = False
+
+
+class WebDataset(_Labelled):
+    """Tar shards in which the files of a sample share a name: an image, and a label in a file `.cls`, say.
+
+    `path` is one shard, a folder of them, or a pattern: `*`, `{0000..0012}`.
+    """
+
+    source: Literal["webdataset"]
+    path: Word
+    label: Word | None = None
+
+
+class HuggingFace(_Labelled):
+    """A data set of the package `datasets`: saved to disk at `path`, or of that `name` on the hub."""
+
+    source: Literal["huggingface"]
+    path: Word | None = None
+    name: Word | None = None
+    config: Word | None = None
+    split: Word | None = None
+    image: Word = "image"
+    label: Word | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> HuggingFace:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("give either the path of a saved data set or the name of one on the hub")
+        return self
+
+
+class Arrays(_Labelled):
+    """Images in a NumPy array, uint8 (n, height, width) or (n, height, width, 3): a `.npy` file, or in a `.npz` file
+    the one called `images`. `labels` is the path of another `.npy` file, or the name of another array of the `.npz`.
+    `part: 2/5` takes the second of five equal parts, in order."""
+
+    source: Literal["arrays"]
+    path: Word
+    images: Word = "images"
+    labels: Word | None = None
+    part: Annotated[str, Field(pattern=r"^([1-9][0-9]*|\{severity\})/[1-9][0-9]*$")] | None = None
+
+
+class HeldOut(_Source):
+    """`limit` images taken out of the in-distribution set, which is measured on without them."""
+
+    source: Literal["held-out"]
+    limit: Count
+
+
+class Recorded(_Source):
+    """Samples whose outputs were recorded elsewhere: ids, labels and classes, and no images."""
+
+    source: Literal["recorded"]
+    path: Word
+
+
+AnyLabelled = Digits | PrintedDigits | ImageFolder | Table | Torchvision | WebDataset | HuggingFace | Arrays
+AnySource = AnyLabelled | Letters | PhotoPatches | FlatFolder
+_BY_NAME = Field(discriminator="source")
+Labelled = Annotated[AnyLabelled, _BY_NAME]
+Source = Annotated[AnySource, _BY_NAME]
+InDistribution = Annotated[AnyLabelled | Recorded, _BY_NAME]
+Calibrating = Annotated[AnySource | HeldOut, _BY_NAME]
