@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from pytest_qreliab.measurement import Measurement
-from pytest_qreliab.metrics import calibration, classification, ood, registry
+from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness
 from pytest_qreliab.metrics.classification import Floats, Predictions
-from pytest_qreliab.statistics import halves, influence, proportions
+from pytest_qreliab.statistics import influence, proportions
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
 
@@ -48,6 +47,8 @@ def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[st
         divergence = classification.kl_divergence(baseline.predictions, quantized.predictions)
         before.update({"agreement": 1.0, "flips.lost": 0.0, "flips.gained": 0.0, "kl": 0.0})
         after.update(_of_pair(baseline.predictions, quantized.predictions), kl=float(divergence.mean()))
+    if (vulnerability := robustness.vulnerability(baseline.labelled, quantized.labelled)) is not None:
+        before[robustness.VULNERABILITY], after[robustness.VULNERABILITY] = 0.0, vulnerability
     problems: dict[str, str] = {}
     for who, measurement in (("baseline", baseline), ("quantized", quantized)):
         for name, problem in measurement.problems.items():
@@ -94,7 +95,7 @@ class _Bounds:
         ):
             names = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
             if b is not None and q is not None and (names := names & calibration.BINNED.keys()):
-                errors = _binned_errors(b, q, names)
+                errors = calibration.errors_of_change(b, q, names)
                 self._errors.update({prefix + name: error for name, error in errors.items()})
 
     def of(self, name: str) -> tuple[Bounds | None, str]:
@@ -110,6 +111,8 @@ class _Bounds:
             return widened(partial(normal_interval, delta, self._errors[name]), n), "paired, resampled halves"
         if name.startswith("ood."):
             return self._ood(name)
+        if registry.lookup(name).aspect == "robustness":
+            return robustness.bounds(name, baseline.labelled, quantized.labelled)
         if name == "spectral.high_band_energy":
             assert baseline.high_band is not None
             assert quantized.high_band is not None
@@ -143,20 +146,6 @@ class _Bounds:
             )
             self._ood_changes[key] = after - before
         return self._ood_changes[key]
-
-
-def _binned_errors(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
-    """The standard errors of the changes of binned metrics.
-
-    Some have the part of two more samples, one judged otherwise to either side: as of `Estimate.padded`, where few
-    samples differ at all.
-    """
-    tables = zip(*(calibration.tables(model, names) for model in (b, q)), strict=True)
-    errors = halves.standard_errors(list(tables), min(len(b), halves.MOST_BUNDLES))
-    return {
-        name: math.hypot(error, 2**0.5 * calibration.ONE_SAMPLE.get(name, 0.0) / len(b))
-        for name, error in errors.items()
-    }
 
 
 def _of_predictions(name: str, b: Predictions, q: Predictions, classes: Sequence[str]) -> tuple[Bounds, str]:

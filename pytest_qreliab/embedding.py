@@ -4,49 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from open_clip import transform
 
 from pytest_qreliab.data.batches import BATCH, batches
-from pytest_qreliab.data.benchmark import Data
+from pytest_qreliab.data.benchmark import CALIBRATION, IN_DISTRIBUTION, OOD, Data
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.recorded import rows
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.registry import Need
 from pytest_qreliab.metrics.spectral import high_band_share
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
+from pytest_qreliab.record import Recording
 
 Advance = Callable[[int], None]
 
-CALIBRATION: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
+CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
     """Of one image set: features, float32 (n, dim), not normalised; high-band energy share, float64 (n,), or None.
 
-    `local`, float64 (n,), is the maximum over patches and classes of the log-softmax, at temperature 1, of the cosines
+    Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the maximum over patches and classes of the log-softmax, at temperature 1, of the cosines
     of the local features; None where it was not asked for, or the image tower shows none.
     """
 
-    features: npt.NDArray[np.float32]
-    high_band: npt.NDArray[np.float64] | None
+    features: npt.NDArray[np.float32] | None
+    high_band: npt.NDArray[np.float64] | None = None
     local: npt.NDArray[np.float64] | None = None
+    logits: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        values = self.logits if self.features is None else self.features
+        assert values is not None
+        return len(values)
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """Of a further image set with int64 labels (n,). Where `among`, int64, is given, only those classes are told
+    apart."""
+
+    images: ImageEmbeddings
+    labels: npt.NDArray[np.int64]
+    among: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
 class CalibrationEmbeddings:
-    """Of the calibration images: features, float32 (n, dim), not normalised, and int64 labels (n,), if they have any.
+    """Of the calibration images, and int64 labels (n,), if they have any.
 
     `held_out`, bool (n,), tells the images that no quantizer has looked at.
     """
 
-    features: npt.NDArray[np.float32]
+    images: ImageEmbeddings
     labels: npt.NDArray[np.int64] | None
     held_out: npt.NDArray[np.bool_]
 
@@ -55,19 +75,23 @@ class CalibrationEmbeddings:
 class Embeddings:
     """Of one benchmark: `classifier` is float32 (classes, dim), unit rows; `labels` int64 (n,) index it.
 
-    `negatives` is the same of the negative labels, (m, dim). That and `calibration` are None where they were not
-    asked for, or the benchmark has none. `near` names the OOD sets that are near.
+    `negatives` is the same of the negative labels, (m, dim). That, `calibration` and further `labelled` sets are there
+    where they were asked for and the benchmark has them. `near` names the OOD sets that are near. Recorded logits come
+    without a classifier, and perhaps without the logit scale; `probabilities` says that they are known up to a constant
+    of each sample only.
     """
 
     in_distribution: ImageEmbeddings
     labels: npt.NDArray[np.int64]
     ood: Mapping[str, ImageEmbeddings]
-    classifier: npt.NDArray[np.float32]
-    logit_scale: float
+    classifier: npt.NDArray[np.float32] | None
+    logit_scale: float | None
     logit_bias: float
     negatives: npt.NDArray[np.float32] | None = None
     calibration: CalibrationEmbeddings | None = None
     near: frozenset[str] = frozenset()
+    labelled: Mapping[str, LabelledEmbeddings] = field(default_factory=dict)
+    probabilities: bool = False
 
 
 def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
@@ -77,6 +101,7 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
     """
     labels = data.in_distribution.labels
     assert labels is not None
+    clip = prepared(clip, data)
     with full_precision():
         classifier = _classifier(clip, [data.captions(label) for label in range(len(data.classes))], advance)
         negatives = None
@@ -91,15 +116,89 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
             clip.logit_scale,
             clip.logit_bias,
             negatives,
-            _encode_calibration(clip, data.calibration, advance) if CALIBRATION & set(needs) else None,
+            _encode_calibration(clip, data.calibration, advance) if CALIBRATION_NEEDS & set(needs) else None,
             data.near,
+            {name: _encode_labelled(clip, images, advance) for name, images in _asked(data, needs).items()},
         )
+
+
+def _asked(data: Data, needs: Collection[Need]) -> dict[str, ImageSet]:
+    """The further labelled sets that are needed, by name, which starts with the need."""
+    return {name: images for name, images in data.labelled.items() if name.partition(".")[0] in needs}
+
+
+def recorded(recording: Recording, name: str, data: Data, needs: Collection[Need] = ()) -> Embeddings:
+    """What `embed` would give, from outputs that were recorded, of the model or quantizer `name`.
+
+    A probability of 0, which was rounded, is taken as half the smallest other one of its set. Raises InputError for
+    samples that are missing, or have other labels.
+    """
+    wanted = {name: images for name, images in data.sets.items() if name.startswith((IN_DISTRIBUTION, OOD))}
+    wanted.update(_asked(data, needs))
+    if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
+        wanted[CALIBRATION] = data.calibration
+    found = {}
+    for of, images in wanted.items():
+        if of in recording.sets:  # what a gate needs is known to be there
+            values = recording.sets[of].values[rows(name, recording.sets[of], images)]
+            found[of] = _of_values(recording.kind, values)
+    calibrating, labels = found.get(CALIBRATION), data.in_distribution.labels
+    assert labels is not None
+    classifier = None
+    if recording.kind == "image_features":
+        classifier = F.normalize(torch.from_numpy(recording.text_features).double(), dim=-1).float().numpy()
+    return Embeddings(
+        found[IN_DISTRIBUTION],
+        labels,
+        {of.split(".", 2)[2]: embeddings for of, embeddings in found.items() if of.startswith(OOD)},
+        classifier,
+        recording.logit_scale,
+        recording.logit_bias,
+        calibration=None
+        if calibrating is None or data.calibration is None
+        else CalibrationEmbeddings(calibrating, data.calibration.labels, held_out(data.calibration)),
+        near=data.near,
+        labelled={
+            of: LabelledEmbeddings(found[of], images.labels, images.classes)
+            for of, images in data.labelled.items()
+            if of in found and images.labels is not None
+        },
+        probabilities=recording.kind == "probabilities",
+    )
+
+
+def _of_values(kind: str, values: npt.NDArray[np.float32]) -> ImageEmbeddings:
+    if kind == "image_features":
+        return ImageEmbeddings(values)
+    if kind == "probabilities":
+        positive = values[values > 0]
+        least = float(positive.min()) / 2 if positive.size else 1.0
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            values = np.log(np.where(values <= 0, np.float32(least), values))
+    return ImageEmbeddings(None, logits=values)
+
+
+def prepared(clip: Clip, data: Data) -> Clip:
+    """The model with the preprocessing that the benchmark asks for. Raises InputError where it cannot be changed."""
+    given = {name: value for name, value in data.preprocessing if value is not None}
+    if not given:
+        return clip
+    renamed = {"resize": "resize_mode", "fill": "fill_color"}
+    overrides = {renamed.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    known = getattr(getattr(clip.module, "visual", None), "preprocess_cfg", None)
+    if clip.layout is not OPEN_CLIP or known is None:
+        raise InputError(
+            f"{clip.name} brings its own preprocessing, which `preprocessing:` of a benchmark cannot change ("
+            f"{', '.join(given)}); wrap it with another preprocess"
+        )
+    config = transform.PreprocessCfg(**transform.merge_preprocess_dict(known, overrides))
+    return replace(clip, preprocess=transform.image_transform_v2(config, is_train=False))
 
 
 def work(data: Data, needs: Collection[Need] = ()) -> int:
     """How many images and prompts `embed` counts for a benchmark."""
-    images = len(data.in_distribution) + sum(len(images) for images in data.ood.values())
-    if CALIBRATION & set(needs) and data.calibration is not None:
+    images = len(data.in_distribution) + sum(map(len, [*data.ood.values(), *_asked(data, needs).values()]))
+    if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
         images += len(data.calibration)
     words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)
     return images + words * len(data.templates)
@@ -167,11 +266,20 @@ def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch
 def _encode_calibration(clip: Clip, images: ImageSet | None, advance: Advance) -> CalibrationEmbeddings | None:
     if images is None:
         return None
+    return CalibrationEmbeddings(_encode_features(clip, images, advance), images.labels, held_out(images))
+
+
+def _encode_labelled(clip: Clip, images: ImageSet, advance: Advance) -> LabelledEmbeddings:
+    assert images.labels is not None
+    return LabelledEmbeddings(_encode_features(clip, images, advance), images.labels, images.classes)
+
+
+def _encode_features(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmbeddings:
     features = []
     for batch in batches(images, clip.preprocess):
         features.append(clip.encode_image(batch).float().cpu())
         advance(len(batch))
-    return CalibrationEmbeddings(torch.cat(features).numpy(), images.labels, held_out(images))
+    return ImageEmbeddings(torch.cat(features).numpy())
 
 
 def _classifier(

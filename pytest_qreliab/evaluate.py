@@ -35,7 +35,8 @@ def silent(description: str, total: int) -> AbstractContextManager[Advance]:
 
 @dataclass(frozen=True)
 class Result:
-    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage.
+    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage, which of recorded
+    outputs is not known.
 
     `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model.
     """
@@ -44,7 +45,7 @@ class Result:
     rescaled: bool
     changes: dict[str, Change]
     verdicts: tuple[Verdict, ...]
-    coverage: Coverage
+    coverage: Coverage | None
     samples: int
     device: str
     alpha: float
@@ -95,6 +96,8 @@ class Evaluator:
 
     def quantized(self, build: Build) -> QuantizedClip:
         """The quantized model on the device. Raises InputError when it covers less than it declares."""
+        if build.quantizer in self._plan.recordings:
+            raise InputError(f"{build.quantizer} holds outputs: there is no quantized model")
         if self._quantized is None or self._quantized[0] != build:
             full = self.baseline(build.model)
             with self._refused_once(build):
@@ -109,16 +112,18 @@ class Evaluator:
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
             changes = compare(baseline, quantized, wanted)
-            verdicts = judge(changes, gates, baseline.samples, self._plan.alpha, self._plan.thresholds.policy)
+            verdicts = judge(
+                changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
+            )
             self._results[case] = Result(
                 case,
                 self._plan.recipes[case.build.quantizer].rescale,
                 changes,
                 tuple(verdicts),
-                self.quantized(case.build).coverage,
+                None if case.build.quantizer in self._plan.recordings else self.quantized(case.build).coverage,
                 baseline.samples,
                 str(self.device),
-                self._plan.alpha,
+                self._plan.alpha(case),
             )
         return self._results[case]
 
@@ -132,8 +137,8 @@ class Evaluator:
                     case,
                     *pair,
                     self._plan.gates[case],
-                    self._plan.alpha,
-                    self._plan.thresholds.policy,
+                    self._plan.alpha(case),
+                    self._plan.thresholds[case].policy,
                     str(self.device),
                     advance,
                 )
@@ -141,14 +146,22 @@ class Evaluator:
 
     def _measurements_of(self, case: Case) -> tuple[Measurement, Measurement]:
         """The case in full precision and quantized."""
-        baseline, clip = self._baseline_measurement(case), self.quantized(case.build)
-        embeddings = self._embed(clip, case, case.quantization)
+        baseline = self._baseline_measurement(case)
+        if case.build.quantizer in self._plan.recordings:
+            embeddings = self._recorded(case.build.quantizer, case)
+        else:
+            embeddings = self._embed(self.quantized(case.build), case, case.quantization)
         return baseline, measure(embeddings, self._plan.data[case.benchmark].classes)
+
+    def _recorded(self, name: str, case: Case) -> Embeddings:
+        data, needs = self._plan.data[case.benchmark], self._plan.needs(case.benchmark)
+        return embedding.recorded(self._plan.recordings[name], name, data, needs)
 
     def _build(self, full: Clip, build: Build) -> QuantizedClip:
         recipe = self._plan.recipes[build.quantizer]
         calibration = None
         if build.calibration is not None:
+            full = embedding.prepared(full, self._plan.data[build.calibration])
             calibration = embedding.calibration(self._plan.data[build.calibration])
         total = recipe.steps or 1
         with (
@@ -184,11 +197,16 @@ class Evaluator:
         key = model, benchmark, refitted
         if key not in self._measurements:
             if key[:2] not in self._embeddings:
-                self._embeddings[key[:2]] = self._embed(self.baseline(model), case, "full precision")
+                self._embeddings[key[:2]] = (
+                    self._recorded(model, case)
+                    if model in self._plan.recordings
+                    else self._embed(self.baseline(model), case, "full precision")
+                )
             embeddings = self._embeddings[key[:2]]
             if refitted is not None:
                 calibration = embedding.calibration(self._plan.data[refitted])
-                scale = embedding.fitted_logit_scale(self.baseline(model), calibration)
+                clip = embedding.prepared(self.baseline(model), self._plan.data[refitted])
+                scale = embedding.fitted_logit_scale(clip, calibration)
                 embeddings = replace(embeddings, logit_scale=scale)
             self._measurements[key] = measure(embeddings, self._plan.data[benchmark].classes)
         return self._measurements[key]

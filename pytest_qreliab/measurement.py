@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pytest_qreliab.embedding import Embeddings, ImageEmbeddings
-from pytest_qreliab.metrics import calibration, classification, ood, registry, spectral
+from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness, spectral
 from pytest_qreliab.metrics.classification import CHUNK_ROWS, Floats, Predictions
 
 Features = npt.NDArray[np.floating]
@@ -23,7 +23,8 @@ class Measurement:
     """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
 
     What they came from is there only where it is finite: the predictions on the in-distribution samples, those with the
-    logit scale refitted, the high-band energy share of each, and the scores, by OOD score, and by set.
+    logit scale refitted, the high-band energy share of each, the scores, by OOD score, and by set, and the predictions
+    on further labelled sets, which are without logits, by the full name of the set.
     """
 
     classes: Sequence[str]
@@ -36,6 +37,7 @@ class Measurement:
     high_band: Floats | None = None
     id_scores: dict[str, Floats] = field(default_factory=dict)
     ood_scores: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    labelled: dict[str, Predictions] = field(default_factory=dict)
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], ood.Ranked]:
@@ -70,6 +72,8 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
     predictions = rescaled = None
     id_scores: dict[str, Floats] = {}
     problem = _problem(embeddings, images, "in-distribution")
+    labelled, labelled_problems = _further(embeddings)
+    problems.update(labelled_problems)
     if problem:
         names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration")]
         problems.update(dict.fromkeys([*names, *(registry.RECALL + name for name in classes)], problem))
@@ -77,13 +81,23 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         predictions, id_scores = _predictions(embeddings)
         refitted, rescaled_problem = _refitted_scale(embeddings)
         if refitted is not None:
-            rescaled = classification.rescale(predictions, refitted / embeddings.logit_scale)
+            rescaled = classification.rescale(predictions, refitted / (embeddings.logit_scale or 1.0))
         problems.update(dict.fromkeys(registry.RESCALED_METRICS if rescaled_problem else (), rescaled_problem))
     ood_scores, ood_problems = _ood_scores(embeddings, id_scores, problem)
     problems.update(_by_metric(ood_problems, embeddings))
     high_band, rank = _spectrum(images, problems)
     found = Measurement(
-        classes, len(labels), embeddings.near, rank, problems, predictions, rescaled, high_band, id_scores, ood_scores
+        classes,
+        len(labels),
+        embeddings.near,
+        rank,
+        problems,
+        predictions,
+        rescaled,
+        high_band,
+        id_scores,
+        ood_scores,
+        labelled,
     )
     found.values.update(values(found))
     found.values.update(dict.fromkeys(problems, float("nan")))
@@ -103,17 +117,24 @@ def values(found: Measurement, wanted: Collection[str] | None = None) -> dict[st
             result.update({prefix + name: value for name, value in _calibration(predictions, names).items()})
     if found.high_band is not None:
         result["spectral.high_band_energy"] = float(found.high_band.mean())
+    result.update(robustness.values(found.labelled, wanted))
     return {**result, **_ood_values(found, wanted)}
 
 
 def _problem(embeddings: Embeddings, images: ImageEmbeddings, name: str) -> str:
     """What in the features makes logits that are not finite numbers; empty if nothing does."""
-    scale, bias = embeddings.logit_scale, embeddings.logit_bias
+    if images.logits is not None:
+        bad = int((~np.isfinite(images.logits)).any(axis=1).sum())
+        return f"NaN or infinity in {bad} of {len(images)} {name} logits" if bad else ""
+    scale, bias, classifier = embeddings.logit_scale, embeddings.logit_bias, embeddings.classifier
+    assert scale is not None
+    assert classifier is not None
+    assert images.features is not None
     if not np.isfinite([scale, bias]).all():
         return f"NaN or infinity in the logit scale ({scale:g}) or bias ({bias:g})"
-    bad_classes = int((~np.isfinite(embeddings.classifier)).any(axis=1).sum())
+    bad_classes = int((~np.isfinite(classifier)).any(axis=1).sum())
     if bad_classes:
-        return f"NaN or infinity in the text features of {bad_classes} of {len(embeddings.classifier)} classes"
+        return f"NaN or infinity in the text features of {bad_classes} of {len(classifier)} classes"
     return _bad_features(images.features, f"{name} image features")
 
 
@@ -129,7 +150,8 @@ def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
 def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:
     """The predictions on the in-distribution samples, and their scores."""
     parts: list[Predictions] = []
-    kept = np.empty((len(embeddings.labels), len(embeddings.classifier)), np.float32)  # not twice, in parts and joined
+    n, classes = len(embeddings.labels), _classes(embeddings, embeddings.in_distribution)
+    kept = np.empty((n, classes), np.float32)  # not twice, in parts and joined
 
     def look(rows: slice, logits: torch.Tensor) -> None:
         part = classification.predict(logits, embeddings.labels[rows])
@@ -140,29 +162,73 @@ def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]
     return replace(classification.join(parts), logits=kept), scores
 
 
+def _further(embeddings: Embeddings) -> tuple[dict[str, Predictions], dict[str, str]]:
+    """The predictions on further labelled sets, without their logits; and by metric why there are none."""
+    found: dict[str, Predictions] = {}
+    problems: dict[str, str] = {}
+    for name, given in embeddings.labelled.items():
+        if problem := _problem(embeddings, given.images, name):
+            problems.update(dict.fromkeys(robustness.touched(name), problem))
+            continue
+        labels, parts = given.labels, []
+        if given.among is not None:
+            labels = np.searchsorted(given.among, labels)
+        for rows, _, _, logits in _chunks(embeddings, given.images):
+            if given.among is not None:
+                logits = logits[:, torch.from_numpy(given.among)]
+            part = classification.predict(logits, labels[rows])
+            parts.append(replace(part, logits=part.logits[:, :0]))
+        found[name] = classification.join(parts)
+    return found, problems
+
+
+def _classes(embeddings: Embeddings, images: ImageEmbeddings) -> int:
+    of_all = embeddings.classifier if images.logits is None else images.logits.T
+    assert of_all is not None
+    return len(of_all)
+
+
+def _chunks(
+    embeddings: Embeddings, images: ImageEmbeddings
+) -> Iterator[tuple[slice, torch.Tensor | None, torch.Tensor | None, torch.Tensor]]:
+    """Some rows at a time, unit features, cosines and logits, in float64; of recorded logits what follows from them.
+
+    The logits of 50,000 samples and 1,000 classes would take 400 MB.
+    """
+    scale, bias = embeddings.logit_scale, embeddings.logit_bias
+    classifier = None if embeddings.classifier is None else torch.from_numpy(embeddings.classifier).double()
+    for start in range(0, len(images), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        if images.logits is not None:
+            logits = torch.from_numpy(images.logits[rows]).double()
+            yield rows, None, None if scale is None else (logits - bias) / scale, logits
+            continue
+        assert classifier is not None
+        assert images.features is not None
+        assert scale is not None
+        unit = _unit(images.features[rows])
+        cosines = unit @ classifier.T
+        yield rows, unit, cosines, (scale * cosines).add_(bias)
+
+
 def _scores(
     embeddings: Embeddings,
     images: ImageEmbeddings,
     look: Callable[[slice, torch.Tensor], None] = lambda rows, logits: None,
 ) -> dict[str, Floats]:
-    """The OOD scores of an image set that need no calibration features.
-
-    `look` is shown the logits, some rows at a time: those of 50,000 samples and 1,000 classes would take 400 MB.
-    """
-    classifier = torch.from_numpy(embeddings.classifier).double()
+    """The OOD scores of an image set that need no calibration features. `look` is shown the logits as they are made."""
     negatives = None if embeddings.negatives is None else torch.from_numpy(_infinity_as_nan(embeddings.negatives))
     local = None if images.local is None else _infinity_as_nan(images.local)
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
     parts: list[dict[str, Floats]] = []
-    for start in range(0, len(images.features), CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        unit = _unit(images.features[rows])
-        cosines = unit @ classifier.T
-        logits = (scale * cosines).add_(bias)
+    for rows, unit, cosines, logits in _chunks(embeddings, images):
         look(rows, logits)
-        others = None if negatives is None else (unit @ negatives.T).mul_(scale).add_(bias)
+        others = None
+        if negatives is not None and unit is not None and scale is not None:
+            others = (unit @ negatives.T).mul_(scale).add_(bias)
         parts.append(ood.scores(cosines, logits, others, None if local is None else local[rows]))
-    return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
+    unknown = {"maxlogit", "energy"} if embeddings.probabilities else set()  # of a constant that was lost
+    return {score: np.concatenate([part[score] for part in parts]) for score in parts[0].keys() - unknown}
 
 
 def _infinity_as_nan(values: npt.NDArray[np.floating]) -> Floats:
@@ -172,16 +238,15 @@ def _infinity_as_nan(values: npt.NDArray[np.floating]) -> Floats:
 
 def _accuracy(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
     of_all = classification.recalls(predictions.correct, predictions.labels, predictions.logits.shape[1])
+    recalls: dict[str, float] = {}
+    for name, recall in zip(classes, of_all[: len(classes)], strict=True):
+        if np.isfinite(recall):  # of a class without samples there is none to measure
+            recalls.setdefault(registry.RECALL + name, float(recall))  # ImageNet has two missiles: the first
     return {
         "accuracy": float(predictions.correct.mean()),
         "top5_accuracy": float(predictions.in_top5.mean()),
         "balanced_accuracy": classification.balanced_accuracy(predictions.correct, predictions.labels),
-        # Of a class without samples there is none to measure.
-        **{
-            registry.RECALL + name: float(r)
-            for name, r in zip(classes, of_all[: len(classes)], strict=True)
-            if np.isfinite(r)
-        },
+        **recalls,
     }
 
 
@@ -206,11 +271,11 @@ def _refitted_scale(embeddings: Embeddings) -> tuple[float | None, str]:
     given = embeddings.calibration
     if given is None or given.labels is None or not given.held_out.any():
         return None, ""
-    held_out = given.features[given.held_out]
-    if problem := _bad_features(held_out, "held-out calibration image features"):
+    if problem := _problem(embeddings, given.images, "calibration"):
         return None, problem
-    cosines = _unit(held_out) @ torch.from_numpy(embeddings.classifier).double().T
-    return calibration.fit_logit_scale(cosines.numpy(), given.labels[given.held_out]), ""
+    cosines = [logits if cosines is None else cosines for _, _, cosines, logits in _chunks(embeddings, given.images)]
+    held_out = torch.cat(cosines).numpy()[given.held_out]
+    return calibration.fit_logit_scale(held_out, given.labels[given.held_out]), ""
 
 
 def _ood_scores(
@@ -223,16 +288,18 @@ def _ood_scores(
     found: dict[str, dict[str, Floats]] = {}
     problems: dict[tuple[str, str], str] = {}
     on_features, feature_problems = _feature_scores(embeddings)
-    if not id_problem:
+    of_id = embeddings.in_distribution.features
+    if not id_problem and of_id is not None:
         for score, function in on_features.items():
-            id_scores[score] = function(embeddings.in_distribution.features)
+            id_scores[score] = function(of_id)
     for name, images in embeddings.ood.items():
         problem = id_problem or _problem(embeddings, images, name)
         if problem:
             problems.update({(score, name): problem for score in registry.OOD_SCORES})
             continue
         scores = _scores(embeddings, images)
-        scores.update({score: function(images.features) for score, function in on_features.items()})
+        if (features := images.features) is not None:
+            scores.update({score: function(features) for score, function in on_features.items()})
         for score, of_set in scores.items():
             # A score of patches can be NaN where none of features is.
             bad = int((~np.isfinite(of_set)).sum()) + int((~np.isfinite(id_scores[score])).sum())
@@ -247,15 +314,16 @@ def _ood_scores(
 def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Features], Floats]], dict[str, str]]:
     """The scores that are fitted on calibration features, as functions of features, and why one cannot be."""
     given = embeddings.calibration
-    if given is None:
+    if given is None or given.images.features is None:
         return {}, {}
+    known = given.images.features
     names = ("knn",) if given.labels is None else ("knn", "mahalanobis")
-    if problem := _bad_features(given.features, "calibration image features"):
+    if problem := _bad_features(known, "calibration image features"):
         return {}, dict.fromkeys(names, problem)
-    functions: dict[str, Callable[[Features], Floats]] = {"knn": lambda features: ood.knn(features, given.features)}
+    functions: dict[str, Callable[[Features], Floats]] = {"knn": lambda features: ood.knn(features, known)}
     if given.labels is not None:
         try:
-            fit = ood.fit_mahalanobis(given.features, given.labels)
+            fit = ood.fit_mahalanobis(known, given.labels)
         except ValueError as error:
             return functions, {"mahalanobis": str(error)}
         functions["mahalanobis"] = lambda features: ood.mahalanobis(features, fit)
@@ -298,7 +366,9 @@ def _ood_values(found: Measurement, wanted: Collection[str] | None) -> dict[str,
 def _spectrum(images: ImageEmbeddings, problems: dict[str, str]) -> tuple[Floats | None, dict[str, float]]:
     """The high-band energy share of each sample, and the effective rank; and what is wrong with them."""
     name, band = "spectral.effective_rank", "spectral.high_band_energy"
-    rank = {}
+    rank: dict[str, float] = {}
+    if images.features is None:
+        return None, rank
     bad = int((~np.isfinite(images.features)).any(axis=1).sum())
     if bad:
         problems[name] = f"NaN or infinity in {bad} of {len(images.features)} in-distribution image features"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config import suite as suites
-from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.benchmark import RECORDED, Benchmark
 from pytest_qreliab.config.suite import Suite
-from pytest_qreliab.config.thresholds import Gate, Thresholds
+from pytest_qreliab.config.thresholds import Gate, Match, Thresholds
 from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.data import recorded
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
+from pytest_qreliab.record import Recording
 
 if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
@@ -29,25 +32,28 @@ LABELLED = "give a source of the benchmark's classes: digits, or an image-folder
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, the gates of
-    each case, and each benchmark's data, not yet decoded."""
+    """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, recorded
+    outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
+    benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
+    thresholds gate and it cannot tell."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Callable[[], Clip]]
     recipes: Mapping[str, Recipe]
+    recordings: Mapping[str, Recording]
     gates: Mapping[Case, tuple[Gate, ...]]
+    thresholds: Mapping[Case, Thresholds]
     data: Mapping[str, data.Data]
-    thresholds: Thresholds
+    untested: Mapping[str, list[str]]
     device: str
 
-    @property
-    def alpha(self) -> float:
+    def alpha(self, case: Case) -> float:
         """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
 
         The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict. For the same
         reason Holm's steps are taken within a case, which has its gates' shares together.
         """
-        policy = self.thresholds.policy
+        policy = self.thresholds[case].policy
         shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
         return (1 - policy.confidence) / shares
 
@@ -59,16 +65,6 @@ class Plan:
     def tested(self, case: Case, aspect: str) -> bool:
         """Whether any gate of the case is of that aspect."""
         return any(gate.aspect == aspect for gate in self.gates[case])
-
-    def untested(self) -> dict[str, list[str]]:
-        """For each benchmark, the metrics that the thresholds gate and that it has no images for."""
-        left_out: dict[str, list[str]] = {}
-        for case in self.cases:
-            kept = {gate.metric for gate in self.gates[case]}
-            gated = {gate.metric for gate in self.thresholds.gates(case)}
-            if gated - kept:
-                left_out[case.benchmark] = sorted(gated - kept)
-        return left_out
 
 
 def make(settings: Settings, catalog: Catalog) -> Plan:
@@ -83,13 +79,18 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         found = of_suite or setting.values(many=axis not in ("thresholds", "device"))
         return list({value.text: value for value in found}.values())
 
-    loaders = {v.text: _checked(v, catalog.model, v.text, v.folder) for v in values("models")}
-    chosen = [(v, _checked(v, catalog.recipe, v.text)) for v in values("quantizers")]
+    recordings = {
+        v.text: _checked(v, recorded.load, v.text, v.folder)
+        for v in [*values("models"), *values("quantizers")]
+        if v.text.startswith(RECORDED)
+    }
+    loaders = {v.text: _loader(v, catalog, recordings.get(v.text)) for v in values("models")}
+    chosen = [(v, _recipe(v, catalog, recordings.get(v.text))) for v in values("quantizers")]
     recipes = {recipe.name: recipe for _, recipe in chosen}
     parsed = [(v, _checked(v, Bits.parse, v.text)) for v in values("bits")]
     scopes = [_checked(v, parse_scope, v.text) for v in values("scopes")]
     benchmarks = _benchmarks(values("benchmarks"))
-    (thresholds,) = (_checked(v, Thresholds.load, v.text, v.folder) for v in values("thresholds"))
+    policies = _Policies(values("thresholds")[0], [] if suite is None or settings.thresholds.given else suite.groups())
     (device,) = (_checked(v, check_device, v.text) for v in values("device"))
     quantizations = dict.fromkeys(
         (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
@@ -100,6 +101,8 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     )
     image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(loaders, quantizations, benchmarks)
+    if suite is not None:
+        cases = suite.excluded(cases)
     by_id: dict[str, Case] = {}
     for case in cases:
         if by_id.setdefault(case.id, case) != case:
@@ -112,19 +115,85 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
             raise InputError(
                 f"the {what} {pair[0]!r} and {pair[1]!r} share the test name {case.id!r}; rename one of the files"
             )
-    gates = {}
     for case in cases:
-        benchmark = benchmarks[case.benchmark]
-        _check_calibration(case, recipes[case.build.quantizer], benchmark, image_sets[case.benchmark])
-        gates[case] = tuple(gate for gate in thresholds.gates(case) if gate.aspect in benchmark.aspects)
-        if not gates[case]:
+        _check_calibration(case, recipes[case.build.quantizer], benchmarks[case.benchmark], image_sets[case.benchmark])
+        recorded.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
+    thresholds = {case: policies.of(case) for case in cases}
+    gates, untested = _gates(thresholds, benchmarks, image_sets, recordings)
+    return Plan(tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, device)
+
+
+class _Policies:
+    """The thresholds of each case: the run's, or those of the first group that matches."""
+
+    def __init__(self, of_run: Value, groups: Sequence[tuple[Match, Value]]) -> None:
+        def load(value: Value) -> Thresholds:
+            return _checked(value, Thresholds.load, value.text, value.folder)
+
+        self._of_run, self._groups = load(of_run), [(match, load(value)) for match, value in groups]
+
+    def of(self, case: Case) -> Thresholds:
+        return next((thresholds for match, thresholds in self._groups if match.matches(case)), self._of_run)
+
+
+def _loader(value: Value, catalog: Catalog, recording: Recording | None) -> Callable[[], Clip]:
+    """What loads a model; of recorded outputs, the model that they say they are of."""
+    if recording is None:
+        return _checked(value, catalog.model, value.text, value.folder)
+    if recording.model is None:
+        return partial(recorded.no_model, value.text)
+    return _checked(value, catalog.model, recording.model, value.folder)
+
+
+def _recipe(value: Value, catalog: Catalog, recording: Recording | None) -> Recipe:
+    """The recipe of a quantizer; of recorded outputs nothing but their bits."""
+    if recording is None:
+        return _checked(value, catalog.recipe, value.text)
+    return Recipe(value.text, recorded.quantizer(recording))
+
+
+def _gates(
+    thresholds: Mapping[Case, Thresholds],
+    benchmarks: Mapping[str, Benchmark],
+    image_sets: Mapping[str, data.Data],
+    recordings: Mapping[str, Recording],
+) -> tuple[dict[Case, tuple[Gate, ...]], dict[str, list[str]]]:
+    """The gates of each case that there are images for, and the metrics of the others, by benchmark or recording.
+
+    Raises InputError for gates that nothing in the plan can tell, and for cases without any.
+    """
+    gates: dict[Case, tuple[Gate, ...]] = {}
+    untested: dict[str, dict[str, None]] = {}
+    asked: dict[str, Gate] = {}
+    for case, policy in thresholds.items():
+        benchmark, images = benchmarks[case.benchmark], image_sets[case.benchmark]
+        kept = []
+        for gate in policy.gates(case):
+            asked.setdefault(gate.metric, gate)
+            by = recorded.cannot_tell(gate.metric, case, recordings)
+            if not registry.image_sets(gate.metric, images.sets):
+                by = f"benchmark {case.benchmark}"
+            if by is None:
+                _check_needs(gate, benchmark, images)
+                recorded.check_sets(gate, case, recordings, images)
+                kept.append(gate)
+            else:
+                untested.setdefault(by, {})[gate.metric] = None
+        if not kept:
+            where = policy.document.where(("gates",))
+            raise InputError(f"{where}: none of the gates is on anything that {benchmark.where()} measures")
+        gates[case] = tuple(kept)
+    tested = {gate.metric for of_case in gates.values() for gate in of_case}
+    for metric in asked.keys() - tested:
+        if registry.names_a_set(metric) and not any(
+            metric in left for by, left in untested.items() if by in recordings
+        ):
+            there = sorted({name for images in image_sets.values() for name in images.sets})
             raise InputError(
-                f"{thresholds.document.where(('gates',))}: none of the gates is on anything that "
-                f"{benchmark.where(())} measures ({', '.join(sorted(benchmark.aspects))})"
+                f"{asked[metric].where}: {metric} is on an image set that no benchmark of this run has; "
+                f"there are {', '.join(there)}"
             )
-        for gate in gates[case]:
-            _check_needs(gate, benchmark, image_sets[case.benchmark])
-    return Plan(tuple(cases), loaders, recipes, gates, image_sets, thresholds, device)
+    return gates, {by: list(metrics) for by, metrics in untested.items()}
 
 
 def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images: data.Data) -> None:

@@ -58,8 +58,12 @@ class Run:
 
     def header(self) -> list[str]:
         """What the run will do, for the head of pytest's output."""
-        cases, policy = self.plan.cases, self.plan.thresholds.policy
+        cases = self.plan.cases
         gates = sum(map(len, self.plan.gates.values()))
+        files = {
+            f"{shown(thresholds.document.path)}, {thresholds.policy.confidence:.0%} confidence over all of them": None
+            for thresholds in self.plan.thresholds.values()
+        }
         axes = [
             dict.fromkeys(case.build.model for case in cases),
             dict.fromkeys(case.quantization for case in cases),
@@ -67,11 +71,10 @@ class Run:
         ]
         lines = [
             f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
-            f"qreliab: {gates} gates of {shown(self.plan.thresholds.document.path)}, "
-            f"{policy.confidence:.0%} confidence over all of them, device {self.plan.device}",
+            f"qreliab: {gates} gates of {', '.join(files)}, device {self.plan.device}",
         ]
-        for benchmark, metrics in self.plan.untested().items():
-            lines.append(f"qreliab: benchmark {benchmark} has no images for {', '.join(metrics)}: not tested")
+        for by, metrics in self.plan.untested.items():
+            lines.append(f"qreliab: {by} has nothing for {', '.join(metrics)}: not tested")
         return lines + self._underpowered()
 
     def _underpowered(self) -> list[str]:

@@ -14,7 +14,7 @@ from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.config.thresholds import Gate, Policy
 from pytest_qreliab.gates import judge
 from pytest_qreliab.measurement import Measurement, values
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, robustness
 from pytest_qreliab.metrics.classification import Floats, Predictions, mixed
 
 SEED = 0
@@ -115,6 +115,7 @@ def dealt(
             name: of_set[name].values(scores, rescale(quantized.ood_scores[score][name]))
             for name, scores in sets.items()
         }
+    of_labelled = _labelled_deals(baseline, rng)
     sides = []
     for side in (0, 1):
         found = replace(
@@ -128,10 +129,26 @@ def dealt(
             else draw.values(baseline.high_band, quantized.high_band)[side],
             id_scores={score: pair[side] for score, pair in id_scores.items()},
             ood_scores={score: {name: pair[side] for name, pair in sets.items()} for score, sets in ood_scores.items()},
+            labelled={
+                name: deal.mixed(baseline.labelled[name], quantized.labelled[name], side)
+                for name, deal in of_labelled.items()
+                if name in quantized.labelled
+            },
         )
         found.values.update(values(found, wanted))
         sides.append(found)
     return sides[0], sides[1]
+
+
+def _labelled_deals(measured: Measurement, rng: np.random.Generator) -> dict[str, _Deal]:
+    """The draws of the further labelled sets: one for all cells of a corruption grid, which hold the same images."""
+    deals: dict[str, _Deal] = {}
+    for name, predictions in measured.labelled.items():
+        group = robustness.GRID if name.startswith(robustness.GRID) else name
+        deals.setdefault(group, _Deal(len(predictions), rng))
+        deals[name] = deals[group]
+    deals.pop(robustness.GRID, None)
+    return deals
 
 
 class _Deal:
@@ -146,8 +163,9 @@ class _Deal:
         return np.where(self._crossed, q, b), np.where(self._crossed, b, q)
 
     def predictions(self, baseline: Predictions | None, quantized: Predictions | None, side: int) -> Predictions | None:
-        if baseline is None or quantized is None:
-            return None
+        return None if baseline is None or quantized is None else self.mixed(baseline, quantized, side)
+
+    def mixed(self, baseline: Predictions, quantized: Predictions, side: int) -> Predictions:
         return mixed(baseline.take(self._drawn), quantized.take(self._drawn), self._crossed != bool(side))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pytest_qreliab.cases import Case
 from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.data.benchmark import Data
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, robustness
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.statistics import power
 
@@ -44,33 +44,31 @@ def underpowered(plan: Plan) -> list[Underpowered]:
             metric = registry.lookup(gate.metric)
             if metric.spread is None or gate.limit in ("min", "max", "max_relative_change"):
                 continue
-            n = effective_samples(gate.metric, plan.data[case.benchmark])
-            detectable = _detectable(metric, n, plan.alpha)
+            n, alpha = effective_samples(gate.metric, plan.data[case.benchmark]), plan.alpha(case)
+            detectable = _detectable(metric, n, alpha)
             if not detectable <= gate.value:
-                found.append(Underpowered(case, gate, detectable, _needed(metric, gate.value, plan.alpha) / n))
+                found.append(Underpowered(case, gate, detectable, _needed(metric, gate.value, alpha) / n))
     return found
 
 
 def effective_samples(metric: str, data: Data) -> float:
     """The number of samples that a metric's error falls with the root of.
 
-    Of an OOD metric, whose error comes from the in-distribution samples and from those of k sets, that is
-    1 / (1 / n + sum(1 / n_k) / k^2).
+    Of a mean over k sets of other images it is 1 / (sum(1 / n_k) / k^2); of an OOD metric, whose error comes from the
+    in-distribution samples as well, 1 / (1 / n + sum(1 / n_k) / k^2).
     """
     n = len(data.in_distribution)
     if metric.startswith(registry.RECALL):
         assert data.in_distribution.labels is not None
         name = metric.removeprefix(registry.RECALL)
         return float(np.sum(data.in_distribution.labels == data.classes.index(name))) if name in data.classes else 0.0
-    if not metric.startswith("ood."):
-        return float(n)
-    only = registry.canonical(metric).split(".", 3)[3:]
-    sizes = {name: len(images) for name, images in data.ood.items()}
-    if only in (["near"], ["far"]):
-        sizes = {name: size for name, size in sizes.items() if (name in data.near) == (only == ["near"])}
-    elif only:
-        sizes = {name: size for name, size in sizes.items() if name in only}
-    return 1 / (1 / n + sum(1 / size for size in sizes.values()) / len(sizes) ** 2) if sizes else 0.0
+    sizes = [len(data.sets[name]) for name in registry.image_sets(metric, data.sets)]
+    if not sizes:
+        return 0.0
+    if metric.startswith(robustness.GRID):  # the same images in every cell
+        return float(sizes[0])
+    of_sets = sum(1 / size for size in sizes) / len(sizes) ** 2
+    return 1 / (1 / n + of_sets) if metric.startswith("ood.") else 1 / of_sets
 
 
 def _detectable(metric: registry.Metric, n: float, alpha: float) -> float:
@@ -107,4 +105,4 @@ def _least(holds: Callable[[int], bool]) -> float:
 
 
 def _is_proportion(metric: registry.Metric) -> bool:
-    return metric.name in PROPORTIONS or metric.name.startswith(registry.RECALL)
+    return metric.name in PROPORTIONS or metric.name.startswith((registry.RECALL, registry.SPURIOUS_ACCURACY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from pytest_qreliab.cases import Case
 from pytest_qreliab.catalog import Catalog
-from pytest_qreliab.config.benchmark import SetName
-from pytest_qreliab.config.document import Document, Location, Strict, read, shown
+from pytest_qreliab.config import document as documents
+from pytest_qreliab.config.document import Document, Location, Strict, read
+from pytest_qreliab.config.sources import SetName
+from pytest_qreliab.config.thresholds import Match
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.options import NO_SUITE, Value
 from pytest_qreliab.quantizers import Recipe
@@ -50,8 +53,19 @@ Entry = Annotated[
 ]
 
 
+class Group(Strict):
+    """Cases that are held to thresholds of their own."""
+
+    match: Match
+    thresholds: str
+
+
 class Definition(Strict):
-    """The schema of a suite file, version 1. What is left out is at its default."""
+    """The schema of a suite file, version 1. What is left out is at its default.
+
+    Cases that an entry of `exclude` matches are not run. The first of `groups` that matches a case says what its
+    thresholds are.
+    """
 
     version: Literal[1]
     models: Names | None = None
@@ -61,14 +75,16 @@ class Definition(Strict):
     benchmarks: Names | None = None
     thresholds: str | None = None
     device: str | None = None
+    exclude: list[Match] = []
+    groups: list[Group] = []
 
 
 def find(name: str) -> Path:
-    """The suite file of that path. Raises InputError where there is none."""
-    path = Path(name).expanduser().absolute()
-    if not path.is_file():
-        raise InputError(f"there is no suite file {shown(path)}; give the path of a YAML file, or {NO_SUITE}")
-    return path
+    """The suite file of a shipped name or a path. Raises InputError where there is none."""
+    try:
+        return documents.find("suites", name)
+    except InputError as error:
+        raise InputError(f"{error}; or {NO_SUITE}") from None
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,23 @@ class Suite:
             parameters = self.document.validate(quantizer.parameters, dict(extra), at)
             found[entry.name] = Recipe(entry.name, quantizer, parameters), at
         return [recipe for recipe, _ in found.values()]
+
+    def excluded(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases without those excluded. Raises InputError if none is left."""
+        kept = list(cases)
+        for index, match in enumerate(self.definition.exclude):
+            left = [case for case in kept if not match.matches(case)]
+            if not left:
+                raise InputError(f"{self.document.where(('exclude', index))}: nothing is left to run")
+            kept = left
+        return kept
+
+    def groups(self) -> list[tuple[Match, Value]]:
+        """Which cases have thresholds of their own, and which."""
+        return [
+            (group.match, self._value(group.thresholds, ("groups", index, "thresholds")))
+            for index, group in enumerate(self.definition.groups)
+        ]
 
     def _value(self, text: str, at: Location) -> Value:
         return Value(text, self.document.where(at), self.document.path.parent)

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from pytest_qreliab.config.benchmark import (
-    Benchmark,
-    Digits,
-    FlatFolder,
-    ImageFolder,
-    Letters,
-    PhotoPatches,
-    Source,
-)
+from pytest_qreliab.config.benchmark import Benchmark, Preprocessing, check_templates
 from pytest_qreliab.config.document import Location
-from pytest_qreliab.data import embedded, folders
-from pytest_qreliab.data.images import ImageSet
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.config.sources import AnyLabelled, AnySource, HeldOut, ImageFolder, Recorded
+from pytest_qreliab.data import class_names, sources
+from pytest_qreliab.data.images import Corruption, ImageSet, Items
+from pytest_qreliab.errors import InputError, unknown
 
-Found = TypeVar("Found")
+IN_DISTRIBUTION, CALIBRATION = "in_distribution", "calibration"
+SHIFT, CORRUPTION, SPURIOUS, OOD = "shift.", "corruption.", "spurious.", "ood."
 
 
 @dataclass(frozen=True)
 class Data:
     """What a benchmark measures on: class names in label order, templates, and image sets.
 
-    `near` names the OOD sets that are near, the others are far; `negatives` are labels that are none of the classes.
+    `near` names the OOD sets that are near, the others are far; `labelled` are the further sets with classes: shifted
+    (`shift.SET`), corrupted (`corruption.KIND.SEVERITY`) and with a spurious cue (`spurious.SET`). `negatives` are
+    labels that are none of the classes. Of `recorded` samples there are no images.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +37,9 @@ class Data:
     ood: Mapping[str, ImageSet]
     near: frozenset[str] = frozenset()
     negatives: tuple[str, ...] = ()
+    labelled: Mapping[str, ImageSet] = field(default_factory=dict)
+    preprocessing: Preprocessing = Preprocessing()
+    recorded: bool = False
 
     def captions(self, label: int) -> list[str]:
         """Every template of a class."""
@@ -49,25 +49,202 @@ class Data:
         """Every template with the word in its place."""
         return [template.replace("{}", word) for template in self.templates]
 
+    @cached_property
+    def sets(self) -> dict[str, ImageSet]:
+        """Every image set under its full name, the calibration images last."""
+        of_ood = {f"{OOD}{'near' if name in self.near else 'far'}.{name}": found for name, found in self.ood.items()}
+        found = {IN_DISTRIBUTION: self.in_distribution, **self.labelled, **of_ood}
+        return found if self.calibration is None else {**found, CALIBRATION: self.calibration}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a benchmark, in label order."""
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def index(self, by: str) -> dict[str, int]:
+        """Labels by what a source writes for them."""
+        written = {"key": self.keys, "name": self.names, "index": tuple(map(str, range(len(self.keys))))}[by]
+        return {text: label for label, text in reversed(list(enumerate(written)))}
+
 
 def load(benchmark: Benchmark) -> Data:
-    """The image sets, listed but not decoded. Raises InputError, with file and line, for what is not there."""
+    """The image sets, listed but not decoded.
+
+    Raises InputError with all that is missing or does not fit, each with its file and line.
+    """
     definition = benchmark.definition
-    classes, in_distribution = _labelled(benchmark, definition.in_distribution)
-    calibration = definition.calibration
-    near = frozenset(definition.ood.near)
+    if isinstance(definition.in_distribution, Recorded):
+        from pytest_qreliab.data import recorded
+
+        return recorded.data(benchmark)
+    classes, templates = classes_of(benchmark), _templates(benchmark)
+    problems: list[str] = []
+    found: dict[str, ImageSet] = {}
+    for name, source, at in benchmark.sources():
+        try:
+            found[name] = image_set(benchmark, classes, name, source, at, found.get(IN_DISTRIBUTION))
+        except InputError as error:
+            problems += [str(error)] if str(error) not in problems else []
+    if problems:
+        if len(problems) > 1 and any(source.origin for _, source, _ in benchmark.sources()):
+            problems.append(
+                f"what there is and what is missing: qreliab check {benchmark.document.path.stem}; to leave a set out, "
+                "extend the benchmark in a file of your own and set it to null there"
+            )
+        raise InputError("\n".join(problems))
+    return _assembled(benchmark, classes, templates, found)
+
+
+def _assembled(benchmark: Benchmark, classes: Classes, templates: Sequence[str], found: Mapping[str, ImageSet]) -> Data:
+    definition, seed = benchmark.definition, benchmark.definition.seed
+    inside, calibration = found[IN_DISTRIBUTION], found.get(CALIBRATION)
+    if isinstance(definition.calibration, HeldOut) and calibration is not None:
+        taken = set(calibration.ids)
+        rest = np.array([index for index, known in enumerate(inside.ids) if known not in taken], dtype=np.int64)
+        inside = inside.take(rest)
+    inside = inside.drawn(definition.in_distribution.limit, seed)
+    labelled = {name: images for name, images in found.items() if name.startswith((SHIFT, SPURIOUS, CORRUPTION))}
+    corruptions = definition.corruptions
+    if corruptions is not None and corruptions.source is None:
+        some = inside.drawn(corruptions.limit, seed)
+        for kind, severity in corruptions.cells:
+            cell = ImageSet(
+                f"{CORRUPTION}{kind}.{severity}",
+                some.ids,
+                some.load,
+                some.labels,
+                some.classes,
+                Corruption(kind, severity, seed),
+            )
+            labelled[cell.name] = cell
+    elif corruptions is not None:
+        labelled.update(_same_images(benchmark, labelled, corruptions.limit))
     return Data(
-        classes,
-        tuple(definition.templates),
-        in_distribution,
-        None if calibration is None else _calibration(benchmark, calibration, definition.in_distribution),
-        {
-            name: _open(benchmark, name, source, ("ood", "near" if name in near else "far", name))
-            for name, source in benchmark.ood_sets.items()
-        },
-        near,
-        _negatives(benchmark, classes),
+        classes.names,
+        tuple(templates),
+        inside,
+        calibration,
+        {name.split(".", 2)[2]: images for name, images in found.items() if name.startswith(OOD)},
+        frozenset(definition.ood.near),
+        _negatives(benchmark, classes.names),
+        labelled,
+        definition.preprocessing,
     )
+
+
+def _same_images(benchmark: Benchmark, labelled: Mapping[str, ImageSet], limit: int | None) -> dict[str, ImageSet]:
+    """The cells of a published grid, of each at most `limit` images. Raises InputError where their images differ."""
+    cells = {name: images for name, images in labelled.items() if name.startswith(CORRUPTION)}
+    first = next(iter(cells.values()))
+    for name, images in cells.items():
+        if not np.array_equal(_checked(images.labels), _checked(first.labels)):
+            raise InputError(
+                f"{benchmark.where(('corruptions', 'source'))}: {name} has other images than {first.name}: "
+                f"{len(images)} and {len(first)}, or other labels; the same ones in the same order are needed"
+            )
+    return {name: images.drawn(limit, benchmark.definition.seed) for name, images in cells.items()}
+
+
+def _checked(labels: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+    assert labels is not None
+    return labels
+
+
+def image_set(
+    benchmark: Benchmark,
+    classes: Classes,
+    name: str,
+    source: AnySource | HeldOut | Recorded,
+    at: Location,
+    inside: ImageSet | None = None,
+) -> ImageSet:
+    """One image set of the benchmark; calibration images that are held out are drawn from `inside`.
+
+    The in-distribution set comes whole, whatever its limit, and so do the cells of a published corruption grid.
+    Raises InputError with file and line.
+    """
+    seed = benchmark.definition.seed
+    if isinstance(source, HeldOut):
+        if inside is None:
+            raise InputError(f"{benchmark.where(at)}: there are no in-distribution images to hold out")
+        if source.limit >= len(inside):
+            raise InputError(
+                f"{benchmark.where((*at, 'limit'))}: {source.limit} images to hold out of {len(inside)}: none are left"
+            )
+        return inside.drawn(source.limit, seed)
+    assert not isinstance(source, Recorded)
+    labelled = isinstance(source, AnyLabelled) and not name.startswith(OOD)
+    if not labelled and isinstance(source, AnyLabelled) and (source.classes is not None or source.partial):
+        raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out `classes` and `partial`")
+    needed = labelled and (name != CALIBRATION or sources.offers_labels(source))
+    try:
+        found = sources.items(source, lambda text: benchmark.path(text, at), needed)
+    except InputError as error:
+        raise InputError(f"{_where(benchmark, at)}: {error}{_mend(source)}") from None
+    images = ImageSet(name, found.ids, found.load)
+    if labelled:
+        assert isinstance(source, AnyLabelled)
+        images = _labelled(benchmark, classes, images, found, source, at)
+    whole = name == IN_DISTRIBUTION or name.startswith(CORRUPTION)
+    return images if whole else images.drawn(source.limit, seed)
+
+
+def _where(benchmark: Benchmark, at: Location) -> str:
+    """The line of the path, if one is written."""
+    return next(
+        (benchmark.where((*at, key)) for key in ("path", "root", "name") if (*at, key) in benchmark.document.places),
+        benchmark.where(at),
+    )
+
+
+def _mend(source: AnySource) -> str:
+    """Where the data can be had, for the end of a message."""
+    parts = [f"{label} {text}" for label, text in (("from", source.origin), ("laid out as", source.layout)) if text]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def classes_of(benchmark: Benchmark) -> Classes:
+    """The classes as the file gives them, or as the folders of the in-distribution set are called.
+
+    Raises InputError with file and line.
+    """
+    given, source = benchmark.definition.classes, benchmark.definition.in_distribution
+    where = benchmark.where(("classes",))
+    if given is None:
+        if not isinstance(source, ImageFolder) or sources.labelled_by(source) != "key":
+            raise InputError(f"{where}: give `classes:`, the names in label order; only folders name their own classes")
+        at: Location = (IN_DISTRIBUTION, "path")
+        try:
+            folder = benchmark.path(source.path, at)
+            names = list(dict.fromkeys(sources.items(source, lambda text: folder, True).labels or ()))
+            if len(names) < 2:
+                raise InputError(f"{folder} holds one class; two are needed")
+        except InputError as error:
+            raise InputError(f"{benchmark.where(at)}: {error}{_mend(source)}") from None
+        return Classes(tuple(names), tuple(names))
+    if isinstance(given, list):
+        return Classes(tuple(given), tuple(given))
+    if isinstance(given, str):
+        try:
+            given = class_names.classes(given, benchmark.path(given, ("classes",)))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    return Classes(tuple(given), tuple(given.values()))
+
+
+def _templates(benchmark: Benchmark) -> list[str]:
+    given = benchmark.definition.templates
+    if isinstance(given, list):
+        return given
+    try:
+        templates = class_names.templates(given, benchmark.path(given, ("templates",)))
+        check_templates(templates)
+    except ValueError as error:
+        raise InputError(f"{benchmark.where(('templates',))}: {error}") from None
+    return templates
 
 
 def _negatives(benchmark: Benchmark, classes: Sequence[str]) -> tuple[str, ...]:
@@ -85,76 +262,79 @@ def _negatives(benchmark: Benchmark, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _labelled(benchmark: Benchmark, source: Digits | ImageFolder) -> tuple[tuple[str, ...], ImageSet]:
-    given = benchmark.definition.classes
-    if isinstance(source, Digits):
-        if not isinstance(given, list) or len(given) != 10:
-            raise InputError(f"{benchmark.where(('classes',))}: the digits need a list of ten class names")
-        return tuple(given), embedded.digits(source.part).limited(source.limit)
-    at = ("in_distribution", "path")
-    found = _located(benchmark, at, lambda: folders.images_by_class(benchmark.folder(source)))
-    named = given if isinstance(given, dict) else {name: name for name in given or found}
-    missing, extra = sorted(named.keys() - found.keys()), sorted(found.keys() - named.keys())
+def _labelled(
+    benchmark: Benchmark, classes: Classes, images: ImageSet, found: Items, source: AnyLabelled, at: Location
+) -> ImageSet:
+    """The images with the labels that their source gives them, of the classes that are told apart on them."""
+    written = found.labels
+    by = sources.labelled_by(source)
+    index = classes.index(by)
+    among = _among(benchmark, classes, source, at)
+    if written is None:
+        return images  # calibration images need no labels
+    if isinstance(source, ImageFolder):
+        _check_folders(benchmark, classes, set(written), source, at, among)
+    unknown_labels = Counter(label for label in written if label not in index)
+    if unknown_labels and images.name == CALIBRATION:
+        return images
+    if unknown_labels:
+        (first, _), count = unknown_labels.most_common(1)[0], sum(unknown_labels.values())
+        hint = unknown(f"class {by}", first, index)
+        raise InputError(f"{benchmark.where(at)}: {count} of {len(written)} images have a label of no class: {hint}")
+    labels = np.array([index[label] for label in written], dtype=np.int64)
+    images = ImageSet(images.name, images.ids, images.load, labels, among)
+    if among is None:
+        return images
+    of_these = np.flatnonzero(np.isin(labels, among))
+    if not len(of_these):
+        raise InputError(f"{benchmark.where((*at, 'classes'))}: the set holds no image of these classes")
+    return images.take(of_these)
+
+
+def _among(benchmark: Benchmark, classes: Classes, source: AnyLabelled, at: Location) -> npt.NDArray[np.int64] | None:
+    """The classes that are told apart on a set; None for all."""
+    given, where = source.classes, benchmark.where((*at, "classes"))
+    if given is None:
+        return None
+    if at in ((IN_DISTRIBUTION,), (CALIBRATION,)):
+        raise InputError(f"{where}: which classes there are is said by the benchmark's own `classes:`")
+    if isinstance(given, str):
+        try:
+            given = list(class_names.classes(given, benchmark.path(given, (*at, "classes"))))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    index = classes.index("key")
+    for key in given:
+        if key not in index:
+            raise InputError(f"{where}: {unknown('class key', key, index)}")
+    if len(set(given)) < 2:
+        raise InputError(f"{where}: give at least two classes")
+    return np.array(sorted({index[key] for key in given}), dtype=np.int64)
+
+
+def _check_folders(
+    benchmark: Benchmark,
+    classes: Classes,
+    folders: set[str],
+    source: ImageFolder,
+    at: Location,
+    among: npt.NDArray[np.int64] | None,
+) -> None:
+    """Raise InputError where folders lack a class, or classes, which is no harm in calibration images, a folder."""
+    if at == (CALIBRATION,):
+        return
+    index = classes.index(sources.labelled_by(source))
+    needed = [folder for folder, label in index.items() if among is None or label in among]
+    missing = [] if source.partial else sorted(set(needed) - folders)
+    extra = sorted(folders - set(index))
     if missing or extra:
-        parts = [f"no folder for {', '.join(missing[:5])}"] if missing else []
-        parts += [f"no class for the folders {', '.join(extra[:5])}"] if extra else []
+        parts = [f"no folder for {', '.join(missing[:5])}{_more(missing)}"] if missing else []
+        parts += [f"no class for the folders {', '.join(extra[:5])}{_more(extra)}"] if extra else []
+        where = benchmark.where(("classes",) if at == (IN_DISTRIBUTION,) else (*at, "path"))
         raise InputError(
-            f"{benchmark.where(('classes',))}: classes and folders of {benchmark.folder(source)} differ: "
-            + "; ".join(parts)
+            f"{where}: classes and folders of {benchmark.path(source.path, at)} differ: {'; '.join(parts)}"
         )
-    if len(named) < 2:
-        raise InputError(f"{benchmark.where(at)}: {benchmark.folder(source)} holds one class; two are needed")
-    images = _by_class("in-distribution", found, list(named), list(named))
-    return tuple(named.values()), images.limited(source.limit)
 
 
-def _calibration(benchmark: Benchmark, source: Source, in_distribution: Digits | ImageFolder) -> ImageSet:
-    """The calibration images, labelled where their source has the classes of the in-distribution set."""
-    images = _open(benchmark, "calibration", source, ("calibration",))
-    if isinstance(source, Digits) and isinstance(in_distribution, Digits):
-        return replace(embedded.digits(source.part), name="calibration").limited(source.limit)
-    if isinstance(source, ImageFolder) and isinstance(in_distribution, ImageFolder):
-        given = benchmark.definition.classes
-        folder_names = list(given or folders.images_by_class(benchmark.folder(in_distribution)))
-        found = folders.images_by_class(benchmark.folder(source))
-        if set(found) <= set(folder_names):
-            return _by_class(
-                "calibration", found, [name for name in folder_names if name in found], folder_names
-            ).limited(source.limit)
-    return images
-
-
-def _by_class(name: str, found: Mapping[str, list[Path]], order: Sequence[str], classes: Sequence[str]) -> ImageSet:
-    """The images of the folders in `order`, labelled by each folder's place among `classes`."""
-    paths = [path for folder in order for path in found[folder]]
-    places = np.array([classes.index(folder) for folder in order], dtype=np.int64)
-    labels = np.repeat(places, [len(found[folder]) for folder in order])
-    return ImageSet(name, len(paths), lambda i: folders.load(paths[i]), labels)
-
-
-def _open(benchmark: Benchmark, name: str, source: Source, at: Location) -> ImageSet:
-    match source:
-        case Digits():
-            images = embedded.digits(source.part)
-        case Letters():
-            images = embedded.letters()
-        case PhotoPatches():
-            images = embedded.photo_patches()
-        case ImageFolder() | FlatFolder():
-            paths = _located(benchmark, (*at, "path"), lambda: _paths(benchmark, source))
-            images = ImageSet(name, len(paths), lambda i: folders.load(paths[i]))
-    return ImageSet(name, len(images), images.load).limited(source.limit)
-
-
-def _paths(benchmark: Benchmark, source: ImageFolder | FlatFolder) -> list[Path]:
-    folder = benchmark.folder(source)
-    if isinstance(source, FlatFolder):
-        return folders.images(folder)
-    return [path for paths in folders.images_by_class(folder).values() for path in paths]
-
-
-def _located(benchmark: Benchmark, at: Location, read: Callable[[], Found]) -> Found:
-    try:
-        return read()
-    except InputError as error:
-        raise InputError(f"{benchmark.where(at)}: {error}") from None
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -1,9 +1,8 @@
 """Corrupted images: the 15 + 4 kinds of ImageNet-C (Hendrycks & Dietterich 2019) at five severities, made on the fly.
 
 The formulas and constants are the published ones, the generator is our own, and its images are not those of the
-published files, which are read as folders. What differs: an image is corrupted at its own size, and never written as
-JPEG; lengths in pixels, meant for 224, shrink with the shorter side to the power 3/4, which is near the constants of
-CIFAR-10-C at 32; fog is a random field of the same spectrum in place of a plasma fractal; frost is drawn in place of
+published files, which are read as folders. What differs: the image is never written as JPEG; lengths in pixels, meant
+for 224, shrink with the shorter side to the power 3/4, which is near the constants of CIFAR-10-C at 32; fog is a random field of the same spectrum in place of a plasma fractal; frost is drawn in place of
 photographs of it; pixels behind glass are drawn from their surroundings in place of swapped in turn; and water drops
 are shaded by their slope.
 
@@ -15,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,6 @@ from PIL import Image
 from scipy import ndimage
 from scipy.signal import fftconvolve
 
-from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import unknown
 
 Pixels = npt.NDArray[np.uint8]
@@ -52,15 +49,6 @@ def corrupt(image: Pixels, kind: str, severity: int, seed: int = 0) -> Pixels:
     values = function(image.astype(np.float32) / 255, constants[severity - 1], rng)
     corrupted: Pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return corrupted
-
-
-def corrupted(images: ImageSet, kind: str, severity: int, seed: int = 0) -> ImageSet:
-    """The image set with every image corrupted when it is loaded, at its own size, as RGB."""
-
-    def load(index: int) -> Image.Image:
-        return Image.fromarray(corrupt(np.asarray(images.load(index).convert("RGB")), kind, severity, seed))
-
-    return replace(images, name=f"{images.name}-{kind}-{severity}", load=load)
 
 
 # Noise

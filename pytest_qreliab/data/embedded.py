@@ -1,7 +1,8 @@
-"""The offline image sets: scikit-learn's handwritten digits and photographs, and letters drawn here."""
+"""The offline image sets: scikit-learn's handwritten digits and photographs, digits and letters drawn here."""
 
 from __future__ import annotations
 
+import colorsys
 import string
 from typing import Literal
 
@@ -12,10 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 from pytest_qreliab.data.images import ImageSet, from_arrays
 
 DigitsPart = Literal["train", "test"]
+Colour = Literal["common", "counter"]
 
 # O, I and l are also digits, so they would be no OOD samples.
 LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoIil")))
-LETTERS_EACH = 12
+EACH = 12
+PRINTED_EACH = 30
 PATCH = 32
 
 
@@ -31,6 +34,29 @@ def digits(part: DigitsPart) -> ImageSet:
     return from_arrays(f"digits-{part}", _grey16(bunch.images[chosen]), bunch.target[chosen].astype(np.int64))
 
 
+def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
+    """The same digits as RGB, in one of ten colours: `common`, each class in its own; `counter`, in another class's.
+
+    The hues are a tenth of the circle apart; black stays black.
+    """
+    grey = digits(part)
+    assert grey.labels is not None
+    labels = grey.labels
+    if colour == "counter":
+        labels = (labels + np.random.default_rng(0).integers(1, 10, len(labels))) % 10
+    hues = np.array([colorsys.hsv_to_rgb(hue / 10, 0.75, 1.0) for hue in range(10)])
+    ink = np.stack([np.asarray(grey.load(i)) for i in range(len(grey))])
+    images = np.rint(ink[..., None] * hues[labels][:, None, None]).astype(np.uint8)
+    return from_arrays(f"{grey.name}-{colour}", images, grey.labels)
+
+
+def printed_digits() -> ImageSet:
+    """300 digits, 30 of each, drawn as the letters are. Labels are the digits."""
+    rng = np.random.default_rng(0)
+    drawn = [_drawn(digit, rng) for digit in string.digits for _ in range(PRINTED_EACH)]
+    return from_arrays("printed-digits", _grey16(np.stack(drawn)), np.repeat(np.arange(10), PRINTED_EACH))
+
+
 def letters() -> ImageSet:
     """564 Latin letters, without those that look like digits, in the digits' own format.
 
@@ -38,7 +64,7 @@ def letters() -> ImageSet:
     reduced as the digits once were: ink pixels counted in 4x4 blocks, 8x8 values of 0 to 16.
     """
     rng = np.random.default_rng(0)
-    drawn = [_letter(letter, rng) for letter in LETTERS for _ in range(LETTERS_EACH)]
+    drawn = [_drawn(letter, rng) for letter in LETTERS for _ in range(EACH)]
     return from_arrays("letters", _grey16(np.stack(drawn)))
 
 
@@ -54,7 +80,7 @@ def photo_patches() -> ImageSet:
     return from_arrays("photo-patches", np.concatenate(patches))
 
 
-def _letter(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _drawn(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     font = ImageFont.load_default(size=float(rng.integers(26, 33)))
     canvas = Image.new("L", (64, 64))
     ImageDraw.Draw(canvas).text((32, 32), letter, fill=255, font=font, anchor="mm", stroke_width=1)

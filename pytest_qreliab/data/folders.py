@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pytest_qreliab.data.images import Items
 from pytest_qreliab.errors import InputError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -34,6 +35,23 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
             "for images without classes use source: flat-folder"
         )
     return {path.name: images(path) for path in classes}
+
+
+def by_class(folder: Path) -> Items:
+    """The images of all class folders, labelled by the folder's name. Raises InputError when there are none."""
+    found = [(name, path) for name, paths in images_by_class(folder).items() for path in paths]
+    paths = [path for _, path in found]
+    return Items(_ids(folder, paths), lambda i: load(paths[i]), [name for name, _ in found])
+
+
+def flat(folder: Path) -> Items:
+    """The images in a folder without classes. Raises InputError when there are none."""
+    paths = images(folder)
+    return Items(_ids(folder, paths), lambda i: load(paths[i]))
+
+
+def _ids(folder: Path, paths: list[Path]) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def load(path: Path) -> Image.Image:

@@ -91,8 +91,6 @@ def draw(n: int, labels: npt.NDArray[np.int64] | None, size: int, seed: int) -> 
     return np.sort(np.concatenate(picked))
 
 
-def from_arrays(
-    name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None
-) -> ImageSet:
+def from_arrays(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None) -> ImageSet:
     """An image set of uint8 arrays, (n, height, width) greyscale or (n, height, width, 3) RGB."""
     return ImageSet(name, list(map(str, range(len(images)))), lambda i: Image.fromarray(images[i]), labels)

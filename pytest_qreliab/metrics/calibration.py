@@ -6,6 +6,7 @@ number of its subsets at once, which is how the intervals are had (`statistics.h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -196,6 +197,17 @@ def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> 
         if maker not in predictions.memo:
             predictions.memo[maker] = maker(predictions, bundle)
     return [predictions.memo[maker] for maker in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
+
+
+def errors_of_change(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
+    """The standard errors of the changes of binned metrics.
+
+    Some have the part of two more samples, one judged otherwise to either side: as of `Estimate.padded`, where few
+    samples differ at all.
+    """
+    pairs = zip(*(tables(model, names) for model in (b, q)), strict=True)
+    errors = halves.standard_errors(list(pairs), min(len(b), halves.MOST_BUNDLES))
+    return {name: math.hypot(error, 2**0.5 * ONE_SAMPLE.get(name, 0.0) / len(b)) for name, error in errors.items()}
 
 
 def uncertainty(labels: npt.NDArray[np.int64]) -> float:

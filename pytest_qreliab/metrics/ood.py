@@ -22,12 +22,12 @@ CHUNK_ELEMENTS = 4_000_000
 
 
 def scores(
-    cosines: torch.Tensor,
+    cosines: torch.Tensor | None,
     logits: torch.Tensor,
     negative_logits: torch.Tensor | None = None,
     local: Floats | None = None,
 ) -> dict[str, Floats]:
-    """OOD scores, each of shape (n,), from cosines and logits, float64 (n, classes).
+    """OOD scores, each of shape (n,), from logits and, but for recorded outputs, cosines, float64 (n, classes).
 
     `msp` is minus the largest softmax probability of the logits (Hendrycks & Gimpel 2017), `maxlogit` minus the
     largest logit, `energy` -logsumexp(logits) (Liu et al. 2020), and `mcm` minus the largest softmax probability of
@@ -43,12 +43,14 @@ def scores(
     its patches and the classes.
     """
     largest, msp = _largest(logits)
-    log_sum, mcm = largest + msp, _largest(cosines)[1]
-    found = {"msp": msp, "maxlogit": -largest, "energy": -log_sum, "mcm": mcm}
+    log_sum = largest + msp
+    found = {"msp": msp, "maxlogit": -largest, "energy": -log_sum}
+    if cosines is not None:
+        found["mcm"] = _largest(cosines)[1]
     if negative_logits is not None:
         found["neglabel"] = F.softplus(sum(_largest(negative_logits)) - log_sum)
-    if local is not None:
-        found["gl-mcm"] = -torch.exp(-mcm) - torch.from_numpy(local).exp()
+    if local is not None and cosines is not None:
+        found["gl-mcm"] = -torch.exp(-found["mcm"]) - torch.from_numpy(local).exp()
     return {name: values.numpy() for name, values in found.items()}
 
 

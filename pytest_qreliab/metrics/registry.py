@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_qreliab.errors import unknown
 
 Direction = Literal["higher", "lower", "neither"]
-Need = Literal["labels", "calibration", "negatives", "local"]
+Need = Literal["labels", "calibration", "negatives", "local", "shift", "corruption", "spurious"]
 
-ASPECTS = ("accuracy", "calibration", "ood", "spectrum")
+ASPECTS = ("accuracy", "calibration", "robustness", "ood", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Metric:
 
     `spread` is the standard error of its change, times the root of the number of samples, as benchmarks/spreads.py
     measures it for minmax w4a8 of a CLIP trained on CIFAR-10: with it a plan tells, before anything has run, what it
-    can see. None where no interval is computed. `needs` is what it is measured with beyond the images: "calibration"
-    images, those with "labels", "negatives" (class names that are none) or "local" features of patches.
+    can see. None where no interval is computed. `needs` is what it is measured with beyond the in-distribution and OOD
+    images: "calibration" images, those with "labels", "negatives" (class names that are none), "local" features of
+    patches, or "shift", "corruption" or "spurious" image sets.
     """
 
     name: str
@@ -31,6 +34,9 @@ class Metric:
     spread: float | None = None
     needs: frozenset[Need] = frozenset()
 
+
+_GAP = "relative spurious gap, (A(common) - A(counter)) / A(common)"
+_V = "relative accuracy drop by quantization on counter images, less that on common ones"
 
 _METRICS = {
     metric.name: metric
@@ -90,6 +96,19 @@ _METRICS = {
         ),
         Metric("aurc", "calibration", "lower", "AURC", "area under the risk-coverage curve", 0.09),
         Metric("eaurc", "calibration", "lower", "E-AURC", "AURC above the least that the accuracy allows", 0.11),
+        Metric("spurious.gap", "robustness", "lower", "spurious gap", _GAP, 0.4, frozenset({"spurious"})),
+        Metric(
+            "spurious.vulnerability", "robustness", "lower", "spurious vulnerability", _V, 0.4, frozenset({"spurious"})
+        ),
+        Metric(
+            "spurious.worst_group",
+            "robustness",
+            "higher",
+            "worst group",
+            "accuracy in the group where it is least",
+            0.3,
+            frozenset({"spurious"}),
+        ),
         Metric(
             "spectral.high_band_energy",
             "spectrum",
@@ -126,6 +145,17 @@ OOD_SCORES: dict[str, frozenset[Need]] = {
 PRIMARY_SCORE = "mcm"
 NEAR_FAR = ("near", "far")
 
+# Metrics on further labelled sets: of each set, and the mean over all.
+_ON_SETS: dict[str, tuple[Direction, str, str, float]] = {
+    "shift.accuracy": ("higher", "shift accuracy", "accuracy under covariate shift, mean over the shifted sets", 0.25),
+    "shift.nll": ("lower", "shift NLL", "NLL under covariate shift, nats, mean over the shifted sets", 0.25),
+    "shift.ece": ("lower", "shift ECE", "ECE under covariate shift, mean over the shifted sets", 0.35),
+    "corruption.accuracy": ("higher", "corruption accuracy", "accuracy under corruption, mean over the grid", 0.2),
+    "corruption.nll": ("lower", "corruption NLL", "NLL under corruption, nats, mean over the grid", 0.2),
+    "corruption.ece": ("lower", "corruption ECE", "ECE under corruption, mean over the grid", 0.35),
+}
+SPURIOUS_ACCURACY = "spurious.accuracy."
+
 _OOD: dict[str, tuple[Direction, str, float]] = {
     "auroc": ("higher", "AUROC of OOD against ID, ties count one half", 0.09),
     "aupr_in": ("higher", "average precision with ID as the positive class", 0.04),
@@ -141,7 +171,9 @@ def lookup(name: str) -> Metric:
 
     OOD metrics are `ood.STATISTIC.SCORE` (mean over the benchmark's OOD sets), `ood.STATISTIC.SCORE.near` and `.far`
     (over those sets alone) and `ood.STATISTIC.SCORE.SET`; `ood.auroc` is short for the `mcm` score. `rescaled.` goes
-    before a calibration metric, and `recall.CLASS` is one class's.
+    before a calibration metric, and `recall.CLASS` is one class's. `shift.accuracy` is the mean over the shifted sets,
+    `shift.accuracy.SET` of one; `corruption.accuracy` over the grid, `.KIND`, `.SEVERITY` or `.KIND.SEVERITY` of a part
+    of it; both are there for `nll` and `ece`. `spurious.accuracy.SET` is on one set.
 
     Raises InputError, with the nearest valid name, when there is none.
     """
@@ -154,13 +186,22 @@ def lookup(name: str) -> Metric:
     if name.startswith(RECALL) and name != RECALL:
         spread = _METRICS["accuracy"].spread
         return Metric(name, "accuracy", "higher", "recall " + name[len(RECALL) :], "recall of one class", spread)
+    if name.startswith(SPURIOUS_ACCURACY) and name != SPURIOUS_ACCURACY:
+        of = name[len(SPURIOUS_ACCURACY) :]
+        text = "accuracy on one set of images with a spurious cue"
+        return Metric(name, "robustness", "higher", f"accuracy {of}", text, 0.25, frozenset({"spurious"}))
     parts = name.split(".", 3)
+    if (stem := ".".join(parts[:2])) in _ON_SETS and _part_of_grid(name):
+        better, header, text, spread = _ON_SETS[stem]
+        header = " ".join([header, *parts[2:]])
+        need: Need = "shift" if parts[0] == "shift" else "corruption"
+        return Metric(name, "robustness", better, header, text, spread, frozenset({need}))
     if len(parts) >= 2 and parts[0] == "ood" and parts[1] in _OOD and (len(parts) < 3 or parts[2] in OOD_SCORES):
         better, text, spread = _OOD[parts[1]]
         header = " ".join(["OOD", parts[1].upper(), *parts[2:]])
         score = parts[2] if len(parts) > 2 else PRIMARY_SCORE
         return Metric(name, "ood", better, header, text, spread, OOD_SCORES[score])
-    raise unknown("metric", name, names(), hint="one OOD set: ood.auroc.mcm.SET; one class: recall.CLASS")
+    raise unknown("metric", name, names(), hint="one set: ood.auroc.mcm.SET; one class: recall.CLASS")
 
 
 def canonical(name: str) -> str:
@@ -173,7 +214,45 @@ def names() -> list[str]:
     """Every name that is valid for any benchmark, aspect by aspect."""
     ood = [f"ood.{statistic}" for statistic in OOD_STATISTICS]
     ood += [f"{name}.{score}" for name in ood for score in OOD_SCORES]
-    return [*_METRICS, *RESCALED_METRICS, *ood]
+    return [*_METRICS, *RESCALED_METRICS, *_ON_SETS, *ood]
+
+
+def image_sets(name: str, there: Iterable[str]) -> list[str]:
+    """Which of the image sets that there are, by their full names, a metric is measured on; none if they do not do."""
+    first, *rest = canonical(name).split(".")
+    if first == "ood":
+        only = rest[2:]
+        found = [of for of in there if of.startswith("ood.")]
+        if only and only[0] in NEAR_FAR:
+            return [of for of in found if of.split(".")[1] == only[0]]
+        return [of for of in found if not only or of.split(".", 2)[2] == only[0]]
+    if first == "shift":
+        return [of for of in there if of.startswith("shift.") and rest[1:] in ([], [of.partition(".")[2]])]
+    if first == "corruption":
+        return [of for of in there if of.startswith("corruption.") and set(rest[1:]) <= set(of.split(".")[1:])]
+    if first == "spurious":
+        found = [of for of in there if of.startswith("spurious.")]
+        if rest[0] in ("gap", "vulnerability"):
+            pair = [f"spurious.{of}" for of in ("common", "counter")]
+            return pair if set(pair) <= set(found) else []
+        return [of for of in found if rest[0] == "worst_group" or of == f"spurious.{rest[1]}"]
+    return [of for of in there if of == "in_distribution"]
+
+
+def names_a_set(name: str) -> bool:
+    """Whether the metric is on image sets that it names, other than the near or far ones."""
+    parts = name.split(".")
+    if parts[0] == "ood":
+        return len(parts) > 3 and parts[3] not in NEAR_FAR
+    return (parts[0] in ("shift", "corruption") and len(parts) > 2) or name.startswith(SPURIOUS_ACCURACY)
+
+
+def _part_of_grid(name: str) -> bool:
+    """Whether what follows the statistic names one set, or a kind, a severity, or both in that order."""
+    first, _, *rest = name.split(".")
+    if first == "shift":
+        return len(rest) <= 1 and all(rest)
+    return bool(re.fullmatch(r"(\.[a-z_]+)?(\.[1-5])?", "".join(f".{part}" for part in rest)))
 
 
 def of_aspect(aspect: str) -> list[str]:

@@ -1,61 +1,34 @@
-"""Robustness on correctness in {0, 1} (or bool): corruptions, covariate shift, spurious correlation, groups.
+"""Robustness: metrics of further labelled image sets, which are shifted, corrupted, or have a spurious cue.
 
-The ratios are `Estimate`s, so that each has an interval: `.value`, `.interval(alpha)`. Positive is worse. Over an
-accuracy of 0 a ratio is NaN, and so are its bounds. The intervals are of Wald's kind: without any sample that the
-models answer differently they have no width, however few the samples; for the relative drop on one image set
-`statistics.ratios` has an interval that keeps its level there.
+The ratios are `Estimate`s, so that each has an interval; positive is worse.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pytest_qreliab.statistics import clusters, influence
-from pytest_qreliab.statistics.checks import Floats, finite
+from pytest_qreliab.metrics import calibration, registry
+from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.statistics import clusters, influence, proportions
 from pytest_qreliab.statistics.influence import Estimate
+from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
 
-
-def accuracy(correct: npt.ArrayLike, images: str) -> Estimate:
-    """Accuracy on the image set called `images`, correctness of shape (n,), n >= 2.
-
-    Estimates of the same set are paired, of different sets independent: a set that holds the same images as another,
-    each shifted, has that one's name. Raises ValueError for another shape, NaN or infinity.
-    """
-    return influence.mean(correct, images)
-
-
-def corruption_accuracies(correct: npt.ArrayLike) -> Floats:
-    """Accuracy in each cell, (kinds, severities), of correctness (kinds, severities, n).
-
-    Raises ValueError for another shape, an empty axis, NaN or infinity.
-    """
-    cells: Floats = finite(correct, "correctness under corruption", 1, 1, 1).mean(axis=2)
-    return cells
-
-
-def corruption_accuracy(correct: npt.ArrayLike, images: str) -> Estimate:
-    """Mean accuracy over the grid, of correctness (kinds, severities, n), n >= 2: every cell counts alike.
-
-    The same n images of the set `images` are in every cell, and images are what varies. Raises ValueError for
-    another shape, NaN or infinity.
-    """
-    return clusters.grid_mean(correct, images)
+Sets = Mapping[str, Predictions]  # by the full name of the set
+VULNERABILITY = "spurious.vulnerability"
+GRID = "corruption"  # the group whose samples are images, each in every cell
 
 
 def relative_drop(reference: Estimate, other: Estimate) -> Estimate:
     """(reference - other) / reference: the study's d(D) for full precision and quantized accuracy on D.
 
-    The relative shift drop and the spurious gap are of the same form, within one model.
+    The spurious gap is of the same form, within one model. Over an accuracy of 0 it is NaN, and so are its bounds.
     """
     return (reference - other) / reference
-
-
-def shift_drop(in_distribution: Estimate, shifted: Estimate) -> Estimate:
-    """A(m, ID) - A(m, shifted) of one model m; its relative form is `relative_drop`."""
-    return in_distribution - shifted
 
 
 class Spurious(NamedTuple):
@@ -81,46 +54,110 @@ def additional_vulnerability(baseline: Spurious, quantized: Spurious) -> Estimat
     return of_counter - of_common
 
 
-class Group(NamedTuple):
-    """A group, by its id in `groups`, and the accuracy in it."""
+def names(sets: Sets) -> list[str]:
+    """The metrics that these sets allow, but for that of two models together."""
+    found: dict[str, None] = {}
+    for name in sets:
+        found.update(dict.fromkeys(touched(name)))
+    return [name for name in found if name != VULNERABILITY and registry.image_sets(name, sets)]
 
-    id: int
-    accuracy: float
+
+def touched(name: str) -> list[str]:
+    """The metrics that a set of that name is part of."""
+    category, *parts = name.split(".")
+    if category == "spurious":
+        pair = ["spurious.gap", VULNERABILITY] if parts[0] in ("common", "counter") else []
+        return [registry.SPURIOUS_ACCURACY + parts[0], *pair, "spurious.worst_group"]
+    suffixes = ["", f".{'.'.join(parts)}"]
+    if category == "corruption":
+        kind, severity = parts
+        suffixes += [f".{kind}", f".{severity}"]
+    return [f"{category}.{statistic}{suffix}" for statistic in ("accuracy", "nll", "ece") for suffix in suffixes]
 
 
-def worst_group(correct: npt.ArrayLike, groups: npt.ArrayLike) -> Group:
-    """The group of least accuracy (Sagawa et al. 2020); of equal ones that of the smallest id.
+def values(sets: Sets, wanted: Collection[str] | None = None) -> dict[str, float]:
+    """Every metric's value on these sets, or those of the wanted ones."""
+    possible = names(sets)
+    return {name: _value(sets, name) for name in possible if wanted is None or name in wanted}
 
-    Correctness and integer group ids, both (n,), n >= 1. Raises ValueError for another shape, NaN or infinity.
+
+def vulnerability(baseline: Sets, quantized: Sets) -> float | None:
+    """The study's V of quantization; None where there is no pair of common and counter images."""
+    if not registry.image_sets(VULNERABILITY, baseline) or not registry.image_sets(VULNERABILITY, quantized):
+        return None
+    return additional_vulnerability(_spurious(baseline), _spurious(quantized)).value
+
+
+def bounds(name: str, baseline: Sets, quantized: Sets) -> tuple[Callable[[float], Interval], str]:
+    """The bounds of the change of a metric that both have, and by what method."""
+    on = registry.image_sets(name, baseline)
+    fewest = min(len(baseline[one]) for one in on)
+    if fewest < 2:
+        return (lambda alpha: Interval(-math.inf, math.inf)), "one sample"
+    statistic = name.split(".")[1]
+    if statistic == "ece":
+        delta, error = _value(quantized, name) - _value(baseline, name), _ece_error(on, baseline, quantized)
+        return widened(partial(normal_interval, delta, error), fewest), "paired, resampled halves"
+    if statistic == "accuracy" and len(on) == 1:
+        change = quantized[on[0]].correct - baseline[on[0]].correct
+        gained, lost, n = proportions.effective_counts(change, None)
+        return partial(proportions.score_interval, gained, lost, n), "paired score"
+    if name == VULNERABILITY:
+        estimate = additional_vulnerability(_spurious(baseline), _spurious(quantized))
+    else:
+        estimate = _estimate(quantized, name) - _estimate(baseline, name)
+    method = "paired, images as clusters" if name.startswith(GRID) else "paired, influence values"
+    return widened(estimate.padded().interval, fewest), method
+
+
+def _value(sets: Sets, name: str) -> float:
+    if name.split(".")[1] == "ece":
+        on = registry.image_sets(name, sets)
+        return float(np.mean([_ece(sets[one]) for one in on]))
+    return _estimate(sets, name).value
+
+
+def _estimate(sets: Sets, name: str) -> Estimate:
+    """Any of the metrics but ECE, whose bins are no mean of samples."""
+    on, statistic = registry.image_sets(name, sets), name.split(".")[1]
+    if statistic == "gap":
+        return spurious_gap(_spurious(sets))
+    if statistic == "worst_group":
+        return min((_mean(sets[one].correct, one) for one in on), key=lambda estimate: estimate.value)
+    per_sample = [sets[one].nll if statistic == "nll" else sets[one].correct for one in on]
+    if name.startswith(GRID):  # the same images in every cell: they are what varies
+        grid = np.stack(per_sample)[None]
+        return (
+            clusters.grid_mean(grid, GRID)
+            if grid.shape[2] > 1
+            else Estimate(float(grid.mean()), {GRID: grid[0, 0] * 0})
+        )
+    estimates = [_mean(samples, one) for samples, one in zip(per_sample, on, strict=True)]
+    total = estimates[0]
+    for estimate in estimates[1:]:
+        total = total + estimate
+    return total / float(len(estimates))
+
+
+def _mean(samples: Floats, group: str) -> Estimate:
+    return influence.mean(samples, group) if len(samples) > 1 else Estimate(float(samples[0]), {group: samples * 0})
+
+
+def _spurious(sets: Sets) -> Spurious:
+    return Spurious(*(_mean(sets[f"spurious.{one}"].correct, one) for one in ("common", "counter")))
+
+
+def _ece(predictions: Predictions) -> float:
+    (table,) = calibration.tables(predictions, ["ece"])
+    return float(table.values(table.sums())["ece"][0])
+
+
+def _ece_error(on: Sequence[str], baseline: Sets, quantized: Sets) -> float:
+    """The standard error of the change of the mean ECE.
+
+    Sets of other images are independent; the cells of a grid, which hold the same images, are taken as if they moved
+    together, so that the error is no less than it is.
     """
-    ids, hits, present = _by_group(correct, groups)
-    accuracies = hits[0] / present[0]
-    return Group(int(ids[accuracies.argmin()]), float(accuracies.min()))
-
-
-def worst_group_accuracy(
-    correct: npt.ArrayLike, groups: npt.ArrayLike, counts: npt.NDArray[np.integer] | None = None
-) -> Floats:
-    """The least accuracy of any group, in [0, 1], of correctness and integer group ids, both (n,), n >= 1.
-
-    `counts`, (replicates, n), says how often each sample occurs in each replicate; the result has shape
-    (replicates,), or () without them. Groups that a replicate lacks do not count in it. Raises ValueError as
-    `worst_group`.
-    """
-    _, hits, present = _by_group(correct, groups, counts)
-    accuracies = np.divide(hits, present, out=np.full_like(hits, np.inf), where=present > 0)
-    result: Floats = accuracies.min(axis=1)
-    return result if counts is not None else result[0]
-
-
-def _by_group(
-    correct: npt.ArrayLike, groups: npt.ArrayLike, counts: npt.NDArray[np.integer] | None = None
-) -> tuple[npt.NDArray[np.integer], Floats, Floats]:
-    """Group ids, (groups,), and per replicate how many samples of each are correct and present."""
-    hits = finite(correct, "correctness", 1)
-    ids, member = np.unique(np.asarray(groups), return_inverse=True)
-    if member.shape != hits.shape:
-        raise ValueError(f"correctness of shape {hits.shape}, but groups of shape {member.shape}")
-    weights = np.ones((1, len(hits))) if counts is None else counts.astype(np.float64)
-    of_group = (member[:, None] == np.arange(len(ids))).astype(np.float64)
-    return ids, weights @ (of_group * hits[:, None]), weights @ of_group
+    errors = [calibration.errors_of_change(baseline[one], quantized[one], ["ece"])["ece"] for one in on]
+    together = sum(errors) if on[0].startswith(GRID) else math.hypot(*errors)
+    return together / len(on)

@@ -32,7 +32,7 @@ class Entry(TypedDict):
     rescaled: bool
     samples: int
     device: str
-    coverage: float
+    coverage: float | None
     values: dict[str, tuple[float, float]]
     outcomes: dict[str, tuple[str, bool]]
 
@@ -56,7 +56,7 @@ def entry(result: Result) -> Entry:
         rescaled=result.rescaled,
         samples=result.samples,
         device=result.device,
-        coverage=result.coverage.weights,
+        coverage=None if result.coverage is None else result.coverage.weights,
         values=values,
         outcomes=outcomes,
     )
@@ -114,7 +114,7 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
     for label, below in _by_baseline(rows).items():
         baseline = {metric: values[0] for row in below for metric, values in row["values"].items()}
         labels += [label, *(row["quantization"] for row in below)]
-        coverages += ["", *(f"{row['coverage']:.1%}" for row in below)]
+        coverages += ["", *("recorded" if (share := row["coverage"]) is None else f"{share:.1%}" for row in below)]
         for metric, column in zip(metrics, columns, strict=True):
             column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
             column += [_cell(metric, row, signs) for row in below]

@@ -15,6 +15,11 @@ def test_calibration(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("calibration")
 
 
+@pytest.mark.qreliab(aspect="robustness")
+def test_robustness(qreliab_result: CheckedResult) -> None:
+    qreliab_result.check("robustness")
+
+
 @pytest.mark.qreliab(aspect="ood")
 def test_ood(qreliab_result: CheckedResult) -> None:
     qreliab_result.check("ood")
