@@ -34,8 +34,9 @@ CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # eit
 class ImageEmbeddings:
     """Of one image set: features, float32 (n, dim), not normalised; high-band energy share, float64 (n,), or None.
 
-    Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the maximum over patches and classes of the log-softmax, at temperature 1, of the cosines
-    of the local features; None where it was not asked for, or the image tower shows none.
+    Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the
+    maximum over patches and classes of the log-softmax, at temperature 1, of the cosines of the local features; None
+    where it was not asked for, or the image tower shows none.
     """
 
     features: npt.NDArray[np.float32] | None
@@ -61,14 +62,20 @@ class LabelledEmbeddings:
 
 @dataclass(frozen=True)
 class CalibrationEmbeddings:
-    """Of the calibration images, and int64 labels (n,), if they have any.
+    """Of the calibration images: features, float32 (n, dim), not normalised, and int64 labels (n,), if they have any.
 
-    `held_out`, bool (n,), tells the images that no quantizer has looked at.
+    `held_out`, bool (n,), tells the images that no quantizer has looked at. Recorded outputs may hold `logits`, float32
+    (n, classes), in the place of features.
     """
 
-    images: ImageEmbeddings
+    features: npt.NDArray[np.float32] | None
     labels: npt.NDArray[np.int64] | None
     held_out: npt.NDArray[np.bool_]
+    logits: npt.NDArray[np.float32] | None = None
+
+    @property
+    def images(self) -> ImageEmbeddings:
+        return ImageEmbeddings(self.features, logits=self.logits)
 
 
 @dataclass(frozen=True)
@@ -153,10 +160,12 @@ def recorded(recording: Recording, name: str, data: Data, needs: Collection[Need
         {of.split(".", 2)[2]: embeddings for of, embeddings in found.items() if of.startswith(OOD)},
         classifier,
         recording.logit_scale,
-        recording.logit_bias,
+        recording.logit_bias or 0.0,
         calibration=None
         if calibrating is None or data.calibration is None
-        else CalibrationEmbeddings(calibrating, data.calibration.labels, held_out(data.calibration)),
+        else CalibrationEmbeddings(
+            calibrating.features, data.calibration.labels, held_out(data.calibration), calibrating.logits
+        ),
         near=data.near,
         labelled={
             of: LabelledEmbeddings(found[of], images.labels, images.classes)
@@ -266,7 +275,7 @@ def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch
 def _encode_calibration(clip: Clip, images: ImageSet | None, advance: Advance) -> CalibrationEmbeddings | None:
     if images is None:
         return None
-    return CalibrationEmbeddings(_encode_features(clip, images, advance), images.labels, held_out(images))
+    return CalibrationEmbeddings(_encode_features(clip, images, advance).features, images.labels, held_out(images))
 
 
 def _encode_labelled(clip: Clip, images: ImageSet, advance: Advance) -> LabelledEmbeddings:

@@ -271,11 +271,15 @@ def _refitted_scale(embeddings: Embeddings) -> tuple[float | None, str]:
     given = embeddings.calibration
     if given is None or given.labels is None or not given.held_out.any():
         return None, ""
-    if problem := _problem(embeddings, given.images, "calibration"):
+    apart = given.held_out
+    held_out = ImageEmbeddings(
+        None if given.features is None else given.features[apart],
+        logits=None if given.logits is None else given.logits[apart],
+    )
+    if problem := _problem(embeddings, held_out, "held-out calibration"):
         return None, problem
-    cosines = [logits if cosines is None else cosines for _, _, cosines, logits in _chunks(embeddings, given.images)]
-    held_out = torch.cat(cosines).numpy()[given.held_out]
-    return calibration.fit_logit_scale(held_out, given.labels[given.held_out]), ""
+    cosines = [logits if cosines is None else cosines for _, _, cosines, logits in _chunks(embeddings, held_out)]
+    return calibration.fit_logit_scale(torch.cat(cosines).numpy(), given.labels[apart]), ""
 
 
 def _ood_scores(
@@ -314,9 +318,9 @@ def _ood_scores(
 def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Features], Floats]], dict[str, str]]:
     """The scores that are fitted on calibration features, as functions of features, and why one cannot be."""
     given = embeddings.calibration
-    if given is None or given.images.features is None:
+    if given is None or given.features is None:
         return {}, {}
-    known = given.images.features
+    known = given.features
     names = ("knn",) if given.labels is None else ("knn", "mahalanobis")
     if problem := _bad_features(known, "calibration image features"):
         return {}, dict.fromkeys(names, problem)

@@ -185,10 +185,9 @@ def _gates(
         gates[case] = tuple(kept)
     tested = {gate.metric for of_case in gates.values() for gate in of_case}
     for metric in asked.keys() - tested:
-        if registry.names_a_set(metric) and not any(
-            metric in left for by, left in untested.items() if by in recordings
-        ):
-            there = sorted({name for images in image_sets.values() for name in images.sets})
+        category = metric.partition(".")[0]
+        there = sorted({name for of in image_sets.values() for name in of.sets if name.partition(".")[0] == category})
+        if there and registry.names_a_set(metric) and not registry.image_sets(metric, there):
             raise InputError(
                 f"{asked[metric].where}: {metric} is on an image set that no benchmark of this run has; "
                 f"there are {', '.join(there)}"

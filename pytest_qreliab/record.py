@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,9 @@ _RANGE_ERROR, _SUM_ERROR = 1e-3, 1e-2
 class RecordedSet:
     """The outputs for one set of n samples.
 
-    `values`, float32, is (n, dim) for image features and (n, C) for logits and probabilities. `labels`, int64 (n,), index
-    the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those are told apart.
+    `values`, float32, is (n, dim) for image features and (n, C) for logits and probabilities. `labels`, int64 (n,),
+    index the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those are told
+    apart.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Recording:
     model: str | None = None
     bits: str | None = None
     sets: dict[str, RecordedSet] = field(default_factory=dict, init=False)
+    _kind: Kind = field(default="image_features", init=False)
 
     def __post_init__(self) -> None:
         self.classes = _strings("classes", self.classes)
@@ -169,8 +171,8 @@ class Recording:
         if labels is not None:
             if name.startswith("ood."):
                 raise InputError("labels are refused: an OOD sample is of none of the classes")
-            among_or_all = (classes, "the classes' indices") if among is None else (among, "'among'")
-            labels = _integers("labels", labels, *among_or_all, ids)
+            valid, of = (classes, "the classes' indices") if among is None else (among, "'among'")
+            labels = _integers("labels", labels, valid, of, ids)
         elif name != "calibration" and not name.startswith("ood."):
             raise InputError("needs labels, one integer for each id")
         self._kind = kind
@@ -348,14 +350,16 @@ def _read_npz(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         if stream.read(2) != b"PK":  # np.load would take a single array as well
             raise InputError("is not an .npz archive: np.savez writes one")
-    with np.load(path, allow_pickle=False) as archive:
-        content = {name: archive[name] for name in archive.files}
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
     return {name: value.tolist() if value.dtype.kind == "U" else value for name, value in content.items()}
 
 
 def _write_npz(path: Path, content: Mapping[str, Any]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in content.items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in content.items()}
+        np.savez(file, **arrays)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -373,15 +377,15 @@ def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     path.write_bytes(numpy.save(tensors, metadata))
 
 
-def _pyarrow() -> tuple[Any, Any, Any]:
+def _pyarrow() -> tuple[Any, Any]:
     try:
-        return tuple(importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))  # type: ignore[return-value]
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(f"needs pyarrow: pip install 'pytest-qreliab[parquet]' ({raised(error)})") from None
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    _, parquet, compute = _pyarrow()
+    _, parquet = _pyarrow()
     # The text features make the schema's metadata longer than the default limit allows for some thousand classes.
     with parquet.ParquetFile(path, thrift_string_size_limit=2**31 - 1) as file:
         table = file.read()
@@ -389,14 +393,57 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     if head is None:
         raise InputError("its schema's metadata lack the key 'qreliab'")
     content: dict[str, Any] = json.loads(head)
-    ...
+    if "text_features" in content:
+        content["text_features"] = np.array(content["text_features"], dtype=np.float32)
+    kinds = [kind for kind in KINDS if kind in table.column_names]
+    if len(kinds) != 1 or not {"set", "id"} <= set(table.column_names):
+        raise InputError(
+            f"its columns are {', '.join(table.column_names)}; set, id, label and one of {KINDS} are needed"
+        )
+    sets, ids = (np.array(table.column(name).to_pylist()) for name in ("set", "id"))
+    column = table.column(kinds[0]).combine_chunks()
+    values = np.asarray(column.flatten()).reshape(len(ids), -1)
+    labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * len(ids)
+    for name in dict.fromkeys(sets.tolist()):
+        rows = np.flatnonzero(sets == name)
+        content[f"{name}/ids"] = ids[rows].tolist()
+        content[f"{name}/{kinds[0]}"] = values[rows]
+        given = [labels[row] for row in rows]
+        if any(label is not None for label in given):
+            if None in given:
+                raise InputError(f"{name}: {given.count(None)} of {len(given)} samples have no label")
+            content[f"{name}/labels"] = np.array(given, dtype=np.int64)
+        if f"{name}/among" in content:
+            content[f"{name}/among"] = np.array(content[f"{name}/among"], dtype=np.int64)
     return content
 
 
-def _write_parquet(path: Path, content: Mapping[str, Any]) -> None: ...
+def _write_parquet(path: Path, content: Mapping[str, Any]) -> None:
+    pyarrow, parquet = _pyarrow()
+    names = [name.removesuffix("/ids") for name in content if name.endswith("/ids")]
+    kind = next(kind for kind in KINDS if f"{names[0]}/{kind}" in content)
+    values = np.concatenate([content[f"{name}/{kind}"] for name in names])
+    label: list[int | None] = []
+    for name in names:
+        given = content.get(f"{name}/labels")
+        label += [None] * len(content[f"{name}/ids"]) if given is None else given.tolist()
+    columns = {
+        "set": [name for name in names for _ in content[f"{name}/ids"]],
+        "id": [identity for name in names for identity in content[f"{name}/ids"]],
+        "label": pyarrow.array(label, pyarrow.int64()),
+        kind: pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.ravel(), pyarrow.float32()), values.shape[1]),
+    }
+    head = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in content.items()
+        if "/" not in name or name.endswith("/among")
+    }
+    table = pyarrow.table(columns).replace_schema_metadata({"qreliab": json.dumps(head)})
+    parquet.write_table(table, path)
 
 
-_Read, _Write = Callable[[Path], dict[str, Any]], Callable[[Path, Mapping[str, Any]], None]
+_Read: TypeAlias = Callable[[Path], dict[str, Any]]
+_Write: TypeAlias = Callable[[Path, Mapping[str, Any]], None]
 _FORMATS: dict[str, tuple[_Read, _Write]] = {
     ".npz": (_read_npz, _write_npz),
     ".safetensors": (_read_safetensors, _write_safetensors),

@@ -42,8 +42,8 @@ def test_a_quantizer_whose_package_is_missing_says_how_to_add_it(capsys, monkeyp
 
 def test_benchmarks_and_metrics(capsys):
     out = listed(capsys, "benchmarks", "metrics")
-    assert "digits     scikit-learn's handwritten digits" in out
-    assert "measures accuracy, calibration, ood, spectrum" in out
+    assert re.search(r"digits +scikit-learn's handwritten digits", out)
+    assert "measures accuracy, calibration, robustness, ood, spectrum" in out
     assert "calibration, lower is better: expected calibration error" in out
     assert "spectrum, any change is harm: share of the patch map" in out
     for metric in registry.names():

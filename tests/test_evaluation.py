@@ -13,7 +13,7 @@ from pytest_qreliab import measurement
 from pytest_qreliab.cases import Bits, Build, Case
 from pytest_qreliab.comparison import compare
 from pytest_qreliab.config.thresholds import Gate, Policy
-from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmbeddings
+from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmbeddings, LabelledEmbeddings
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluate import Evaluator
 from pytest_qreliab.gates import judge
@@ -23,6 +23,16 @@ from pytest_qreliab.report.result import CheckedResult
 
 N, DIM, CLASSES = 200, 16, ("ant", "bee", "cat", "dog", "emu")
 SETS = {"letters": 80, "photos": 120}
+LABELLED = {
+    "shift.sketch": 90,
+    "shift.print": 60,
+    "corruption.fog.1": 70,
+    "corruption.fog.4": 70,
+    "corruption.snow.4": 70,
+    "spurious.common": 90,
+    "spurious.counter": 90,
+    "spurious.night": 50,
+}
 
 
 @functools.cache
@@ -42,6 +52,11 @@ def embeddings(noise: float = 0.4, seed: int = 0, n: int = N, others: int | None
     inside = images(classifier[labels[:n]] + noise * rng.normal(size=(n, DIM)))
     outside = {name: images(rng.normal(size=(others or size, DIM))) for name, size in SETS.items()}
     m = others or 100
+
+    def labelled(size: int):
+        features = classifier[labels[:size]] + 1.5 * noise * rng.normal(size=(size, DIM))
+        return LabelledEmbeddings(ImageEmbeddings(features.astype(np.float32)), labels[:size].astype(np.int64))
+
     stored = (classifier[labels[-m:]] + noise * rng.normal(size=(m, DIM))).astype(np.float32)
     return Embeddings(
         inside,
@@ -53,6 +68,7 @@ def embeddings(noise: float = 0.4, seed: int = 0, n: int = N, others: int | None
         unit(fixed.normal(size=(7, DIM))).astype(np.float32),
         CalibrationEmbeddings(stored, labels[-m:].astype(np.int64), np.arange(m) % 4 == 0),
         frozenset({"letters"}),
+        {name: labelled(size if others is None else others) for name, size in LABELLED.items()},
     )
 
 
@@ -73,10 +89,17 @@ OOD_NAMES = [
     for score in registry.OOD_SCORES
     for suffix in SUFFIXES
 ]
-OF_PAIR = {"agreement", "flips.lost", "flips.gained", "kl"}
+OF_PAIR = {"agreement", "flips.lost", "flips.gained", "kl", "spurious.vulnerability"}
 NAMES = [
     *(name for name in registry.names() if not name.startswith("ood.")),
     *(f"recall.{name}" for name in CLASSES),
+    *(f"spurious.accuracy.{name}" for name in ("common", "counter", "night")),
+    *(f"shift.{statistic}.{name}" for statistic in ("accuracy", "nll", "ece") for name in ("sketch", "print")),
+    *(
+        f"corruption.{statistic}.{part}"
+        for statistic in ("accuracy", "nll", "ece")
+        for part in ("fog", "snow", "1", "4", "fog.1", "fog.4", "snow.4")
+    ),
     *OOD_NAMES,
 ]
 # Those of two OOD statistics and of a score of each kind, where gates on all would only take time.
@@ -188,7 +211,8 @@ def test_samples_come_in_chunks_alike(monkeypatch):
 
 
 def reordered(found: Embeddings, index) -> Embeddings:
-    images = ImageEmbeddings(*(part[index] for part in vars(found.in_distribution).values()))
+    inside = found.in_distribution
+    images = ImageEmbeddings(inside.features[index], inside.high_band[index], inside.local[index])
     return dataclasses.replace(found, in_distribution=images, labels=found.labels[index])
 
 
@@ -286,6 +310,9 @@ def place(found: Embeddings, where: str, value: float) -> Embeddings:
         row = 8 if part == "held out" else 7
         features = put(found.calibration.features, (row, 3))
         return dataclasses.replace(found, calibration=dataclasses.replace(found.calibration, features=features))
+    if name in found.labelled:
+        labelled = dataclasses.replace(found.labelled[name], images=in_images(found.labelled[name].images, part))
+        return dataclasses.replace(found, labelled={**found.labelled, name: labelled})
     if name == "ID":
         return dataclasses.replace(found, in_distribution=in_images(found.in_distribution, part))
     return dataclasses.replace(found, ood={**found.ood, name: in_images(found.ood[name], part)})
@@ -293,12 +320,17 @@ def place(found: Embeddings, where: str, value: float) -> Embeddings:
 
 # A text tower or logit scale that is broken fails the scores on image features alone as well.
 TOUCHED = {
-    "ID features": "*",
+    "ID features": "*",  # but the high-band energy and further image sets
     "ID high_band": "spectral.high_band_energy",
     "ID local": "ood.*.gl-mcm*",
-    "classifier": "[!s]*",
-    "logit_scale": "[!s]*",
-    "logit_bias": "[!s]*",
+    "classifier": "[!s]*|shift.*|spurious.*",
+    "logit_scale": "[!s]*|shift.*|spurious.*",
+    "logit_bias": "[!s]*|shift.*|spurious.*",
+    "shift.print features": "shift.*.print|shift.accuracy|shift.nll|shift.ece",
+    "corruption.fog.4 features": "corruption.*.fog|corruption.*.fog.4|corruption.accuracy|corruption.accuracy.4|"
+    "corruption.nll|corruption.nll.4|corruption.ece|corruption.ece.4",
+    "spurious.counter features": "spurious.accuracy.counter|spurious.gap|spurious.vulnerability|spurious.worst_group",
+    "spurious.night features": "spurious.accuracy.night|spurious.worst_group",
     "negatives": "ood.*.neglabel*",
     "letters features": "ood.*.letters|ood.*.near|ood.mean",
     "photos features": "ood.*.photos|ood.*.far|ood.mean",
@@ -314,7 +346,7 @@ def touched(where: str) -> set[str]:
     if "ood.mean" in patterns:
         found |= {name for name in OOD_NAMES if name.count(".") == 2}
     if where == "ID features":
-        found.discard("spectral.high_band_energy")
+        found = {name for name in found if registry.lookup(name).aspect != "robustness"} - {"spectral.high_band_energy"}
     return found
 
 
@@ -346,10 +378,12 @@ def test_what_is_not_finite_fails_every_gate_it_touches_and_no_other(which, wher
 def test_minus_infinity_does_not_hide_in_an_exponential(where):
     """Where every feature is positive, its cosine is minus infinity and the mass of its class 0, which is finite."""
     found = embeddings()
-    positive = ImageEmbeddings(*(np.abs(part) for part in vars(found.in_distribution).values()))
-    ood = {
-        name: ImageEmbeddings(*(np.abs(part) for part in vars(images).values())) for name, images in found.ood.items()
-    }
+
+    def absolute(images: ImageEmbeddings) -> ImageEmbeddings:
+        return ImageEmbeddings(*map(np.abs, (images.features, images.high_band, images.local)))
+
+    positive = absolute(found.in_distribution)
+    ood = {name: absolute(images) for name, images in found.ood.items()}
     poisoned = place(dataclasses.replace(found, in_distribution=positive, ood=ood), where, -math.inf)
     assert set(measure(poisoned, CLASSES).problems) == touched(where)
 
@@ -489,8 +523,8 @@ def test_a_check_of_an_aspect_without_gates_is_no_pass(make_plan, small_benchmar
 
 
 def test_the_correction_counts_every_gate_of_the_plan(make_plan):
-    assert make_plan(bits="8").alpha == pytest.approx(0.05 / 9)
-    assert make_plan(bits="8,4", scopes="text,both").alpha == pytest.approx(0.05 / 36)
+    for gates, plan in ((14, make_plan(bits="8")), (56, make_plan(bits="8,4", scopes="text,both"))):
+        assert plan.alpha(plan.cases[0]) == pytest.approx(0.05 / gates)
 
 
 def test_equal_bits_are_one_case(make_plan):

@@ -28,15 +28,16 @@ def test_a_limit_that_the_samples_can_show_is_not_announced_and_one_that_they_ca
 
 def test_so_many_samples_would_do(plan_of):
     plan = plan_of("  nll: {max_rise: 0.01}\n  accuracy: {max_drop: 0.02}\n")
+    alpha = plan.alpha(plan.cases[0])
     for weak in underpowered(plan):
         n = round(weak.times * 120)
         spread = registry.lookup(weak.gate.metric).spread
         if weak.gate.metric == "accuracy":
-            assert power.minimum_detectable_drop(spread**2, n, plan.alpha) <= 0.02
-            assert power.minimum_detectable_drop(spread**2, n - 2, plan.alpha) > 0.02
+            assert power.minimum_detectable_drop(spread**2, n, alpha) <= 0.02
+            assert power.minimum_detectable_drop(spread**2, n - 2, alpha) > 0.02
         else:
-            assert power.minimum_detectable(spread, n, plan.alpha) <= 0.01
-            assert power.minimum_detectable(spread, n - 1, plan.alpha) > 0.01
+            assert power.minimum_detectable(spread, n, alpha) <= 0.01
+            assert power.minimum_detectable(spread, n - 1, alpha) > 0.01
 
 
 def test_a_limit_of_nothing_needs_endless_samples(plan_of):

@@ -38,7 +38,7 @@ class Data:
     near: frozenset[str] = frozenset()
     negatives: tuple[str, ...] = ()
     labelled: Mapping[str, ImageSet] = field(default_factory=dict)
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     recorded: bool = False
 
     def captions(self, label: int) -> list[str]:
@@ -81,19 +81,20 @@ def load(benchmark: Benchmark) -> Data:
 
         return recorded.data(benchmark)
     classes, templates = classes_of(benchmark), _templates(benchmark)
-    problems: list[str] = []
+    problems: dict[str, None] = {}
     found: dict[str, ImageSet] = {}
     for name, source, at in benchmark.sources():
-        try:
-            found[name] = image_set(benchmark, classes, name, source, at, found.get(IN_DISTRIBUTION))
-        except InputError as error:
-            problems += [str(error)] if str(error) not in problems else []
+        opened = attempt(benchmark, classes, name, source, at, found.get(IN_DISTRIBUTION))
+        if isinstance(opened, InputError):
+            problems[str(opened)] = None
+        else:
+            found[name] = opened
     if problems:
         if len(problems) > 1 and any(source.origin for _, source, _ in benchmark.sources()):
-            problems.append(
+            problems[
                 f"what there is and what is missing: qreliab check {benchmark.document.path.stem}; to leave a set out, "
                 "extend the benchmark in a file of your own and set it to null there"
-            )
+            ] = None
         raise InputError("\n".join(problems))
     return _assembled(benchmark, classes, templates, found)
 
@@ -151,6 +152,21 @@ def _same_images(benchmark: Benchmark, labelled: Mapping[str, ImageSet], limit: 
 def _checked(labels: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
     assert labels is not None
     return labels
+
+
+def attempt(
+    benchmark: Benchmark,
+    classes: Classes,
+    name: str,
+    source: AnySource | HeldOut | Recorded,
+    at: Location,
+    inside: ImageSet | None,
+) -> ImageSet | InputError:
+    """The image set, or what is wrong with it."""
+    try:
+        return image_set(benchmark, classes, name, source, at, inside)
+    except InputError as error:
+        return error
 
 
 def image_set(

@@ -2,9 +2,9 @@
 
 The formulas and constants are the published ones, the generator is our own, and its images are not those of the
 published files, which are read as folders. What differs: the image is never written as JPEG; lengths in pixels, meant
-for 224, shrink with the shorter side to the power 3/4, which is near the constants of CIFAR-10-C at 32; fog is a random field of the same spectrum in place of a plasma fractal; frost is drawn in place of
-photographs of it; pixels behind glass are drawn from their surroundings in place of swapped in turn; and water drops
-are shaded by their slope.
+for 224, shrink with the shorter side to the power 3/4, which is near the constants of CIFAR-10-C at 32; fog is a
+random field of the same spectrum in place of a plasma fractal; frost is drawn in place of photographs of it; pixels
+behind glass are drawn from their surroundings in place of swapped in turn; and water drops are shaded by their slope.
 
 One image, kind, severity and seed give the same pixels wherever and in whatever order they are made.
 """

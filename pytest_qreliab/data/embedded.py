@@ -18,7 +18,7 @@ Colour = Literal["common", "counter"]
 # O, I and l are also digits, so they would be no OOD samples.
 LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoIil")))
 EACH = 12
-PRINTED_EACH = 30
+PRINTED_EACH = 90
 PATCH = 32
 
 
@@ -51,7 +51,7 @@ def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
 
 
 def printed_digits() -> ImageSet:
-    """300 digits, 30 of each, drawn as the letters are. Labels are the digits."""
+    """900 digits, 90 of each, drawn as the letters are. Labels are the digits."""
     rng = np.random.default_rng(0)
     drawn = [_drawn(digit, rng) for digit in string.digits for _ in range(PRINTED_EACH)]
     return from_arrays("printed-digits", _grey16(np.stack(drawn)), np.repeat(np.arange(10), PRINTED_EACH))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pytest_qreliab.data import decode
 from pytest_qreliab.data.images import Items
 from pytest_qreliab.errors import InputError
 
@@ -55,13 +56,8 @@ def _ids(folder: Path, paths: list[Path]) -> list[str]:
 
 
 def load(path: Path) -> Image.Image:
-    """The decoded image. Raises InputError for a file that is truncated or no image."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {path} cannot be decoded: {error}") from None
+    """The decoded image: see `decode.image`. Raises InputError for a file that is truncated or no image."""
+    return decode.image(path, str(path))
 
 
 def _entries(folder: Path) -> list[Path]:

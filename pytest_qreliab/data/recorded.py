@@ -40,6 +40,7 @@ def no_model(name: str) -> NoReturn:
 def quantizer(recording: Recording) -> Quantizer:
     """The quantizer whose outputs were recorded, of which nothing is known but the bits."""
     bits = FULL if recording.bits is None else Bits.parse(recording.bits)
+    assert isinstance(bits, Bits)
     return Quantizer("recorded", "recorded", "", needs="nothing", read_bits=lambda parameters, scope: bits)
 
 
@@ -87,9 +88,9 @@ def check(case: Case, recordings: Mapping[str, Recording], data: Data, rescale: 
         )
     if rescale and case.build.model in recordings:
         raise InputError(f"{case.id}: +rescale needs the model; gate rescaled.NAME, which takes recorded outputs too")
-    if case.build.model in recordings and case.build.quantizer not in recordings:
-        if recordings[case.build.model].model is None:
-            no_model(case.build.model)
+    live = case.build.quantizer not in recordings
+    if live and case.build.model in recordings and recordings[case.build.model].model is None:
+        no_model(case.build.model)
     for name, recording in given.items():
         if tuple(recording.classes) != data.classes:
             differing = next(
@@ -149,7 +150,7 @@ def rows(name: str, found: RecordedSet, images: ImageSet) -> npt.NDArray[np.int6
         if len(differ):
             first = int(differ[0])
             raise InputError(
-                f"{name}: {len(differ)} of {len(images)} labels of {images.name} are not the benchmark's; the first, of "
-                f"{images.ids[first]!r}, is {found.labels[places[first]]} and should be {images.labels[first]}"
+                f"{name}: {len(differ)} of {len(images)} labels of {images.name} are not the benchmark's; the first, "
+                f"of {images.ids[first]!r}, is {found.labels[places[first]]} and should be {images.labels[first]}"
             )
     return places

@@ -189,7 +189,7 @@ def lookup(name: str) -> Metric:
     if name.startswith(SPURIOUS_ACCURACY) and name != SPURIOUS_ACCURACY:
         of = name[len(SPURIOUS_ACCURACY) :]
         text = "accuracy on one set of images with a spurious cue"
-        return Metric(name, "robustness", "higher", f"accuracy {of}", text, 0.25, frozenset({"spurious"}))
+        return Metric(name, "robustness", "higher", f"spurious {of} accuracy", text, 0.25, frozenset({"spurious"}))
     parts = name.split(".", 3)
     if (stem := ".".join(parts[:2])) in _ON_SETS and _part_of_grid(name):
         better, header, text, spread = _ON_SETS[stem]
@@ -240,11 +240,13 @@ def image_sets(name: str, there: Iterable[str]) -> list[str]:
 
 
 def names_a_set(name: str) -> bool:
-    """Whether the metric is on image sets that it names, other than the near or far ones."""
+    """Whether the metric is on image sets that it names, other than those that have a name in every benchmark."""
     parts = name.split(".")
     if parts[0] == "ood":
         return len(parts) > 3 and parts[3] not in NEAR_FAR
-    return (parts[0] in ("shift", "corruption") and len(parts) > 2) or name.startswith(SPURIOUS_ACCURACY)
+    return (parts[0] in ("shift", "corruption") and len(parts) > 2) or (
+        name.startswith(SPURIOUS_ACCURACY) and parts[2] not in ("common", "counter")
+    )
 
 
 def _part_of_grid(name: str) -> bool:

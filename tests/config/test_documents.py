@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from pytest_qreliab.cases import Bits, Build, Case
 from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.document import shipped
+from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError
 
@@ -20,7 +22,10 @@ def thresholds(tmp_path, text: str) -> Thresholds:
 
 def test_shipped_files_are_valid():
     assert Thresholds.load("default").gates(case())
-    assert Benchmark.load("digits").ood_sets.keys() == {"letters", "photos"}
+    for name in shipped("benchmarks"):
+        assert Benchmark.load(name).definition.description
+    for path in shipped("suites").values():
+        assert Suite.load(path).definition.benchmarks
 
 
 def test_a_gate_knows_its_line(tmp_path):
@@ -128,7 +133,7 @@ ID = "in_distribution: {source: digits, part: test}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version: 1\n", r":1: in_distribution: Field required"),
+        ("version: 1\n", r":1: in_distribution: is missing"),
         ("version: 1\nin_distribution: {source: digit, part: test}\n", r":2: in_distribution: .*'digits'"),
         ("version: 1\nin_distribution: {source: letters}\n", r":2: in_distribution: .*'image-folder'"),
         (f"version: 1\n{ID}ood:\n  near:\n    x: {{source: flat-folder, pth: a}}\n", r":5: .*did you mean 'path'"),

@@ -51,7 +51,7 @@ def test_a_suite_says_what_to_run(suite, make_plan):
     assert plan.recipes["grouped"].parameters.granularity == 32
     assert plan.recipes["grouped"].quantizer.name == "mse"
     assert plan.device == "cpu"
-    assert plan.thresholds.document.path.name == "limits.yaml"
+    assert plan.thresholds[plan.cases[0]].document.path.name == "limits.yaml"
     assert [case.build.calibration for case in plan.cases if case.build.quantizer == "grouped"] == [None] * 4
 
 
@@ -70,7 +70,7 @@ def test_an_option_takes_the_place_of_the_suites_axis(suite, make_plan):
     ]
     assert plan.recipes["grouped+rescale"].parameters.granularity == 32
     assert plan.recipes["grouped+rescale"].rescale
-    assert plan.thresholds.document.path.name == "default.yaml"
+    assert plan.thresholds[plan.cases[0]].document.path.name == "default.yaml"
 
 
 def test_no_suite_can_be_asked_for(make_plan):
@@ -129,5 +129,8 @@ def test_bits_that_a_quantizer_cannot_do_are_told_with_their_line(suite, make_pl
 
 
 def test_a_suite_that_is_not_there(make_plan):
-    with pytest.raises(InputError, match=r"--qreliab-suite: there is no suite file .*missing.yaml; give the path"):
+    with pytest.raises(
+        InputError,
+        match=r"--qreliab-suite: unknown suite 'missing.yaml'; .*path of a YAML file .*missing.yaml does not exist\); or none",
+    ):
         make_plan(suite="missing.yaml")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_sample_images
+from torchvision.transforms import Compose
 
+from pytest_qreliab.config import benchmark as config
 from pytest_qreliab.data import corruptions, embedded, images
 from pytest_qreliab.data.batches import batches
-from pytest_qreliab.data.corruptions import EXTRA, KINDS, SEVERITIES, corrupt, corrupted
+from pytest_qreliab.data.corruptions import EXTRA, KINDS, SEVERITIES, corrupt
+from pytest_qreliab.data.images import Corruption
 from pytest_qreliab.errors import InputError
 
 ALL = (*KINDS, *EXTRA)
@@ -132,28 +137,30 @@ def test_another_process_makes_the_same(flower):
     assert done.stdout.strip() == str([int(corrupt(image, kind, 4).astype(int).sum()) for kind in ALL])
 
 
-def test_an_image_set_is_the_same_in_any_order_and_through_the_workers_that_decode():
-    source = embedded.photo_patches().limited(70)
-    noisy = corrupted(source, "gaussian_noise", 2)
-    assert (noisy.name, len(noisy)) == ("photo-patches-gaussian_noise-2", 70)
-    import torch
+def test_kinds_are_those_that_a_benchmark_may_name():
+    assert (*config.STANDARD, *config.KINDS[len(config.STANDARD) :]) == ALL
+    assert KINDS == config.STANDARD
 
-    def tensor(image: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(np.array(image))
 
-    together = torch.cat(list(batches(noisy, tensor))).numpy()
+def test_a_set_is_the_same_in_any_order_and_through_the_workers_that_decode(tiny):
+    """It is corrupted once it has the size that the model sees."""
+    source = replace(embedded.photo_patches().limited(70), corruption=Corruption("gaussian_noise", 2, 0))
+    together = torch.cat(list(batches(source, tiny.preprocess)))
+    *resize, finish, normalize = tiny.preprocess.transforms
     for index in (69, 3, 40):
-        np.testing.assert_array_equal(together[index], np.asarray(noisy.load(index)))
-        np.testing.assert_array_equal(
-            together[index], corrupt(np.asarray(source.load(index).convert("RGB")), "gaussian_noise", 2)
-        )
+        alone = next(batches(source.take(np.array([index])), tiny.preprocess))[0]
+        assert torch.equal(together[index], alone)
+        pixels = np.asarray(Compose(resize)(source.load(index)))
+        expected = normalize(finish(Image.fromarray(corrupt(pixels, "gaussian_noise", 2))))
+        assert torch.equal(alone, expected)
 
 
-def test_labels_stay_and_grey_becomes_colour():
-    labels = np.array([1, 0])
-    noisy = corrupted(images.from_arrays("grey", np.full((2, 8, 8), 99, np.uint8), labels), "shot_noise", 1)
-    assert noisy.load(0).mode == "RGB"
-    np.testing.assert_array_equal(noisy.labels, labels)
+def test_a_preprocess_of_unknown_parts_gets_the_corrupted_image():
+    grey = images.from_arrays("grey", np.full((2, 8, 8), 99, np.uint8), np.array([1, 0]))
+    noisy = replace(grey, corruption=Corruption("shot_noise", 1, 3))
+    batch = next(batches(noisy, lambda image: torch.from_numpy(np.array(image))))
+    expected = corrupt(np.full((8, 8, 3), 99, np.uint8), "shot_noise", 1, 3)
+    np.testing.assert_array_equal(batch[0].numpy(), expected)
 
 
 # Closed forms

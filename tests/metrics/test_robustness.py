@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from pytest_qreliab.metrics import robustness
-from pytest_qreliab.metrics.robustness import Spurious, accuracy
+from pytest_qreliab.metrics import registry, robustness
+from pytest_qreliab.metrics.classification import predict
+from pytest_qreliab.metrics.robustness import Spurious
 from pytest_qreliab.statistics.influence import mean
 
 seeds = st.integers(0, 2**32 - 1)
@@ -23,8 +27,8 @@ def answers(seed: int, n: int = 30, m: int = 21):
 
 def two_models(seed: int) -> tuple[Spurious, Spurious]:
     f_common, f_counter, q_common, q_counter = answers(seed)
-    baseline = Spurious(accuracy(f_common, "common"), accuracy(f_counter, "counter"))
-    return baseline, Spurious(accuracy(q_common, "common"), accuracy(q_counter, "counter"))
+    baseline = Spurious(mean(f_common, "common"), mean(f_counter, "counter"))
+    return baseline, Spurious(mean(q_common, "common"), mean(q_counter, "counter"))
 
 
 def estimates(f_common, f_counter, q_common, q_counter):
@@ -32,8 +36,7 @@ def estimates(f_common, f_counter, q_common, q_counter):
     gap_f, gap_q = (f_common - f_counter) / f_common, (q_common - q_counter) / q_common
     return {
         "drop": (f_common - q_common) / f_common,
-        "shift": f_common - f_counter,
-        "relative shift": gap_f,
+        "gap": gap_f,
         "rise": gap_q - gap_f,
         "vulnerability": (f_counter - q_counter) / f_counter - (f_common - q_common) / f_common,
     }
@@ -42,8 +45,7 @@ def estimates(f_common, f_counter, q_common, q_counter):
 def ours(baseline: Spurious, quantized: Spurious):
     return {
         "drop": robustness.relative_drop(baseline.common, quantized.common),
-        "shift": robustness.shift_drop(baseline.common, baseline.counter),
-        "relative shift": robustness.relative_drop(baseline.common, baseline.counter),
+        "gap": robustness.spurious_gap(baseline),
         "rise": robustness.spurious_gap_rise(baseline, quantized),
         "vulnerability": robustness.additional_vulnerability(baseline, quantized),
     }
@@ -68,7 +70,7 @@ def test_vulnerability_is_the_rise_of_the_gap_rescaled(seed):
 
 def test_worked_values():
     def of(hits: int, images: str):
-        return accuracy(np.arange(100) < hits, images)
+        return mean(np.arange(100) < hits, images)
 
     baseline, quantized = Spurious(of(80, "N"), of(60, "C")), Spurious(of(78, "N"), of(54, "C"))
     assert robustness.spurious_gap(baseline).value == pytest.approx(0.25)
@@ -105,8 +107,8 @@ def test_influences_are_the_derivatives_with_respect_to_sample_weights(seed):
 def test_intervals_agree_with_the_bootstrap():
     samples = answers(3, n=900, m=700)
     f_common, f_counter, q_common, q_counter = samples
-    baseline = Spurious(accuracy(f_common, "common"), accuracy(f_counter, "counter"))
-    quantized = Spurious(accuracy(q_common, "common"), accuracy(q_counter, "counter"))
+    baseline = Spurious(mean(f_common, "common"), mean(f_counter, "counter"))
+    quantized = Spurious(mean(q_common, "common"), mean(q_counter, "counter"))
     rng = np.random.default_rng(0)
     i, j = rng.multinomial(900, np.full(900, 1 / 900), 4000), rng.multinomial(700, np.full(700, 1 / 700), 4000)
     replicates = estimates(i @ f_common / 900, j @ f_counter / 700, i @ q_common / 900, j @ q_counter / 700)
@@ -115,30 +117,10 @@ def test_intervals_agree_with_the_bootstrap():
         assert (high - low) / 2 == pytest.approx(norm.isf(0.05) * replicates[name].std(), rel=0.06), name
 
 
-def test_corruptions_of_the_images_themselves_are_paired_with_them():
-    """The same images clean and corrupted: what they share does not widen the interval of the drop."""
-    rng = np.random.default_rng(0)
-    clean = rng.random(200) < 0.7
-    grid = clean & (rng.random((3, 5, 200)) < 0.9)
-    paired = robustness.shift_drop(accuracy(clean, "ID"), robustness.corruption_accuracy(grid, "ID"))
-    per_image = mean(clean - grid.mean(axis=(0, 1)), "ID")
-    assert paired.interval(0.05) == pytest.approx(per_image.interval(0.05), abs=1e-12)
-    apart = robustness.shift_drop(accuracy(clean, "ID"), robustness.corruption_accuracy(grid, "corrupted"))
-    assert apart.value == paired.value
-    assert np.ptp(apart.interval(0.05)) > 2 * np.ptp(paired.interval(0.05))
-
-
-def test_corruption_cells():
-    correct = np.zeros((2, 3, 4), dtype=bool)
-    correct[0, 1], correct[1, 2, :3] = True, True
-    np.testing.assert_array_equal(robustness.corruption_accuracies(correct), [[0, 1, 0], [0, 0, 0.75]])
-    assert robustness.corruption_accuracy(correct, "ID").value == pytest.approx(1.75 / 6)
-
-
 def test_over_an_accuracy_of_zero_all_is_nan():
-    none, some = accuracy(np.zeros(5), "N"), accuracy(np.arange(5) < 2, "N")
-    dead = Spurious(none, accuracy(np.zeros(4), "C"))
-    alive = Spurious(some, accuracy(np.ones(4), "C"))
+    none, some = mean(np.zeros(5), "N"), mean(np.arange(5) < 2, "N")
+    dead = Spurious(none, mean(np.zeros(4), "C"))
+    alive = Spurious(some, mean(np.ones(4), "C"))
     for estimate in (
         robustness.relative_drop(none, some),
         robustness.relative_drop(none, none),
@@ -151,42 +133,109 @@ def test_over_an_accuracy_of_zero_all_is_nan():
     assert robustness.additional_vulnerability(alive, dead).value == 0.0
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 0), (0, 3, 5)])
-def test_grids_that_cannot_be_used(shape):
-    with pytest.raises(ValueError, match="shape must be at least"):
-        robustness.corruption_accuracies(np.ones(shape))
-    with pytest.raises(ValueError, match="shape must be at least"):
-        robustness.corruption_accuracy(np.ones(shape), "ID")
-    with pytest.raises(ValueError, match="NaN"):
-        robustness.corruption_accuracy(np.full((2, 2, 2), np.nan), "ID")
+# On image sets
 
 
-# Groups
+GRID = ("corruption.fog.1", "corruption.fog.3", "corruption.snow.3")
+SHIFTED = ("shift.a", "shift.b")
+SPURIOUS = ("spurious.common", "spurious.counter", "spurious.night")
 
 
-def test_worst_group():
-    correct, groups = np.array([1, 1, 0, 1, 0, 0, 1.0]), np.array([7, 7, 7, 3, 3, 9, 9])
-    assert robustness.worst_group(correct, groups) == (3, 0.5)
-    assert robustness.worst_group_accuracy(correct, groups) == 0.5
-
-
-@given(seeds, st.integers(1, 6))
-def test_worst_group_by_brute_force_and_counts_equal_repeating_the_samples(seed, number):
+def predictions(seed: int, n: int, noise: float):
+    """Of four classes, the same samples for every noise, without their logits."""
     rng = np.random.default_rng(seed)
-    correct, groups = rng.random(40) < 0.6, rng.integers(0, number, 40)
-    accuracies = {group: correct[groups == group].mean() for group in np.unique(groups)}
-    worst = robustness.worst_group(correct, groups)
-    assert worst.accuracy == accuracies[worst.id] == min(accuracies.values())
-    assert worst.accuracy <= correct.mean() + 1e-12
-    counts = rng.multinomial(40, np.full(40, 1 / 40), size=3)
-    expected = [
-        robustness.worst_group(np.repeat(correct, count), np.repeat(groups, count)).accuracy for count in counts
-    ]
-    np.testing.assert_allclose(robustness.worst_group_accuracy(correct, groups, counts), expected, atol=1e-12)
+    labels = rng.integers(0, 4, n)
+    logits = (
+        np.eye(4)[labels] * 2 + rng.normal(size=(n, 4)) + noise * np.random.default_rng(seed + 1).normal(size=(n, 4))
+    )
+    return replace(predict(torch.from_numpy(logits), labels), logits=np.empty((n, 0), np.float32))
 
 
-def test_groups_that_cannot_be_used():
-    with pytest.raises(ValueError, match="groups of shape"):
-        robustness.worst_group(np.ones(3), np.ones(4, dtype=int))
-    with pytest.raises(ValueError, match="shape must be at least"):
-        robustness.worst_group(np.ones(0), np.ones(0, dtype=int))
+def sets(noise: float = 0.0, n: int = 200):
+    found = {name: predictions(1, n, noise) for name in GRID[:2]}
+    found[GRID[2]] = predictions(5, n, noise)
+    found.update({name: predictions(10 + i, n + 40 * i, noise) for i, name in enumerate((*SHIFTED, *SPURIOUS))})
+    return found
+
+
+def test_values_are_means_over_the_sets_they_are_on():
+    given = sets()
+    values = robustness.values(given)
+    of = {name: found.correct.mean() for name, found in given.items()}
+    assert values["shift.accuracy"] == pytest.approx((of["shift.a"] + of["shift.b"]) / 2)
+    assert values["shift.accuracy.b"] == of["shift.b"]
+    assert values["shift.nll.a"] == pytest.approx(given["shift.a"].nll.mean())
+    assert values["corruption.accuracy"] == pytest.approx(np.mean([of[name] for name in GRID]))
+    assert values["corruption.accuracy.3"] == pytest.approx(np.mean([of[name] for name in GRID[1:]]))
+    assert values["corruption.accuracy.fog"] == pytest.approx(np.mean([of[name] for name in GRID[:2]]))
+    assert values["corruption.accuracy.fog.3"] == of["corruption.fog.3"]
+    assert values["spurious.accuracy.night"] == of["spurious.night"]
+    assert values["spurious.worst_group"] == min(of[name] for name in SPURIOUS)
+    gap = (of["spurious.common"] - of["spurious.counter"]) / of["spurious.common"]
+    assert values["spurious.gap"] == pytest.approx(gap)
+    assert set(values) == set(robustness.names(given))
+    assert all(registry.lookup(name).aspect == "robustness" for name in values)
+
+
+def test_the_ece_of_a_set_is_that_of_its_predictions():
+    given = sets()
+    bins = np.ceil(given["shift.a"].confidence * 15)
+    gaps = [abs((given["shift.a"].confidence - given["shift.a"].correct)[bins == b].sum()) for b in np.unique(bins)]
+    assert robustness.values(given, ["shift.ece.a"])["shift.ece.a"] == pytest.approx(sum(gaps) / 200)
+
+
+def test_groups_without_a_pair_have_no_gap():
+    groups = {name: found for name, found in sets().items() if name in ("spurious.night", "spurious.common")}
+    assert set(robustness.values(groups)) == {
+        "spurious.accuracy.night",
+        "spurious.accuracy.common",
+        "spurious.worst_group",
+    }
+    assert robustness.vulnerability(groups, groups) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{kind}.{statistic}" for kind in ("shift", "corruption") for statistic in ("accuracy", "nll", "ece")),
+        *("shift.accuracy.a", "corruption.accuracy.fog.3", "corruption.nll.snow", "corruption.ece.3"),
+        *("spurious.gap", "spurious.vulnerability", "spurious.worst_group", "spurious.accuracy.night"),
+    ],
+)
+def test_intervals_hold_the_change_and_agree_with_the_bootstrap(name):
+    before, after = sets(n=400), sets(0.7, n=400)
+    on = registry.image_sets(name, before)
+
+    def change(b, q) -> float:
+        if name == robustness.VULNERABILITY:
+            return robustness.vulnerability(b, q)
+        return robustness.values(q, [name])[name] - robustness.values(b, [name])[name]
+
+    bounds, method = robustness.bounds(name, before, after)
+    low, high = bounds(0.05)
+    assert low < change(before, after) < high
+    assert method.startswith("paired")
+    rng = np.random.default_rng(0)
+    replicates = []
+    for _ in range(300):
+        drawn = {one: rng.integers(0, len(before[one]), len(before[one])) for one in on}
+        if name.startswith("corruption"):  # the same images in every cell
+            drawn = dict.fromkeys(on, drawn[on[0]])
+        replicates.append(change(*({one: model[one].take(drawn[one]) for one in on} for model in (before, after))))
+    expected = norm.isf(0.05) * np.std(replicates)
+    # ECE is biased upwards in every replicate, and the cells of a grid are taken as if they moved together.
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.6 if "ece" in name else 0.16)
+
+
+@pytest.mark.parametrize("name", ["shift.accuracy", "corruption.nll", "spurious.gap", "spurious.vulnerability"])
+def test_the_same_answers_change_nothing_and_are_not_certain(name):
+    same = sets()
+    low, high = robustness.bounds(name, same, same)[0](0.05)
+    assert low < 0 < high
+    assert high - low < 0.1
+
+
+def test_one_sample_shows_nothing():
+    one = {"shift.a": predictions(1, 1, 0.0)}
+    assert robustness.bounds("shift.accuracy", one, one)[0](0.05) == (-np.inf, np.inf)
+    assert robustness.values(one)["shift.accuracy"] in (0.0, 1.0)

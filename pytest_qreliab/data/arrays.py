@@ -1,0 +1,70 @@
+"""Images in NumPy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_qreliab.data import decode
+from pytest_qreliab.data.images import Items
+from pytest_qreliab.errors import InputError, unknown
+
+
+def items(path: Path, images: str, labels: Path | str | None, part: str | None) -> Items:
+    """The images of a `.npy` file, which is mapped and not read, or those called `images` in a `.npz` file.
+
+    uint8 (n, height, width) or (n, height, width, 3). `labels`, integers (n,), are another file or, within a `.npz`
+    file, another name. `part`, as in 2/5, is one of so many equal parts in order. Ids are indices into the whole array.
+    Raises InputError for arrays that are not there or of another kind.
+    """
+    values = _array(path, images)
+    colour = values.ndim == 4 and values.shape[-1] == 3
+    if values.dtype != np.uint8 or not (values.ndim == 3 or colour) or not values.size:
+        mend = "; move the colours to the end, as in array.transpose(0, 2, 3, 1)" if values.ndim == 4 else ""
+        raise InputError(
+            f"{path}: the images are {values.dtype} of shape {values.shape}; uint8 (n, height, width) or (n, height, "
+            f"width, 3) are needed{mend}"
+        )
+    written = None
+    if labels is not None:
+        where = labels if isinstance(labels, Path) else f"{path}, {labels}"
+        numbers = _array(labels, "") if isinstance(labels, Path) else _array(path, labels)
+        if numbers.dtype.kind not in "iu" or numbers.shape != (len(values),):
+            raise InputError(
+                f"{where}: the labels are {numbers.dtype} of shape {numbers.shape}; {len(values)} integers are needed"
+            )
+        written = [str(number) for number in numbers.tolist()]
+    start, stop = 0, len(values)
+    if part is not None:
+        which, of = map(int, part.split("/"))
+        if which > of or len(values) % of:
+            raise InputError(f"{path}: {len(values)} images have no part {part} of equal size")
+        start, stop = (which - 1) * len(values) // of, which * len(values) // of
+    return Items(
+        [str(index) for index in range(start, stop)],
+        lambda i: decode.from_array(values[start + i], f"{path}, {start + i}"),
+        None if written is None else written[start:stop],
+    )
+
+
+def _array(path: Path, name: str) -> npt.NDArray[Any]:
+    try:
+        if path.suffix.lower() == ".npy":
+            mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            return mapped
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if isinstance(archive, np.ndarray):
+                raise InputError(f"{path}: one array: call the file .npy")
+            if name not in archive:
+                raise InputError(f"{path}: {unknown('array', name, archive.files)}")
+            array: npt.NDArray[Any] = archive[name]
+            return array
+    except InputError:
+        raise
+    # A file that is damaged, or of pickled objects: zipfile.BadZipFile, ValueError, EOFError ...
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: the array cannot be read: {reason}") from None
