@@ -42,20 +42,20 @@ def run(pytester, small_benchmark):
 
 def test_the_main_job_passes_in_an_empty_folder_and_prints_the_table(pytester):
     result = pytester.runpytest_inprocess("--qreliab-bits=4,8")
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=10)
     result.stdout.fnmatch_lines(
         [
             "qreliab: 2 cases: tiny-digits x minmax w4a8, minmax w8a8 x digits",
-            "qreliab: 18 gates of *default.yaml, 95% confidence over all of them, device auto",
+            "qreliab: 28 gates of *default.yaml, 95% confidence over all of them, device auto",
             "*= reliability =*",
             "tiny-digits on digits (898 samples, *)",
             "full precision *",
             "minmax w4a8 *",
             "minmax w8a8 *",
-            "*8 passed*",
+            "*10 passed*",
         ]
     )
-    for header in ("accuracy", "ECE", "AUROC", "coverage"):
+    for header in ("accuracy", "ECE", "shift", "corruption", "spurious", "AUROC", "coverage"):
         assert header in result.stdout.str()
 
 
@@ -187,7 +187,7 @@ def test_aspects_without_gates_or_without_data_yield_no_test(run, folder_benchma
         "qreliab::test_accuracy[tiny-digits/minmax/w8/folders]"
     ]
     result = run(f"--qreliab-benchmarks={folder_benchmark}", f"--qreliab-thresholds={limits}", "--co", benchmark=False)
-    result.stdout.fnmatch_lines(["qreliab: benchmark folders has no images for ood.auroc: not tested"])
+    result.stdout.fnmatch_lines(["qreliab: benchmark folders has nothing for ood.auroc: not tested"])
 
 
 def test_items_come_case_by_case_in_the_order_of_the_axes(run):
@@ -460,11 +460,12 @@ def test_a_metric_that_cannot_be_measured_ends_the_run_at_once(run, write_thresh
 
 def test_every_metric_can_be_gated_on_the_embedded_benchmark(pytester, write_thresholds):
     """Also those that need local features, negative labels, calibration images or a refitted logit scale."""
-    names = [*registry.names(), "recall.seven", "ood.auroc.mcm.near", "ood.fpr95.knn.photos"]
+    names = [*registry.names(), "recall.seven", "ood.auroc.mcm.near", "ood.fpr95.knn.photos", "shift.ece.printed",
+             "corruption.accuracy.fog.4", "corruption.nll.snow", "corruption.ece.2", "spurious.accuracy.common"]  # fmt: skip
     limits = {"higher": "max_drop", "lower": "max_rise", "neither": "max_change"}
     gates = "".join(f"{name}: {{{limits[registry.lookup(name).better]}: 1000}}\n" for name in names)
     result = pytester.runpytest_inprocess("--qreliab-bits=w8", f"--qreliab-thresholds={write_thresholds(gates)}")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
     result.stdout.no_fnmatch_line("*?inconclusive:*")
 
 

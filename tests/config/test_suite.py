@@ -130,7 +130,6 @@ def test_bits_that_a_quantizer_cannot_do_are_told_with_their_line(suite, make_pl
 
 def test_a_suite_that_is_not_there(make_plan):
     with pytest.raises(
-        InputError,
-        match=r"--qreliab-suite: unknown suite 'missing.yaml'; .*path of a YAML file .*missing.yaml does not exist\); or none",
+        InputError, match=r"suite: unknown suite 'missing.yaml'; .*missing.yaml does not exist\); or none"
     ):
         make_plan(suite="missing.yaml")

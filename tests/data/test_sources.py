@@ -201,7 +201,7 @@ def test_tables_with_holes_and_repeats(tmp_path):
     def rows(label):
         return tables.items(tmp_path / "t.csv", "image", label, None, None, ",", {})
 
-    with pytest.raises(InputError, match="t.csv: row 3 has nothing in the column 'label'"):
+    with pytest.raises(InputError, match=r"t.csv: row 3 has nothing in the column 'label'"):
         rows("label")
     with pytest.raises(InputError, match=r"the image 'a.png' is in 2 rows"):
         rows(None)

@@ -158,7 +158,7 @@ def wrap(model, **options):
 def noise(n: int = 8) -> ImageSet:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)) for _ in range(n)]
-    return ImageSet("noise", n, images.__getitem__)
+    return ImageSet("noise", list(map(str, range(n))), images.__getitem__)
 
 
 TEXTS = ["a cat", "a dog", "an owl"]
