@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import os
 import re
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_qreliab import record_files
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.errors import InputError, raised, unknown
+from pytest_qreliab.record_files import KINDS, PARTS, TOP, VERSION, Kind
 
-Kind = Literal["image_features", "logits", "probabilities"]
-
-VERSION = 1
-KINDS: tuple[Kind, ...] = get_args(Kind)
-_TOP = ("classes", "logit_scale", "logit_bias", "text_features", "model", "bits")
-_PARTS = ("ids", "labels", "among", *KINDS)
 _SET = re.compile(
     r"in_distribution|calibration|corruption\.[a-z_]+\.[1-5]"
     r"|(shift|spurious|ood\.near|ood\.far)\.[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -40,12 +33,12 @@ class RecordedSet:
     """The outputs for one set of n samples.
 
     `values`, float32, is (n, dim) for image features and (n, C) for logits and probabilities. `labels`, int64 (n,),
-    index the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those are told
-    apart.
+    index the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those classes
+    are told apart.
     """
 
     name: str
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] = field(repr=False)
     values: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64] | None = None
     among: npt.NDArray[np.int64] | None = None
@@ -86,8 +79,8 @@ class Recording:
     logit_bias: float | None = None
     model: str | None = None
     bits: str | None = None
-    sets: dict[str, RecordedSet] = field(default_factory=dict, init=False)
-    _kind: Kind = field(default="image_features", init=False)
+    sets: dict[str, RecordedSet] = field(default_factory=dict, init=False, repr=False)
+    _kind: Kind = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.classes = _strings("classes", self.classes)
@@ -114,7 +107,7 @@ class Recording:
     def kind(self) -> Kind:
         """What is recorded, the same in all sets; raises InputError before the first."""
         if not self.sets:
-            raise InputError("there is no set yet: add in_distribution first")
+            raise InputError("nothing is recorded: add a set first")
         return self._kind
 
     def add(
@@ -137,9 +130,7 @@ class Recording:
 
         Raises InputError, which starts with the name of the set, for anything else.
         """
-        if not isinstance(name, str) or not _SET.fullmatch(name):
-            hint = "NAME is of letters, digits, _ and -, KIND of small letters and _, SEVERITY from 1 to 5"
-            raise unknown("set", str(name), _FORMS.split(), hint=hint)
+        _check_name(name)
         given = {"image_features": image_features, "logits": logits, "probabilities": probabilities}
         try:
             self._add(name, ids, {kind: given[kind] for kind in KINDS if given[kind] is not None}, labels, among)
@@ -163,15 +154,15 @@ class Recording:
         values = _floats(kind, given, len(ids), "id", width)
         if kind == "probabilities":
             _check_probabilities(values, ids)
-        classes = np.arange(len(self.classes))
+        valid, of = np.arange(len(self.classes)), f"the {len(self.classes)} classes, numbered from 0"
         if among is not None:
-            among = _integers("among", among, classes, "the classes' indices")
+            among = valid = _integers("among", among, valid, of)
+            of = "'among'"
             if len(among) < 2 or len(np.unique(among)) < len(among):
                 raise InputError("among must be two or more distinct indices of classes")
         if labels is not None:
             if name.startswith("ood."):
                 raise InputError("labels are refused: an OOD sample is of none of the classes")
-            valid, of = (classes, "the classes' indices") if among is None else (among, "'among'")
             labels = _integers("labels", labels, valid, of, ids)
         elif name != "calibration" and not name.startswith("ood."):
             raise InputError("needs labels, one integer for each id")
@@ -184,24 +175,15 @@ class Recording:
         Raises InputError, which starts with the path, where it cannot be written.
         """
         path = Path(path)
-        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        content: dict[str, Any] = {"version": VERSION, **{name: getattr(self, name) for name in TOP}}
         try:
-            _, write = _format(path)
-            content: dict[str, Any] = {"version": VERSION, "kind": self.kind}
-            content |= {name: getattr(self, name) for name in _TOP}
-            for name, recorded in self.sets.items():
-                parts = {"ids": recorded.ids, "labels": recorded.labels, "among": recorded.among}
+            kind = self.kind
+            for name, one in self.sets.items():
+                parts = {"ids": one.ids, "labels": one.labels, "among": one.among, kind: one.values}
                 content |= {f"{name}/{part}": value for part, value in parts.items()}
-                content[f"{name}/{content['kind']}"] = recorded.values
-            del content["kind"]
-            write(temporary, {name: value for name, value in content.items() if value is not None})
-            temporary.replace(path)
+            record_files.write(path, {name: value for name, value in content.items() if value is not None})
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -210,21 +192,10 @@ class Recording:
 
         Raises InputError, which starts with the path, for whatever the constructor or `add` would refuse.
         """
-        path = Path(path)
         try:
-            read, _ = _format(path)
-            if not path.is_file():
-                raise InputError("is not a file" if path.exists() else "there is no such file")
-            try:
-                content = read(path)
-            except (InputError, MemoryError):
-                raise
-            except Exception as error:  # damaged files make the libraries raise whatever they come across
-                what = "its strings need a 'U' dtype, not object" if "Object arrays" in str(error) else raised(error)
-                raise InputError(f"cannot be read as {path.suffix}: {what}") from None
-            return cls._restored(content)
+            return cls._restored(record_files.read(Path(path)))
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{Path(path)}: {error}") from None
 
     @classmethod
     def _restored(cls, content: Mapping[str, Any]) -> Recording:
@@ -232,23 +203,30 @@ class Recording:
         if version != VERSION:
             newer = "a newer pytest-qreliab wrote it, upgrade" if version > VERSION else "unknown"
             raise InputError(f"is of format version {version:g}, this reads {VERSION}: {newer}")
-        sets: dict[str, dict[str, Any]] = {}
-        for name in content:
-            group, slash, part = name.rpartition("/")
-            if slash and part in _PARTS:
-                sets.setdefault(group, {})[part] = content[name]
-            elif name not in (*_TOP, "version"):
-                raise unknown("array", name, [*_TOP, *(f"{group or 'SET'}/{part}" for part in _PARTS)])
+        top, sets = record_files.grouped(content)
+        for name in top:
+            if name not in (*TOP, "version"):
+                raise unknown("array", name, [*TOP, *(f"SET/{part}" for part in PARTS)])
         if "classes" not in content:
             raise InputError("lacks 'classes'")
         if not sets:
             raise InputError("lacks the outputs of any set, such as 'in_distribution/logits'")
-        recording = cls(**{name: content[name] for name in _TOP if name in content})
+        recording = cls(**{name: content[name] for name in TOP if name in content})
         for name in sorted(sets):
+            _check_name(name)
+            for part in sets[name]:
+                if part not in PARTS:
+                    raise unknown("array", f"{name}/{part}", [f"{name}/{part}" for part in PARTS])
             if "ids" not in sets[name]:
                 raise InputError(f"lacks '{name}/ids'")
             recording.add(name, **sets[name])
         return recording
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _SET.fullmatch(name):
+        hint = "NAME is of letters, digits, _ and -, KIND of small letters and _, SEVERITY from 1 to 5"
+        raise unknown("set", str(name), _FORMS.split(), hint=hint)
 
 
 def _array(what: str, given: Any) -> npt.NDArray[Any]:
@@ -269,11 +247,11 @@ def _number(what: str, given: Any) -> float:
 
 def _strings(what: str, given: Any) -> tuple[str, ...]:
     """Distinct strings, none empty; integers become strings."""
-    if isinstance(given, str | bytes):
-        raise InputError(f"{what} must be a sequence of strings, found the one string {given!r}")
-    array = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
+    plain = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
+    if isinstance(plain, str | bytes):
+        raise InputError(f"{what} must be a sequence of strings, found only {plain!r}")
     try:
-        items = list(array)
+        items = list(plain)
     except TypeError:
         raise InputError(f"{what} must be a sequence of strings, found {type(given).__name__}") from None
     first: dict[str, int] = {}
@@ -318,8 +296,7 @@ def _integers(
     if len(wrong):
         where = f"number {wrong[0]}" if ids is None else f"id {ids[wrong[0]]!r}"
         raise InputError(
-            f"{what}: {len(wrong)} of {len(array)} are not among {of} ({valid.min()} to {valid.max()}), "
-            f"the first is {array[wrong[0]]} at {where}"
+            f"{what}: {len(wrong)} of {len(array)} are not among {of}; the first is {array[wrong[0]]} at {where}"
         )
     return np.array(array, dtype=np.int64)
 
@@ -337,121 +314,3 @@ def _check_probabilities(values: npt.NDArray[np.float32], ids: Sequence[str]) ->
             f"{ids[wrong[0]]!r} (from {values[wrong[0]].min():g} to {values[wrong[0]].max():g}, sum "
             f"{values[wrong[0]].sum():g}); {what}"
         )
-
-
-# Of each format a reader, which returns {array name: value}, and a writer of the same.
-
-
-def _is_text(name: str) -> bool:
-    return name in ("version", "classes", "model", "bits") or name.endswith("/ids")
-
-
-def _read_npz(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        if stream.read(2) != b"PK":  # np.load would take a single array as well
-            raise InputError("is not an .npz archive: np.savez writes one")
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
-    return {name: value.tolist() if value.dtype.kind == "U" else value for name, value in content.items()}
-
-
-def _write_npz(path: Path, content: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in content.items()}
-        np.savez(file, **arrays)
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    safetensors = importlib.import_module("safetensors")
-    with safetensors.safe_open(path, framework="np") as file:
-        metadata = file.metadata() or {}
-        content = {name: json.loads(text) for name, text in metadata.items() if _is_text(name)}
-        return content | {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-
-
-def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
-    numpy = importlib.import_module("safetensors.numpy")
-    metadata = {name: json.dumps(value) for name, value in content.items() if _is_text(name)}
-    tensors = {name: np.asarray(value) for name, value in content.items() if name not in metadata}
-    path.write_bytes(numpy.save(tensors, metadata))
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise InputError(f"needs pyarrow: pip install 'pytest-qreliab[parquet]' ({raised(error)})") from None
-
-
-def _read_parquet(path: Path) -> dict[str, Any]:
-    _, parquet = _pyarrow()
-    # The text features make the schema's metadata longer than the default limit allows for some thousand classes.
-    with parquet.ParquetFile(path, thrift_string_size_limit=2**31 - 1) as file:
-        table = file.read()
-    head = (table.schema.metadata or {}).get(b"qreliab")
-    if head is None:
-        raise InputError("its schema's metadata lack the key 'qreliab'")
-    content: dict[str, Any] = json.loads(head)
-    if "text_features" in content:
-        content["text_features"] = np.array(content["text_features"], dtype=np.float32)
-    kinds = [kind for kind in KINDS if kind in table.column_names]
-    if len(kinds) != 1 or not {"set", "id"} <= set(table.column_names):
-        raise InputError(
-            f"its columns are {', '.join(table.column_names)}; set, id, label and one of {KINDS} are needed"
-        )
-    sets, ids = (np.array(table.column(name).to_pylist()) for name in ("set", "id"))
-    column = table.column(kinds[0]).combine_chunks()
-    values = np.asarray(column.flatten()).reshape(len(ids), -1)
-    labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * len(ids)
-    for name in dict.fromkeys(sets.tolist()):
-        rows = np.flatnonzero(sets == name)
-        content[f"{name}/ids"] = ids[rows].tolist()
-        content[f"{name}/{kinds[0]}"] = values[rows]
-        given = [labels[row] for row in rows]
-        if any(label is not None for label in given):
-            if None in given:
-                raise InputError(f"{name}: {given.count(None)} of {len(given)} samples have no label")
-            content[f"{name}/labels"] = np.array(given, dtype=np.int64)
-        if f"{name}/among" in content:
-            content[f"{name}/among"] = np.array(content[f"{name}/among"], dtype=np.int64)
-    return content
-
-
-def _write_parquet(path: Path, content: Mapping[str, Any]) -> None:
-    pyarrow, parquet = _pyarrow()
-    names = [name.removesuffix("/ids") for name in content if name.endswith("/ids")]
-    kind = next(kind for kind in KINDS if f"{names[0]}/{kind}" in content)
-    values = np.concatenate([content[f"{name}/{kind}"] for name in names])
-    label: list[int | None] = []
-    for name in names:
-        given = content.get(f"{name}/labels")
-        label += [None] * len(content[f"{name}/ids"]) if given is None else given.tolist()
-    columns = {
-        "set": [name for name in names for _ in content[f"{name}/ids"]],
-        "id": [identity for name in names for identity in content[f"{name}/ids"]],
-        "label": pyarrow.array(label, pyarrow.int64()),
-        kind: pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.ravel(), pyarrow.float32()), values.shape[1]),
-    }
-    head = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in content.items()
-        if "/" not in name or name.endswith("/among")
-    }
-    table = pyarrow.table(columns).replace_schema_metadata({"qreliab": json.dumps(head)})
-    parquet.write_table(table, path)
-
-
-_Read: TypeAlias = Callable[[Path], dict[str, Any]]
-_Write: TypeAlias = Callable[[Path, Mapping[str, Any]], None]
-_FORMATS: dict[str, tuple[_Read, _Write]] = {
-    ".npz": (_read_npz, _write_npz),
-    ".safetensors": (_read_safetensors, _write_safetensors),
-    ".parquet": (_read_parquet, _write_parquet),
-}
-
-
-def _format(path: Path) -> tuple[_Read, _Write]:
-    if path.suffix.lower() not in _FORMATS:
-        raise unknown("suffix", path.suffix, _FORMATS)
-    return _FORMATS[path.suffix.lower()]
