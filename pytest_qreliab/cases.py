@@ -101,7 +101,8 @@ class Case:
     def quantization(self) -> str:
         """The quantizer's part of the case, for a row of a table."""
         b = self.build
-        return f"{b.quantizer} {b.bits}" + ("" if b.scope == "both" else f" {b.scope}")
+        name = re.sub(r"^(artifact|recorded):.*/", r"\1:", b.quantizer)  # of a path the last part
+        return f"{name} {b.bits}" + ("" if b.scope == "both" else f" {b.scope}")
 
 
 def _identifier(model: str, quantizer: str, bits: Bits, scope: str, benchmark: str | None) -> str:

@@ -144,7 +144,7 @@ def rows(name: str, found: RecordedSet, images: ImageSet) -> npt.NDArray[np.int6
     try:
         places = found.rows(images.ids)
     except InputError as error:
-        raise InputError(f"{name}: {images.name} {error}") from None
+        raise InputError(f"{name}: {error}") from None
     if found.labels is not None and images.labels is not None:
         differ = np.flatnonzero(found.labels[places] != images.labels)
         if len(differ):
