@@ -1,4 +1,4 @@
-"""The console command `qreliab`: what there is to choose from."""
+"""The console command `qreliab`: what there is to choose from, and whether the data are there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pytest_qreliab import __version__, models
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import shipped
+from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import Quantizer, Recipe
@@ -33,7 +34,7 @@ class Entry:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 for an argument that cannot be used."""
+    """Run the command; 0, 1 where data are missing, or 2 for an argument that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="qreliab", description="What pytest-qreliab can gate: run the tests themselves with pytest."
     )
@@ -43,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     lister.add_argument(
         "kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)}; all of them where none is given"
     )
+    checker = commands.add_parser("check", help="say which images of a benchmark are there, before any model is loaded")
+    checker.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="shipped names, or paths of YAML files")
     args = parser.parse_args(argv)
+    code = 0
     try:
-        catalog = Catalog()
-        catalog.add_entry_points()
-        lines = [line for kind in args.kinds or KINDS for line in _section(kind, list(KINDS[kind](catalog)))]
+        if args.command == "check":
+            lines, code = _checked(args.benchmarks)
+        else:
+            catalog = Catalog()
+            catalog.add_entry_points()
+            lines = [line for kind in args.kinds or KINDS for line in _section(kind, list(KINDS[kind](catalog)))]
     except InputError as error:
         print(f"qreliab: error: {error}", file=sys.stderr)
         return 2
@@ -60,7 +67,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # of `| head`; Python would complain of it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code
+
+
+def _checked(names: Sequence[str]) -> tuple[list[Text], int]:
+    """What is there of each benchmark, a line for each image set; and 1 if a run could not go on, else 0."""
+    lines, code = [], 0
+    for name in names:
+        benchmark = Benchmark.load(name)
+        lines.append(Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold"))
+        for found in data.presence(benchmark):
+            count = f"{found.images:,} images"
+            if found.problem:
+                code = 1
+                lines.append(Text(f"  missing  {found.name}: {found.problem}", style="red"))
+            elif found.expected not in (None, found.images):
+                what = "smaller" if found.images < (found.expected or 0) else "larger "
+                text = f"  {what}  {found.name}: {count} of {found.expected:,}; a run measures on what is there"
+                lines.append(Text(text, style="yellow"))
+            else:
+                lines.append(Text(f"  present  {found.name}: {count}"))
+    return lines, code
 
 
 def _kind(text: str) -> str:

@@ -154,6 +154,35 @@ def _checked(labels: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
     return labels
 
 
+@dataclass(frozen=True)
+class Presence:
+    """What is there of one image set: how many images, of `expected`, where that is known; or what is wrong."""
+
+    name: str
+    images: int
+    expected: int | None
+    problem: str
+
+
+def presence(benchmark: Benchmark) -> list[Presence]:
+    """What is there of every image set, without a look into the images. Raises InputError where classes are unknown."""
+    if isinstance(benchmark.definition.in_distribution, Recorded):
+        return [Presence(name, len(images), None, "") for name, images in load(benchmark).sets.items()]
+    classes = classes_of(benchmark)
+    found, inside = [], None
+    for name, source, at in benchmark.sources():
+        whole = (
+            source if source.limit is None or isinstance(source, HeldOut) else source.model_copy(update={"limit": None})
+        )
+        opened = attempt(benchmark, classes, name, whole, at, inside)
+        if isinstance(opened, InputError):
+            found.append(Presence(name, 0, source.size, str(opened)))
+        else:
+            found.append(Presence(name, len(opened), source.size, ""))
+            inside = opened if name == IN_DISTRIBUTION else inside
+    return found
+
+
 def attempt(
     benchmark: Benchmark,
     classes: Classes,
