@@ -1,5 +1,8 @@
 """Real images, a real trained CLIP and outputs of the real OpenAI CLIP: skipped where they are absent."""
 
+import gzip
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +129,19 @@ def test_a_full_size_vit_with_a_local_checkpoint_on_image_folders(pytester, real
     )
     result.assert_outcomes(passed=6)
     assert result.stdout.str().count("100.0%") >= 2
+
+
+@pytest.mark.slow
+def test_the_trained_clip_is_gated_on_cifar10_corrupted_and_ood_by_a_yaml(pytester, realdata, tmp_path, monkeypatch):
+    (file,) = (realdata / "notmnist_t10k").glob("*images*.gz")
+    pixels = np.frombuffer(gzip.decompress(file.read_bytes())[16:], np.uint8)
+    np.save(tmp_path / "notmnist.npy", pixels.reshape(-1, 28, 28))
+    monkeypatch.setenv("QRELIAB_REALDATA", str(realdata))
+    monkeypatch.setenv("QRELIAB_SCRATCH", str(tmp_path))
+    result = pytester.runpytest_subprocess(
+        f"--qreliab-models=local-dir:{realdata / 'cifar_clip'}",
+        f"--qreliab-benchmarks={Path(__file__).parent / 'cifar10_clip.yaml'}",
+        "--qreliab-bits=w8a8",
+    )
+    assert sum(result.parseoutcomes().get(name, 0) for name in ("passed", "failed")) == 5
+    result.stdout.fnmatch_lines(["*cifar_clip on cifar10_clip (2000 samples, *", "minmax w8a8 *"])

@@ -226,7 +226,7 @@ def image_set(
         raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out `classes` and `partial`")
     needed = labelled and (name != CALIBRATION or sources.offers_labels(source))
     try:
-        found = sources.items(source, lambda text: benchmark.path(text, at), needed)
+        found = sources.items(source, lambda text: benchmark.path(text, _written(source, text, at)), needed)
     except InputError as error:
         raise InputError(f"{_where(benchmark, at)}: {error}{_mend(source)}") from None
     images = ImageSet(name, found.ids, found.load)
@@ -235,6 +235,11 @@ def image_set(
         images = _labelled(benchmark, classes, images, found, source, at)
     whole = name == IN_DISTRIBUTION or name.startswith(CORRUPTION)
     return images if whole else images.drawn(source.limit, seed)
+
+
+def _written(source: AnySource, text: str, at: Location) -> Location:
+    """Where a path of the source is written, which may be in another file than the rest of it."""
+    return (*at, next((key for key, value in source.model_dump().items() if value == text), "path"))
 
 
 def _where(benchmark: Benchmark, at: Location) -> str:
@@ -377,7 +382,7 @@ def _check_folders(
         parts += [f"no class for the folders {', '.join(extra[:5])}{_more(extra)}"] if extra else []
         where = benchmark.where(("classes",) if at == (IN_DISTRIBUTION,) else (*at, "path"))
         raise InputError(
-            f"{where}: classes and folders of {benchmark.path(source.path, at)} differ: {'; '.join(parts)}"
+            f"{where}: classes and folders of {benchmark.path(source.path, (*at, 'path'))} differ: {'; '.join(parts)}"
         )
 
 
