@@ -83,10 +83,10 @@ class Run:
 
         lines: dict[str, None] = {}
         for weak in sensitivity.underpowered(self.plan):
-            samples = len(self.plan.data[weak.case.benchmark].in_distribution)
+            samples = weak.samples
             enough = "no number of samples" if weak.times == float("inf") else f"about {weak.times * samples:,.0f}"
             lines[
-                f"qreliab:   {weak.gate.metric} {weak.gate.limit} {weak.gate.value:g}: {samples:,} samples of "
+                f"qreliab:   {weak.gate.metric} {weak.gate.limit} {weak.gate.value:g}: {samples:,.0f} samples of "
                 f"{weak.case.benchmark} show {weak.detectable:.2g} at best; {enough} would do"
             ] = None
         head = "qreliab: underpowered, a harmless case may well be inconclusive (spread as of a CLIP at w4a8):"

@@ -21,7 +21,7 @@ MOST_SAMPLES = 10**9
 
 @dataclass(frozen=True)
 class Underpowered:
-    """A gate that would leave a harmless case inconclusive more than one time in five.
+    """A gate that would leave a harmless case inconclusive more than one time in five, on so many `samples`.
 
     `detectable` is the least harm that it would show in four cases of five; with `times` as many samples that would
     be no more than its limit.
@@ -30,6 +30,7 @@ class Underpowered:
     case: Case
     gate: Gate
     detectable: float
+    samples: float
     times: float
 
 
@@ -47,7 +48,7 @@ def underpowered(plan: Plan) -> list[Underpowered]:
             n, alpha = effective_samples(gate.metric, plan.data[case.benchmark]), plan.alpha(case)
             detectable = _detectable(metric, n, alpha)
             if not detectable <= gate.value:
-                found.append(Underpowered(case, gate, detectable, _needed(metric, gate.value, alpha) / n))
+                found.append(Underpowered(case, gate, detectable, n, _needed(metric, gate.value, alpha) / n))
     return found
 
 
