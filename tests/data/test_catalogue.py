@@ -247,7 +247,8 @@ def test_a_suite_excludes_cases_and_holds_groups_to_thresholds_of_their_own(
     write_thresholds("accuracy: {max_drop: 0.1}", "strict.yaml")
     text = (
         f"version: 1\nbits: [w4, w8]\nscopes: [vision, both]\nbenchmarks: ['{small_benchmark}']\n"
-        "thresholds: strict.yaml\nexclude:\n  - {bits: w4, scope: vision}\ngroups:\n  - {match: {bits: w4}, thresholds: loose.yaml}\n"
+        "thresholds: strict.yaml\nexclude:\n  - {bits: w4, scope: vision}\n"
+        "groups:\n  - {match: {bits: w4}, thresholds: loose.yaml}\n"
     )
     suite = write(tmp_path / "s.yaml", text)
     plan = make_plan(suite=suite)
