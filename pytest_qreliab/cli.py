@@ -16,7 +16,6 @@ from pytest_qreliab import __version__, models
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import shipped
-from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import Quantizer, Recipe
@@ -72,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _checked(names: Sequence[str]) -> tuple[list[Text], int]:
     """What is there of each benchmark, a line for each image set; and 1 if a run could not go on, else 0."""
+    from pytest_qreliab.data import benchmark as data  # imports NumPy, which lists do without
+
     lines, code = [], 0
     for name in names:
         benchmark = Benchmark.load(name)

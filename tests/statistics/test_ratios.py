@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from pytest_qreliab.metrics.robustness import accuracy, relative_drop
+from pytest_qreliab.metrics.robustness import relative_drop
+from pytest_qreliab.statistics.influence import mean
 from pytest_qreliab.statistics.ratios import relative_drop_interval
 
 counts = st.integers(0, 60)
@@ -60,7 +61,7 @@ def test_of_many_samples_it_is_the_interval_of_the_influences():
     baseline = np.arange(20000) < 14000
     quantized = baseline.copy()
     quantized[:500], quantized[-300:] = False, True
-    expected = relative_drop(accuracy(baseline, "ID"), accuracy(quantized, "ID")).interval(0.01)
+    expected = relative_drop(mean(baseline, "ID"), mean(quantized, "ID")).interval(0.01)
     assert relative_drop_interval(13500, 300, 500, 0.01) == pytest.approx(expected, abs=3e-4)
 
 
@@ -73,7 +74,7 @@ def test_it_holds_its_level_where_few_samples_differ_and_influences_do_not():
     for (both, gained, lost), count in zip(outcomes.tolist(), times.tolist(), strict=True):
         z_misses += count * (relative_drop_interval(both, gained, lost, 0.05).high < 0.02 / 0.7)
         baseline = np.arange(100) < both + lost
-        wald = relative_drop(accuracy(baseline, "ID"), accuracy(np.arange(100) < both, "ID"))
+        wald = relative_drop(mean(baseline, "ID"), mean(np.arange(100) < both, "ID"))
         wald_misses += count * (wald.interval(0.05).high < 0.02 / 0.7)
     assert z_misses / 4000 < 0.06
     assert wald_misses / 4000 > 0.1
