@@ -128,7 +128,7 @@ class _Bounds:
 
     def _ood(self, name: str) -> tuple[Bounds, str]:
         statistic, score, sets = self._baseline.ood_sets(name)
-        change = _mean([self._ood_change(statistic, score, of) for of in sets])
+        change = influence.average([self._ood_change(statistic, score, of) for of in sets])
         fewest = min(self._baseline.samples, *(len(self._baseline.ood_scores[score][of]) for of in sets))
         if fewest < 2:
             return _unbounded, "one sample"
@@ -202,10 +202,3 @@ def _ood_estimate(statistic: str, ranked: ood.Ranked, name: str) -> Estimate:
     value, influences = ood.STATISTICS[statistic]
     of_id, of_ood = influences(ranked)
     return Estimate(value(ranked), {ID: of_id, name: of_ood})
-
-
-def _mean(estimates: list[Estimate]) -> Estimate:
-    total = estimates[0]
-    for estimate in estimates[1:]:
-        total = total + estimate
-    return total / float(len(estimates))

@@ -175,13 +175,13 @@ def _gates(
                 by = f"benchmark {case.benchmark}"
             if by is None:
                 _check_needs(gate, benchmark, images)
-                recorded.check_sets(gate, case, recordings, images)
                 kept.append(gate)
             else:
                 untested.setdefault(by, {})[gate.metric] = None
         if not kept:
             where = policy.document.where(("gates",))
             raise InputError(f"{where}: none of the gates is on anything that {benchmark.where()} measures")
+        recorded.check_sets(kept, case, recordings, images)
         gates[case] = tuple(kept)
     tested = {gate.metric for of_case in gates.values() for gate in of_case}
     for metric in asked.keys() - tested:

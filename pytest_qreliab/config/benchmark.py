@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pytest_qreliab.config.document import Document, Location, Strict, find, read, shown
 from pytest_qreliab.config.sources import (
@@ -76,7 +76,11 @@ class Corruptions(Strict):
     def published(self, kind: str, severity: int) -> AnyLabelled:
         """The source of one cell of a grid that lies somewhere."""
         assert self.source is not None
-        return filled(self.source, {"{kind}": kind, "{severity}": str(severity)})
+        given = {
+            key: value.replace("{kind}", kind).replace("{severity}", str(severity)) if isinstance(value, str) else value
+            for key, value in self.source.model_dump().items()
+        }
+        return type(self.source).model_validate(given)
 
     @model_validator(mode="after")
     def _placeholders(self) -> Corruptions:
@@ -86,19 +90,6 @@ class Corruptions(Strict):
                 if name not in text and len(cells) > 1:
                     raise ValueError(f"the source needs {name} in its path, where the files of each lie")
         return self
-
-
-SourceT = TypeVar("SourceT", bound=BaseModel)
-
-
-def filled(source: SourceT, words: dict[str, str]) -> SourceT:
-    """The source with placeholders in its texts filled in."""
-    given: dict[str, Any] = {}
-    for key, value in source.model_dump().items():
-        for placeholder, word in words.items() if isinstance(value, str) else ():
-            value = value.replace(placeholder, word)
-        given[key] = value
-    return type(source).model_validate(given)
 
 
 class Spurious(Strict):

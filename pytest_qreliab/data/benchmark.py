@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -83,8 +83,7 @@ def load(benchmark: Benchmark) -> Data:
     classes, templates = classes_of(benchmark), _templates(benchmark)
     problems: dict[str, None] = {}
     found: dict[str, ImageSet] = {}
-    for name, source, at in benchmark.sources():
-        opened = attempt(benchmark, classes, name, source, at, found.get(IN_DISTRIBUTION))
+    for name, _, opened in _opened(benchmark, classes):
         if isinstance(opened, InputError):
             problems[str(opened)] = None
         else:
@@ -168,43 +167,38 @@ def presence(benchmark: Benchmark) -> list[Presence]:
     """What is there of every image set, without a look into the images. Raises InputError where classes are unknown."""
     if isinstance(benchmark.definition.in_distribution, Recorded):
         return [Presence(name, len(images), None, "") for name, images in load(benchmark).sets.items()]
-    classes = classes_of(benchmark)
-    found, inside = [], None
+    return [
+        Presence(name, 0, source.size, str(opened))
+        if isinstance(opened, InputError)
+        else Presence(name, len(opened), source.size, "")
+        for name, source, opened in _opened(benchmark, classes_of(benchmark), whole=True)
+    ]
+
+
+def _opened(
+    benchmark: Benchmark, classes: Classes, *, whole: bool = False
+) -> Iterator[tuple[str, AnySource | HeldOut | Recorded, ImageSet | InputError]]:
+    """Every image set with its source, or what is wrong with it; `whole` leaves the limits out."""
+    inside: ImageSet | None = None
     for name, source, at in benchmark.sources():
-        whole = (
-            source if source.limit is None or isinstance(source, HeldOut) else source.model_copy(update={"limit": None})
-        )
-        opened = attempt(benchmark, classes, name, whole, at, inside)
-        if isinstance(opened, InputError):
-            found.append(Presence(name, 0, source.size, str(opened)))
-        else:
-            found.append(Presence(name, len(opened), source.size, ""))
-            inside = opened if name == IN_DISTRIBUTION else inside
-    return found
+        if whole and not isinstance(source, HeldOut):
+            source = source.model_copy(update={"limit": None})
+        try:
+            found: ImageSet | InputError = _image_set(benchmark, classes, name, source, at, inside)
+        except InputError as error:
+            found = error
+        if name == IN_DISTRIBUTION and isinstance(found, ImageSet):
+            inside = found
+        yield name, source, found
 
 
-def attempt(
+def _image_set(
     benchmark: Benchmark,
     classes: Classes,
     name: str,
     source: AnySource | HeldOut | Recorded,
     at: Location,
     inside: ImageSet | None,
-) -> ImageSet | InputError:
-    """The image set, or what is wrong with it."""
-    try:
-        return image_set(benchmark, classes, name, source, at, inside)
-    except InputError as error:
-        return error
-
-
-def image_set(
-    benchmark: Benchmark,
-    classes: Classes,
-    name: str,
-    source: AnySource | HeldOut | Recorded,
-    at: Location,
-    inside: ImageSet | None = None,
 ) -> ImageSet:
     """One image set of the benchmark; calibration images that are held out are drawn from `inside`.
 

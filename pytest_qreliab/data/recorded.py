@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -103,17 +103,20 @@ def check(case: Case, recordings: Mapping[str, Recording], data: Data, rescale: 
             )
 
 
-def check_sets(gate: Gate, case: Case, recordings: Mapping[str, Recording], data: Data) -> None:
-    """Raise InputError where a gate's samples are not among those recorded, or have other labels."""
-    needed = [IN_DISTRIBUTION, *registry.image_sets(gate.metric, data.sets)]
-    if registry.lookup(gate.metric).needs & {"labels", "calibration"}:
-        needed.append(CALIBRATION)
+def check_sets(gates: Sequence[Gate], case: Case, recordings: Mapping[str, Recording], data: Data) -> None:
+    """Raise InputError where the samples of a case's gates are not among those recorded, or have other labels."""
+    needed: dict[str, str] = {}
+    for gate in gates:
+        sets = [IN_DISTRIBUTION, *registry.image_sets(gate.metric, data.sets)]
+        if registry.lookup(gate.metric).needs & {"labels", "calibration"}:
+            sets.append(CALIBRATION)
+        needed.update({of: gate.metric for of in sets if of not in needed})
     for name in (case.build.model, case.build.quantizer):
         if name not in recordings:
             continue
-        for of in dict.fromkeys(needed):
+        for of, metric in needed.items():
             if of not in recordings[name].sets:
-                raise InputError(f"{name} lacks the set {of} of {case.benchmark}, which {gate.metric} is measured on")
+                raise InputError(f"{name} lacks the set {of} of {case.benchmark}, which {metric} is measured on")
             rows(name, recordings[name].sets[of], data.sets[of])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_qreliab.metrics import calibration, registry
 from pytest_qreliab.metrics.classification import Floats, Predictions
-from pytest_qreliab.statistics import clusters, influence, proportions
+from pytest_qreliab.statistics import influence, proportions
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
 
@@ -56,9 +56,7 @@ def additional_vulnerability(baseline: Spurious, quantized: Spurious) -> Estimat
 
 def names(sets: Sets) -> list[str]:
     """The metrics that these sets allow, but for that of two models together."""
-    found: dict[str, None] = {}
-    for name in sets:
-        found.update(dict.fromkeys(touched(name)))
+    found = dict.fromkeys(metric for name in sets for metric in touched(name))
     return [name for name in found if name != VULNERABILITY and registry.image_sets(name, sets)]
 
 
@@ -77,8 +75,13 @@ def touched(name: str) -> list[str]:
 
 def values(sets: Sets, wanted: Collection[str] | None = None) -> dict[str, float]:
     """Every metric's value on these sets, or those of the wanted ones."""
-    possible = names(sets)
-    return {name: _value(sets, name) for name in possible if wanted is None or name in wanted}
+    if wanted is None:
+        wanted = names(sets)
+    return {
+        name: _value(sets, name)
+        for name in wanted
+        if name != VULNERABILITY and registry.lookup(name).aspect == "robustness" and registry.image_sets(name, sets)
+    }
 
 
 def vulnerability(baseline: Sets, quantized: Sets) -> float | None:
@@ -126,17 +129,8 @@ def _estimate(sets: Sets, name: str) -> Estimate:
         return min((_mean(sets[one].correct, one) for one in on), key=lambda estimate: estimate.value)
     per_sample = [sets[one].nll if statistic == "nll" else sets[one].correct for one in on]
     if name.startswith(GRID):  # the same images in every cell: they are what varies
-        grid = np.stack(per_sample)[None]
-        return (
-            clusters.grid_mean(grid, GRID)
-            if grid.shape[2] > 1
-            else Estimate(float(grid.mean()), {GRID: grid[0, 0] * 0})
-        )
-    estimates = [_mean(samples, one) for samples, one in zip(per_sample, on, strict=True)]
-    total = estimates[0]
-    for estimate in estimates[1:]:
-        total = total + estimate
-    return total / float(len(estimates))
+        return _mean(np.mean(per_sample, axis=0), GRID)
+    return influence.average([_mean(samples, one) for samples, one in zip(per_sample, on, strict=True)])
 
 
 def _mean(samples: Floats, group: str) -> Estimate:

@@ -6,7 +6,7 @@ accuracy_drop = mean(baseline_correct, "ID") - mean(quantized_correct, "ID")
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,3 +95,11 @@ def mean(values: npt.ArrayLike, group: str) -> Estimate:
     x = finite(values, group, 2)
     value = x.mean()
     return Estimate(float(value), {group: x - value})
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of at least one estimate, each counting alike."""
+    total = estimates[0]
+    for estimate in estimates[1:]:
+        total = total + estimate
+    return total / float(len(estimates))
