@@ -21,7 +21,7 @@ from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, robustness
 from pytest_qreliab.sensitivity import effective_samples
 
 ALPHA = 0.05
@@ -37,8 +37,11 @@ def main() -> None:
     given = {"local", *(["negatives"] if images.negatives else [])}
     if images.calibration is not None:
         given |= {"calibration", *(["labels"] if images.calibration.labels is not None else [])}
+    given |= {name.partition(".")[0] for name in images.labelled}
     names = [n for n in registry.names() if registry.lookup(n).spread is not None and registry.lookup(n).needs <= given]
     names += [f"recall.{name}" for name in images.classes]
+    names += [name for of in images.labelled for name in robustness.touched(of) if registry.names_a_set(name)]
+    names = list(dict.fromkeys(names))
     limits = {name: {"max_change": 1.0} for name in names}
     with tempfile.TemporaryDirectory() as folder:
         thresholds = Path(folder) / "all.yaml"

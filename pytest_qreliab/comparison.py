@@ -95,7 +95,7 @@ class _Bounds:
         ):
             names = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
             if b is not None and q is not None and (names := names & calibration.BINNED.keys()):
-                errors = calibration.errors_of_change(b, q, names)
+                errors = calibration.errors_of_change([b], [q], names)
                 self._errors.update({prefix + name: error for name, error in errors.items()})
 
     def of(self, name: str) -> tuple[Bounds | None, str]:

@@ -73,10 +73,12 @@ class PhotoPatches(_Source):
 
 
 class ImageFolder(_Labelled):
-    """A folder with one folder of images per class."""
+    """A folder with one folder of images per class; or with images wherever `pattern` says, a path within the folder
+    with `*` for any name or part of one, and `{label}` for the label: `{label} */common-*/*`."""
 
     source: Literal["image-folder"]
     path: Word
+    pattern: Annotated[str, Field(pattern=r"^[^{}]*\{label\}[^{}]*$")] | None = None
 
 
 class FlatFolder(_Source):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -38,9 +40,15 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
     return {path.name: images(path) for path in classes}
 
 
-def by_class(folder: Path) -> Items:
-    """The images of all class folders, labelled by the folder's name. Raises InputError when there are none."""
-    found = [(name, path) for name, paths in images_by_class(folder).items() for path in paths]
+def by_class(folder: Path, pattern: str | None = None) -> Items:
+    """The images of all class folders, labelled by the folder's name; or those that lie as the pattern says.
+
+    Raises InputError when there are none.
+    """
+    if pattern is None:
+        found = [(name, path) for name, paths in images_by_class(folder).items() for path in paths]
+    else:
+        found = _matching(folder, pattern)
     paths = [path for _, path in found]
     return Items(_ids(folder, paths), lambda i: load(paths[i]), [name for name, _ in found])
 
@@ -49,6 +57,28 @@ def flat(folder: Path) -> Items:
     """The images in a folder without classes. Raises InputError when there are none."""
     paths = images(folder)
     return Items(_ids(folder, paths), lambda i: load(paths[i]))
+
+
+def _matching(folder: Path, pattern: str) -> list[tuple[str, Path]]:
+    """The images below `folder` whose paths are as the pattern says, with what stands in the place of `{label}`."""
+    written = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\{label\}", "([^/]+?)")
+    found: list[tuple[str, Path]] = []
+    others: list[Path] = []
+    _entries(folder)  # os.walk is silent about a folder that cannot be read
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                matched = re.fullmatch(written, path.relative_to(folder).as_posix())
+                if matched:
+                    found.append((matched[1], path))
+                else:
+                    others.append(path)
+    if not found:
+        there = f"; there is {others[0].relative_to(folder)}" if others else ""
+        raise InputError(f"{folder} holds no images that lie as {pattern}{there}")
+    return found
 
 
 def _ids(folder: Path, paths: list[Path]) -> list[str]:

@@ -45,7 +45,7 @@ def items(source: schema.AnySource, path: Callable[[str], Path], labelled: bool)
         case schema.PhotoPatches():
             return _of_set(embedded.photo_patches())
         case schema.ImageFolder():
-            return folders.by_class(path(source.path))
+            return folders.by_class(path(source.path), source.pattern)
         case schema.FlatFolder():
             return folders.flat(path(source.path))
         case schema.Table():

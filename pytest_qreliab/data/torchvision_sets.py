@@ -39,6 +39,9 @@ def items(dataset: str, root: Path, arguments: Mapping[str, object], download: b
         raise InputError(f"torchvision cannot download {dataset}: get it by hand, and leave out `download`")
     ours = {"root": str(root), "download": download}
     call: dict[str, Any] = {**{name: value for name, value in ours.items() if name in takes}, **arguments}
+    if "loader" in takes or issubclass(known[dataset], datasets.DatasetFolder):
+        # Torchvision's own loader clips 16-bit images and leaves photographs as the camera was held.
+        call.setdefault("loader", lambda path: decode.image(Path(path), str(path)))
     try:
         found = known[dataset](**call)
     # Each class has its own way to say that the data are not there, or damaged.

@@ -7,7 +7,7 @@ number of its subsets at once, which is how the intervals are had (`statistics.h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -199,15 +199,33 @@ def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> 
     return [predictions.memo[maker] for maker in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
 
 
-def errors_of_change(b: Predictions, q: Predictions, names: Collection[str]) -> dict[str, float]:
-    """The standard errors of the changes of binned metrics.
+class MeanOver:
+    """The means of the metrics of several tables, of the same samples each time: those of a grid of corruptions."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = tables
+        self._ends = np.cumsum([len(table.sums()) for table in tables])[:-1]
+
+    def sums(self, masks: Masks | None = None) -> Floats:
+        return np.concatenate([table.sums(masks) for table in self._tables])
+
+    def values(self, sums: Floats) -> dict[str, Floats]:
+        parts = zip(self._tables, np.split(sums, self._ends), strict=True)
+        values = [table.values(part) for table, part in parts]
+        return {name: np.mean([of[name] for of in values], axis=0) for name in values[0]}
+
+
+def errors_of_change(b: Sequence[Predictions], q: Sequence[Predictions], names: Collection[str]) -> dict[str, float]:
+    """The standard errors of the changes of binned metrics; their means over image sets, if the same samples are seen
+    several times, as corrupted in one way and another.
 
     Some have the part of two more samples, one judged otherwise to either side: as of `Estimate.padded`, where few
     samples differ at all.
     """
-    pairs = zip(*(tables(model, names) for model in (b, q)), strict=True)
-    errors = halves.standard_errors(list(pairs), min(len(b), halves.MOST_BUNDLES))
-    return {name: math.hypot(error, 2**0.5 * ONE_SAMPLE.get(name, 0.0) / len(b)) for name, error in errors.items()}
+    of_models = ([tables(seen, names) for seen in model] for model in (b, q))
+    before, after = ([MeanOver(of_sets) for of_sets in zip(*model, strict=True)] for model in of_models)
+    errors = halves.standard_errors(list(zip(before, after, strict=True)), min(len(b[0]), halves.MOST_BUNDLES))
+    return {name: math.hypot(error, 2**0.5 * ONE_SAMPLE.get(name, 0.0) / len(b[0])) for name, error in errors.items()}
 
 
 def uncertainty(labels: npt.NDArray[np.int64]) -> float:

@@ -96,9 +96,9 @@ _METRICS = {
         ),
         Metric("aurc", "calibration", "lower", "AURC", "area under the risk-coverage curve", 0.09),
         Metric("eaurc", "calibration", "lower", "E-AURC", "AURC above the least that the accuracy allows", 0.11),
-        Metric("spurious.gap", "robustness", "lower", "spurious gap", _GAP, 0.4, frozenset({"spurious"})),
+        Metric("spurious.gap", "robustness", "lower", "spurious gap", _GAP, 0.79, frozenset({"spurious"})),
         Metric(
-            "spurious.vulnerability", "robustness", "lower", "spurious vulnerability", _V, 0.4, frozenset({"spurious"})
+            "spurious.vulnerability", "robustness", "lower", "spurious vulnerability", _V, 0.76, frozenset({"spurious"})
         ),
         Metric(
             "spurious.worst_group",
@@ -106,7 +106,7 @@ _METRICS = {
             "higher",
             "worst group",
             "accuracy in the group where it is least",
-            0.3,
+            0.35,
             frozenset({"spurious"}),
         ),
         Metric(
@@ -145,14 +145,30 @@ OOD_SCORES: dict[str, frozenset[Need]] = {
 PRIMARY_SCORE = "mcm"
 NEAR_FAR = ("near", "far")
 
-# Metrics on further labelled sets: of each set, and the mean over all.
-_ON_SETS: dict[str, tuple[Direction, str, str, float]] = {
-    "shift.accuracy": ("higher", "shift accuracy", "accuracy under covariate shift, mean over the shifted sets", 0.25),
-    "shift.nll": ("lower", "shift NLL", "NLL under covariate shift, nats, mean over the shifted sets", 0.25),
-    "shift.ece": ("lower", "shift ECE", "ECE under covariate shift, mean over the shifted sets", 0.35),
-    "corruption.accuracy": ("higher", "corruption accuracy", "accuracy under corruption, mean over the grid", 0.2),
-    "corruption.nll": ("lower", "corruption NLL", "NLL under corruption, nats, mean over the grid", 0.2),
-    "corruption.ece": ("lower", "corruption ECE", "ECE under corruption, mean over the grid", 0.35),
+# Metrics on further labelled sets, the mean over all and of each set, with the spreads of both.
+_ON_SETS: dict[str, tuple[Direction, str, str, tuple[float, float]]] = {
+    "shift.accuracy": (
+        "higher",
+        "shift accuracy",
+        "accuracy under covariate shift, mean over the shifted sets",
+        (0.23, 0.23),
+    ),
+    "shift.nll": (
+        "lower",
+        "shift NLL",
+        "NLL under covariate shift, nats, mean over the shifted sets",
+        (0.36, 0.36),
+    ),
+    "shift.ece": ("lower", "shift ECE", "ECE under covariate shift, mean over the shifted sets", (0.32, 0.32)),
+    # The grid is of the same images, whose changes even out over its cells.
+    "corruption.accuracy": (
+        "higher",
+        "corruption accuracy",
+        "accuracy under corruption, mean over the grid",
+        (0.07, 0.32),
+    ),
+    "corruption.nll": ("lower", "corruption NLL", "NLL under corruption, nats, mean over the grid", (0.13, 0.57)),
+    "corruption.ece": ("lower", "corruption ECE", "ECE under corruption, mean over the grid", (0.12, 0.5)),
 }
 SPURIOUS_ACCURACY = "spurious.accuracy."
 
@@ -189,10 +205,11 @@ def lookup(name: str) -> Metric:
     if name.startswith(SPURIOUS_ACCURACY) and name != SPURIOUS_ACCURACY:
         of = name[len(SPURIOUS_ACCURACY) :]
         text = "accuracy on one set of images with a spurious cue"
-        return Metric(name, "robustness", "higher", f"spurious {of} accuracy", text, 0.25, frozenset({"spurious"}))
+        return Metric(name, "robustness", "higher", f"spurious {of} accuracy", text, 0.23, frozenset({"spurious"}))
     parts = name.split(".", 3)
     if (stem := ".".join(parts[:2])) in _ON_SETS and _part_of_grid(name):
-        better, header, text, spread = _ON_SETS[stem]
+        better, header, text, (of_all, of_one) = _ON_SETS[stem]
+        spread = of_one if len(parts) > 2 else of_all
         header = " ".join([header, *parts[2:]])
         need: Need = "shift" if parts[0] == "shift" else "corruption"
         return Metric(name, "robustness", better, header, text, spread, frozenset({need}))

@@ -149,9 +149,11 @@ def _ece(predictions: Predictions) -> float:
 def _ece_error(on: Sequence[str], baseline: Sets, quantized: Sets) -> float:
     """The standard error of the change of the mean ECE.
 
-    Sets of other images are independent; the cells of a grid, which hold the same images, are taken as if they moved
-    together, so that the error is no less than it is.
+    Sets of other images are independent; the cells of a grid hold the same images, which are in one half in all cells.
     """
-    errors = [calibration.errors_of_change(baseline[one], quantized[one], ["ece"])["ece"] for one in on]
-    together = sum(errors) if on[0].startswith(GRID) else math.hypot(*errors)
-    return together / len(on)
+    groups = [on] if on[0].startswith(GRID) else [[one] for one in on]
+    errors = [
+        calibration.errors_of_change([baseline[one] for one in group], [quantized[one] for one in group], ["ece"])
+        for group in groups
+    ]
+    return math.hypot(*(error["ece"] for error in errors)) / len(groups)

@@ -109,6 +109,9 @@ def small_imagenet(root, classes: int = 1000) -> None:
     names = [f"imagenet/{part}/{key}" for part in ("val", "train") for key in keys]
     names += [f"imagenetv2-matched-frequency-format-val/{index}" for index in range(classes)]
     names += ["ninco/frog", "dtd/images/banded"]
+    animals = {label: name for label, name in {10: "salamander", 100: "black swan"}.items() if label < classes}
+    for label, name in animals.items():
+        names += [f"counteranimal/LAION-final/{label} {name}/{where}" for where in ("common-grass", "counter-snow")]
     for name in names:
         (root / name).mkdir(parents=True)
         (root / name / "x.jpeg").hardlink_to(image)
@@ -123,7 +126,7 @@ def test_the_check_of_an_empty_root_a_half_copied_set_and_a_right_one_made_small
     monkeypatch.setenv("QRELIAB_DATA", str(tmp_path / "empty"))
     assert cli.main(["check", "imagenet-small"]) == 1
     out = capsys.readouterr().out
-    assert out.count("missing  ") == 5
+    assert out.count("missing  ") == 7
     assert "from https://image-net.org; laid out as imagenet/val/n01440764/*.JPEG, 1000 folders" in out
     for folder, classes in (("half", 400), ("whole", 1000)):
         monkeypatch.setenv("QRELIAB_DATA", str(tmp_path / folder))
@@ -138,6 +141,8 @@ def test_the_check_of_an_empty_root_a_half_copied_set_and_a_right_one_made_small
             assert "smaller  in_distribution: 1,000 images of 50,000; a run measures on what is there" in out
             loaded = data.load(Benchmark.load("imagenet-small"))
             assert len(loaded.labelled["shift.v2"]) == 1000
+            assert loaded.labelled["spurious.counter"].labels.tolist() == [10, 100]
+            assert loaded.labelled["spurious.common"].ids[0] == "10 salamander/common-grass/x.jpeg"
     assert cli.main(["check", "digits"]) == 0
     assert "present  shift.printed: 900 images" in capsys.readouterr().out
 

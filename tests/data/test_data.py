@@ -121,6 +121,28 @@ def test_the_negative_labels_of_the_digits_are_none_of_them():
     assert loaded.near == {"letters"}
 
 
+def test_images_may_lie_as_a_pattern_says(tmp_path):
+    for path in ("10 black swan/common-water/b.png", "10 black swan/common-water/a.png", "2 owl/common-sky/c.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / path)
+    (tmp_path / "2 owl" / "common-sky" / "notes.txt").write_text("x")
+    (tmp_path / "2 owl" / "counter-sea").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "2 owl" / "counter-sea" / "d.png")
+    found = folders.by_class(tmp_path, "{label} */common-*/*")
+    assert found.ids == [
+        "10 black swan/common-water/a.png",
+        "10 black swan/common-water/b.png",
+        "2 owl/common-sky/c.png",
+    ]
+    assert found.labels == ["10", "10", "2"]
+    assert found.load(0).size == (4, 4)
+    assert folders.by_class(tmp_path, "* {label}/*/d.png").labels == ["owl"]
+    with pytest.raises(InputError, match=r"holds no images that lie as \{label\}/\*; there is 10 black swan/common"):
+        folders.by_class(tmp_path, "{label}/*")
+    with pytest.raises(InputError, match="nowhere: the folder cannot be read"):
+        folders.by_class(tmp_path / "nowhere", "{label}/*")
+
+
 def test_paths_expand(image_folders, monkeypatch):
     monkeypatch.setenv("QRELIAB_TEST_ROOT", str(image_folders))
     path = write(image_folders, "in_distribution: {source: image-folder, path: $QRELIAB_TEST_ROOT/images}")
@@ -133,6 +155,10 @@ def test_paths_expand(image_folders, monkeypatch):
         (IMAGES + "classes: [cat, dog]", r"b\.yaml:3: classes and folders .* no class for the folders owl"),
         (IMAGES + "classes: [cat, dog, owl, cow]", r"b\.yaml:3: .*no folder for cow"),
         ("in_distribution: {source: image-folder, path: ood}", r"b\.yaml:2: .*holds no class folders"),
+        (
+            "in_distribution: {source: image-folder, path: images, pattern: '*/*'}",
+            r"b\.yaml:2: .*pattern: .*should match",
+        ),
         ("in_distribution: {source: image-folder, path: nowhere}", r"b\.yaml:2: .*nowhere: the folder cannot be read"),
         (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: images}", r"b\.yaml:5: .*source: image-folder"),
         (IMAGES + "ood:\n  far:\n    x: {source: flat-folder, path: empty}", r"b\.yaml:5: .*holds no images"),

@@ -244,6 +244,17 @@ def test_torchvision_sets_in_their_own_files(tmp_path):
     assert fake.load(0).mode == "RGB"
 
 
+def test_torchvisions_folders_are_decoded_as_ours(tmp_path):
+    (tmp_path / "a").mkdir()
+    deep = np.array([[0, 65535], [32768, 257]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a" / "x.png")
+    found = torchvision_sets.items("ImageFolder", tmp_path, {}, False, True)
+    assert np.asarray(found.load(0)).tolist() == [[0, 255], [128, 1]]
+    (tmp_path / "a" / "x.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"image 0 of ImageFolder .*x\.png cannot be decoded"):
+        found.load(0)
+
+
 def test_arrays_are_mapped_and_not_read(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((7, 4, 4), np.uint8))
     found = arrays.items(tmp_path / "x.npy", "images", None, None)

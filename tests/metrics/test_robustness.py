@@ -223,8 +223,28 @@ def test_intervals_hold_the_change_and_agree_with_the_bootstrap(name):
             drawn = dict.fromkeys(on, drawn[on[0]])
         replicates.append(change(*({one: model[one].take(drawn[one]) for one in on} for model in (before, after))))
     expected = norm.isf(0.05) * np.std(replicates)
-    # ECE is biased upwards in every replicate, and the cells of a grid are taken as if they moved together.
+    # ECE is biased upwards in every replicate.
     assert (high - low) / 2 == pytest.approx(expected, rel=0.6 if "ece" in name else 0.16)
+
+
+@pytest.mark.parametrize("shared", [0.0, 2.0])
+def test_the_error_of_a_grids_ece_is_what_other_images_would_show(shared):
+    """Cells of the same images, which go wrong together or not: `shared` is the noise that an image takes along."""
+    cells = [f"corruption.{kind}.3" for kind in ("fog", "snow", "frost", "contrast", "pixelate")]
+    changes, errors = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, models = 300, ({}, {})
+        labels, along = rng.integers(0, 4, n), rng.normal(size=(n, 4))
+        for name in cells:
+            logits = 2 * np.eye(4)[labels] + rng.normal(size=(n, 4)) + shared * along
+            for model, noise in zip(models, (0.0, 1.0), strict=True):
+                model[name] = predict(torch.from_numpy(2 * (logits + noise * rng.normal(size=(n, 4)))), labels)
+        before, after = (robustness.values(model, ["corruption.ece"])["corruption.ece"] for model in models)
+        changes.append(after - before)
+        low, high = robustness.bounds("corruption.ece", *models)[0](0.05)
+        errors.append((high - low) / 2 / norm.isf(0.05))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(changes), rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["shift.accuracy", "corruption.nll", "spurious.gap", "spurious.vulnerability"])
