@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -82,13 +84,15 @@ class Document:
 
     def place(self, location: Location = ()) -> Place:
         """That of the innermost part of `location` that was written down."""
-        place = Place(self.path, 1)
+        return self.places.get(self._written(location), Place(self.path, 1))
+
+    def _written(self, location: Location) -> Location:
+        """The parts of `location` that were written down; pydantic puts the branches of a union between them."""
         found: Location = ()
-        for part in location:  # pydantic puts the tags of a union into its locations: pass them by
+        for part in location:
             if (*found, part) in self.places:
                 found = (*found, part)
-                place = self.places[found]
-        return place
+        return found
 
     def where(self, location: Location = ()) -> str:
         """`file:line` of the innermost part of `location` that was written down."""
@@ -133,15 +137,37 @@ class Document:
         try:
             return schema.model_validate(self.data if part is None else part)
         except ValidationError as error:
-            problems = []
-            for item in error.errors():
-                location = (*within, *item["loc"])
-                key = item.get("ctx", {}).get("key")
-                at = self.where(location if key is None else (*location, key))
-                name = ".".join(str(part) for part in location)
-                reason = item["msg"].removeprefix("Value error, ")
-                problems.append(f"{at}: {name + ': ' if name else ''}{reason}")
-            raise InputError("\n".join(problems)) from None
+            raise InputError("\n".join(self._problems(error, within))) from None
+
+    def _problems(self, error: ValidationError, within: Location) -> Iterator[str]:
+        """What is wrong, a line for each place."""
+        found: dict[tuple[Location, Any], list[Any]] = {}
+        for item in error.errors():
+            absent = item["loc"][-1:] if item["type"] == "missing" else ()
+            at = (*self._written((*within, *item["loc"])), *absent)
+            found.setdefault((at, item.get("ctx", {}).get("key")), []).append(item)
+        for (at, key), items in found.items():
+            deeper = any(other[: len(at)] == at != other for other, _ in found)
+            if deeper and all(item["type"].endswith(("_type", "literal_error")) for item in items):
+                continue  # it is of another branch of a union than the one that was meant
+            reasons: list[str] = []
+            valid: list[str] = []
+            for item in items:
+                context = item.get("ctx", {})
+                choices = re.findall("'([^']+)'", context.get("expected", "") + context.get("expected_tags", ""))
+                valid += choices
+                if item["type"] == "union_tag_not_found":
+                    reasons.append("`source:` is missing: where the images come from")
+                elif not choices:
+                    reasons.append(item["msg"].removeprefix("Value error, "))
+            if valid:
+                given, what = items[0]["input"], "value"
+                if items[0]["type"] == "union_tag_invalid":
+                    given, what = items[0]["ctx"]["tag"], "source"
+                reasons.insert(0, str(unknown(what, str(given), set(valid))))
+            name = "".join(f"{part}." for part in at)[:-1]
+            where = self.where(at if key is None else (*at, key))
+            yield f"{where}: {name + ': ' if name else ''}{'; or '.join(dict.fromkeys(reasons))}"
 
 
 def shown(path: Path) -> str:

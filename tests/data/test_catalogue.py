@@ -59,7 +59,7 @@ def test_a_benchmark_is_laid_over_those_that_it_extends(image_folders):
             "extends: base.yaml\nood: {fra: null}\n",
             r"mine.yaml:3: unknown key 'fra'; did you mean 'far'\?.* null takes out",
         ),
-        ("extends: base.yaml\nood: {far: {b: {limit: 0}}}\n", r"mine.yaml:3: ood.far.b.flat-folder.limit: .*greater"),
+        ("extends: base.yaml\nood: {far: {b: {limit: 0}}}\n", r"mine.yaml:3: ood.far.b.limit: .*greater"),
         ("extends: base.yaml\nin_distribution: null\n", r"in_distribution: is missing"),
     ],
 )
