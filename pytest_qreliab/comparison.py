@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
-from pytest_qreliab.measurement import Measurement
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.measurement import ID, Measurement
 from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness
 from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.spectrum import Spectra, is_spectral
 from pytest_qreliab.statistics import influence, proportions
 from pytest_qreliab.statistics.influence import Estimate
-from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
+from pytest_qreliab.statistics.interval import Bounds, Interval, normal_interval, widened
 
-Bounds = Callable[[float], Interval]
-
-# The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
-ID = "in distribution"
 # The influence on them is a slope that is measured over many samples: that of two more is in it.
 NOT_SMOOTH = ("fpr95", "fpr95_out")
 
@@ -39,10 +38,17 @@ class Change:
         return self.quantized - self.baseline
 
 
-def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[str]) -> dict[str, Change]:
-    """The change of every metric that either measurement holds; with bounds for those in `wanted`."""
+def compare(
+    baseline: Measurement,
+    quantized: Measurement,
+    wanted: Collection[str],
+    weights: Mapping[str, float] = MappingProxyType({}),
+    quantized_weights: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Change]:
+    """The change of every metric that either measurement holds, and of those of the weights; with bounds for those in
+    `wanted`. Of the spectral metrics of two models together only those in `wanted` are computed."""
     divergence = None
-    before, after = dict(baseline.values), dict(quantized.values)
+    before, after = {**baseline.values, **weights}, {**quantized.values, **quantized_weights}
     if baseline.predictions is not None and quantized.predictions is not None:
         divergence = classification.kl_divergence(baseline.predictions, quantized.predictions)
         before.update({"agreement": 1.0, "flips.lost": 0.0, "flips.gained": 0.0, "kl": 0.0})
@@ -53,13 +59,17 @@ def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[st
     for who, measurement in (("baseline", baseline), ("quantized", quantized)):
         for name, problem in measurement.problems.items():
             problems[name] = "; ".join(filter(None, [problems.get(name), f"{who}: {problem}"]))
+    spectra = Spectra(baseline, quantized)
+    for name in sorted(name for name in wanted if is_spectral(name) and name not in problems):
+        before[name], after[name], problem = _of_spectra(spectra, name)
+        problems.update({name: problem} if problem else {})
     names = list(dict.fromkeys([*before, *after]))
     for who, values in (("baseline", before), ("quantized", after)):
         for name in names:
             if name not in values:
                 problems.setdefault(name, f"{who}: not measured")
     possible = {name for name in names if name in wanted and name not in problems}
-    sure = _Bounds(baseline, quantized, divergence, possible)
+    sure = _Bounds(baseline, quantized, spectra, divergence, possible)
     changes = {}
     for name in names:
         bounds, method = sure.of(name)
@@ -68,6 +78,14 @@ def compare(baseline: Measurement, quantized: Measurement, wanted: Collection[st
             name, before.get(name, nan), after.get(name, nan), bounds, method, problems.get(name, "")
         )
     return changes
+
+
+def _of_spectra(spectra: Spectra, name: str) -> tuple[float, float, str]:
+    """The value in both models, and why there is none."""
+    try:
+        return *spectra.values(name), ""
+    except InputError as error:
+        return float("nan"), float("nan"), str(error)
 
 
 def _of_pair(b: Predictions, q: Predictions) -> dict[str, float]:
@@ -83,9 +101,14 @@ class _Bounds:
     """Finds the bounds of the wanted metrics' changes; those that need resampling together."""
 
     def __init__(
-        self, baseline: Measurement, quantized: Measurement, divergence: Floats | None, wanted: Collection[str]
+        self,
+        baseline: Measurement,
+        quantized: Measurement,
+        spectra: Spectra,
+        divergence: Floats | None,
+        wanted: Collection[str],
     ) -> None:
-        self._baseline, self._quantized, self._wanted = baseline, quantized, wanted
+        self._baseline, self._quantized, self._spectra, self._wanted = baseline, quantized, spectra, wanted
         self._divergence = divergence
         self._errors: dict[str, float] = {}
         self._ood_changes: dict[tuple[str, str, str], Estimate] = {}
@@ -113,10 +136,8 @@ class _Bounds:
             return self._ood(name)
         if registry.lookup(name).aspect == "robustness":
             return robustness.bounds(name, baseline.labelled, quantized.labelled)
-        if name == "spectral.high_band_energy":
-            assert baseline.high_band is not None
-            assert quantized.high_band is not None
-            return influence.mean(quantized.high_band - baseline.high_band, ID).interval, "paired t"
+        if is_spectral(name):
+            return self._spectra.bounds(name)
         if name == "kl":
             assert self._divergence is not None
             return influence.mean(self._divergence, ID).padded(both_sides=False).interval, "paired t"

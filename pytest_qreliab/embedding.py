@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,8 @@ from pytest_qreliab.data.recorded import rows
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.registry import Need
-from pytest_qreliab.metrics.spectral import high_band_share
+from pytest_qreliab.metrics.spectral import high_band_share, power
+from pytest_qreliab.models.blocks import Seen, watched
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
@@ -28,12 +29,28 @@ from pytest_qreliab.record import Recording
 Advance = Callable[[int], None]
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
+WATCHED: frozenset[Need] = frozenset({"blocks", "penultimate"})
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The Fourier spectra of the maps after each block of an image tower, over one image set.
+
+    `power` holds the mean power map of each block, float64 (rows, columns), `shares` the high-band energy shares,
+    float64 (n, blocks), and `last` the power map of each image after the last block, float32 (n, rows, columns).
+    """
+
+    power: tuple[npt.NDArray[np.float64], ...]
+    shares: npt.NDArray[np.float64]
+    last: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Of one image set: features, float32 (n, dim), not normalised; high-band energy share, float64 (n,), or None.
+    """Of one image set: features, float32 (n, dim), not normalised.
 
+    Of the in-distribution set also the high-band energy share of the last patch map, float64 (n,), and, where they
+    were asked for, the `blocks` and the `penultimate` features, float32 (n, width); None where the tower shows none.
     Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the
     maximum over patches and classes of the log-softmax, at temperature 1, of the cosines of the local features; None
     where it was not asked for, or the image tower shows none.
@@ -43,6 +60,8 @@ class ImageEmbeddings:
     high_band: npt.NDArray[np.float64] | None = None
     local: npt.NDArray[np.float64] | None = None
     logits: npt.NDArray[np.float32] | None = None
+    blocks: Blocks | None = None
+    penultimate: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         values = self.logits if self.features is None else self.features
@@ -116,9 +135,9 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
             negatives = _classifier(clip, [data.filled(word) for word in data.negatives], advance)
         local_to = torch.from_numpy(classifier).to(clip.device) if "local" in needs else None
         return Embeddings(
-            _encode_images(clip, data.in_distribution, advance, local_to),
+            _encode_in_distribution(clip, data.in_distribution, advance, local_to, needs),
             labels,
-            {name: _encode_images(clip, images, advance, local_to) for name, images in data.ood.items()},
+            {name: _encode_ood(clip, images, advance, local_to) for name, images in data.ood.items()},
             classifier,
             clip.logit_scale,
             clip.logit_bias,
@@ -247,23 +266,71 @@ def full_precision() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def _encode_images(clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None) -> ImageEmbeddings:
+def _encode_in_distribution(
+    clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None, needs: Collection[Need]
+) -> ImageEmbeddings:
     """`local_to` is the classifier that local features are compared with, if they are asked for."""
-    features, shares, nearest = [], [], []
+    features, shares, nearest, penultimate = [], [], [], []
+    spectra = _Spectra()
+    with watched(clip, power) if WATCHED & set(needs) else nullcontext(Seen()) as seen:
+        for batch in batches(images, clip.preprocess):
+            seen.clear()
+            local = None
+            if local_to is None:
+                encoded, patch_map = clip.encode_image_with_map(batch)
+            else:
+                encoded, patch_map, local = clip.encode_image_with_local(batch)
+            features.append(encoded.float().cpu())
+            if local is not None and local_to is not None:
+                nearest.append(_largest_log_softmax(local, local_to))
+            maps = seen.blocks or ([] if patch_map is None else [power(patch_map)])
+            if maps:
+                shares.append(high_band_share(maps[-1]))
+            if "blocks" in needs and maps:
+                spectra.add(maps)
+            if "penultimate" in needs and seen.penultimate is not None:
+                penultimate.append(seen.penultimate.float().cpu())
+            advance(len(batch))
+    of_maps, of_patches, before = (
+        torch.cat(parts).numpy() if parts else None for parts in (shares, nearest, penultimate)
+    )
+    return ImageEmbeddings(
+        torch.cat(features).numpy(), of_maps, of_patches, blocks=spectra.blocks(len(images)), penultimate=before
+    )
+
+
+class _Spectra:
+    """Adds the power maps of batches up, block by block."""
+
+    def __init__(self) -> None:
+        self._sums: list[npt.NDArray[np.float64]] = []
+        self._shares: list[torch.Tensor] = []
+        self._last: list[torch.Tensor] = []
+
+    def add(self, maps: Sequence[torch.Tensor]) -> None:
+        sums = [of_block.sum(dim=0).numpy() for of_block in maps]
+        self._sums = [before + now for before, now in zip(self._sums, sums, strict=True)] if self._sums else sums
+        self._shares.append(torch.stack([high_band_share(of_block) for of_block in maps], dim=1))
+        self._last.append(maps[-1].float())
+
+    def blocks(self, n: int) -> Blocks | None:
+        if not self._sums:
+            return None
+        means = tuple(total / n for total in self._sums)
+        return Blocks(means, torch.cat(self._shares).numpy(), torch.cat(self._last).numpy())
+
+
+def _encode_ood(clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None) -> ImageEmbeddings:
+    if local_to is None:
+        return _encode_features(clip, images, advance)
+    features, nearest = [], []
     for batch in batches(images, clip.preprocess):
-        local = None
-        if local_to is None:
-            encoded, patch_map = clip.encode_image_with_map(batch)
-        else:
-            encoded, patch_map, local = clip.encode_image_with_local(batch)
+        encoded, _, local = clip.encode_image_with_local(batch)
         features.append(encoded.float().cpu())
-        if patch_map is not None:
-            shares.append(high_band_share(patch_map))
-        if local is not None and local_to is not None:
+        if local is not None:
             nearest.append(_largest_log_softmax(local, local_to))
         advance(len(batch))
-    of_maps, of_patches = (torch.cat(parts).numpy() if parts else None for parts in (shares, nearest))
-    return ImageEmbeddings(torch.cat(features).numpy(), of_maps, of_patches)
+    return ImageEmbeddings(torch.cat(features).numpy(), local=torch.cat(nearest).numpy() if nearest else None)
 
 
 def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from pytest_qreliab.metrics import registry
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
+from pytest_qreliab.quantizers import weights
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
@@ -75,6 +76,7 @@ class Evaluator:
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
         self._measurements: dict[tuple[str, str, str | None], Measurement] = {}
+        self._weight_metrics: dict[Build, tuple[dict[str, float], dict[str, float]]] = {}
         self._results: dict[Case, Result] = {}
         self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
@@ -111,7 +113,10 @@ class Evaluator:
             baseline, quantized = self._measurements_of(case)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
-            changes = compare(baseline, quantized, wanted)
+            of_weights = (
+                self._weights(case.build) if any("weights" in registry.lookup(name).needs for name in wanted) else ()
+            )
+            changes = compare(baseline, quantized, wanted, *of_weights)
             verdicts = judge(
                 changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
             )
@@ -152,6 +157,16 @@ class Evaluator:
         else:
             embeddings = self._embed(self.quantized(case.build), case, case.quantization)
         return baseline, measure(embeddings, self._plan.data[case.benchmark].classes)
+
+    def _weights(self, build: Build) -> tuple[dict[str, float], dict[str, float]]:
+        """The metrics of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
+        if build not in self._weight_metrics:
+            quantized = self.quantized(build)
+            with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
+                found = weights.spectra(self.baseline(build.model), quantized, build.scope)
+                advance(1)
+            self._weight_metrics[build] = weights.metrics(found)
+        return self._weight_metrics[build]
 
     def _recorded(self, name: str, case: Case) -> Embeddings:
         data, needs = self._plan.data[case.benchmark], self._plan.needs(case.benchmark)

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.comparison import Bounds, Change
+from pytest_qreliab.comparison import Change
 from pytest_qreliab.config.thresholds import Correction, Gate, Inconclusive, Policy
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.statistics import multiplicity
-from pytest_qreliab.statistics.interval import Interval
+from pytest_qreliab.statistics.interval import Bounds, Interval
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
@@ -11,11 +11,15 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.embedding import Embeddings, ImageEmbeddings
-from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness, spectral
+from pytest_qreliab.embedding import Blocks, Embeddings, ImageEmbeddings
+from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness
 from pytest_qreliab.metrics.classification import CHUNK_ROWS, Floats, Predictions
+from pytest_qreliab.metrics.rank import RANKS, Spectrum
 
 Features = npt.NDArray[np.floating]
+
+# The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
+ID = "in distribution"
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,9 @@ class Measurement:
     """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
 
     What they came from is there only where it is finite: the predictions on the in-distribution samples, those with the
-    logit scale refitted, the high-band energy share of each, the scores, by OOD score, and by set, and the predictions
-    on further labelled sets, which are without logits, by the full name of the set.
+    logit scale refitted, the high-band energy share of each, the scores, by OOD score, and by set, the predictions
+    on further labelled sets, which are without logits, by the full name of the set, and the `features` whose spectra
+    are looked at: of the images (""), `penultimate`, and of the classes (`text`).
     """
 
     classes: Sequence[str]
@@ -38,6 +43,18 @@ class Measurement:
     id_scores: dict[str, Floats] = field(default_factory=dict)
     ood_scores: dict[str, dict[str, Floats]] = field(default_factory=dict)
     labelled: dict[str, Predictions] = field(default_factory=dict)
+    features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    blocks: Blocks | None = None
+
+    @cached_property
+    def _spectra(self) -> dict[str, Spectrum]:
+        return {}
+
+    def spectrum(self, part: str) -> Spectrum:
+        """The directions in which the features of that part vary, found once."""
+        if part not in self._spectra:
+            self._spectra[part] = Spectrum.of(self.features[part])
+        return self._spectra[part]
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], ood.Ranked]:
@@ -85,12 +102,13 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         problems.update(dict.fromkeys(registry.RESCALED_METRICS if rescaled_problem else (), rescaled_problem))
     ood_scores, ood_problems = _ood_scores(embeddings, id_scores, problem)
     problems.update(_by_metric(ood_problems, embeddings))
-    high_band, rank = _spectrum(images, problems)
+    high_band = _high_band(images, problems)
+    features = _features(embeddings, problems)
     found = Measurement(
         classes,
         len(labels),
         embeddings.near,
-        rank,
+        {},
         problems,
         predictions,
         rescaled,
@@ -98,8 +116,11 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         id_scores,
         ood_scores,
         labelled,
+        features,
+        images.blocks,
     )
     found.values.update(values(found))
+    found.values.update(_ranks(found))
     found.values.update(dict.fromkeys(problems, float("nan")))
     return found
 
@@ -367,24 +388,46 @@ def _ood_values(found: Measurement, wanted: Collection[str] | None) -> dict[str,
     return result
 
 
-def _spectrum(images: ImageEmbeddings, problems: dict[str, str]) -> tuple[Floats | None, dict[str, float]]:
-    """The high-band energy share of each sample, and the effective rank; and what is wrong with them."""
-    name, band = "spectral.effective_rank", "spectral.high_band_energy"
-    rank: dict[str, float] = {}
+def _high_band(images: ImageEmbeddings, problems: dict[str, str]) -> Floats | None:
+    """The high-band energy share of each sample; or what is wrong with them."""
+    name = "spectral.high_band_energy"
     if images.features is None:
-        return None, rank
-    bad = int((~np.isfinite(images.features)).any(axis=1).sum())
-    if bad:
-        problems[name] = f"NaN or infinity in {bad} of {len(images.features)} in-distribution image features"
-    else:
-        rank[name] = spectral.effective_rank(images.features)
-        if np.isnan(rank[name]):
-            problems[name] = "all in-distribution image features are the same"
+        return None
     if images.high_band is None:
-        problems[band] = "the image tower shows no patch map"
-        return None, rank
+        problems[name] = "the image tower shows no patch map"
+        return None
     bad = int((~np.isfinite(images.high_band)).sum())
     if bad:
-        problems[band] = f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
-        return None, rank
-    return images.high_band, rank
+        problems[name] = f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
+        return None
+    return images.high_band
+
+
+def _features(embeddings: Embeddings, problems: dict[str, str]) -> dict[str, npt.NDArray[np.float32]]:
+    """The features whose spectra are looked at; and what is wrong with them."""
+    images = embeddings.in_distribution
+    given = {"": images.features, "penultimate": images.penultimate, "text": embeddings.classifier}
+    found = {}
+    for part, features in given.items():
+        if features is None:
+            continue
+        what = {"": "in-distribution image", "text": "text"}.get(part, part)
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        problem = f"NaN or infinity in {bad} of {len(features)} {what} features" if bad else ""
+        if not problem and (features == features[0]).all():
+            problem = f"all {what} features are the same"
+        if problem:
+            names = [*registry.BY_RANK, *([] if part else registry.BAND_ACCURACIES)]
+            problems.update((f"{name}.{part}" if part else name, problem) for name in names)
+        else:
+            found[part] = features
+    return found
+
+
+def _ranks(found: Measurement) -> dict[str, float]:
+    """What is said of the directions of each feature set by itself."""
+    return {
+        f"spectral.{statistic}{part and '.'}{part}": float(getattr(found.spectrum(part), statistic))
+        for part in found.features
+        for statistic in RANKS
+    }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_qreliab.errors import unknown
 
 Direction = Literal["higher", "lower", "neither"]
-Need = Literal["labels", "calibration", "negatives", "local", "shift", "corruption", "spurious"]
+Need = Literal[
+    "labels", "calibration", "negatives", "local", "shift", "corruption", "spurious", "blocks", "penultimate", "weights"
+]
 
 ASPECTS = ("accuracy", "calibration", "robustness", "ood", "spectrum")
 
@@ -23,7 +25,8 @@ class Metric:
     measures it for minmax w4a8 of a CLIP trained on CIFAR-10: with it a plan tells, before anything has run, what it
     can see. None where no interval is computed. `needs` is what it is measured with beyond the in-distribution and OOD
     images: "calibration" images, those with "labels", "negatives" (class names that are none), "local" features of
-    patches, or "shift", "corruption" or "spurious" image sets.
+    patches, "shift", "corruption" or "spurious" image sets, spectra of all "blocks", "penultimate" features, or the
+    "weights" of both models.
     """
 
     name: str
@@ -33,6 +36,68 @@ class Metric:
     help: str
     spread: float | None = None
     needs: frozenset[Need] = frozenset()
+
+
+RANK_BANDS = ("low_rank", "mid_rank", "high_rank")
+FEATURES = ("penultimate", "text")  # after the name of a metric by rank: other features than the image's own
+_OF_BAND = {"low_rank": "the first ranks", "mid_rank": "the middle ranks", "high_rank": "the last ranks"}
+
+
+def _by_rank() -> Iterator[Metric]:
+    """The metrics of features and weights by rank."""
+    varies = "of the centred image features"
+    yield Metric(
+        "spectral.effective_rank",
+        "spectrum",
+        "neither",
+        "effective rank",
+        f"exp of the entropy of the squared singular values {varies}",
+        8.0,
+    )
+    yield Metric(
+        "spectral.stable_rank",
+        "spectrum",
+        "neither",
+        "stable rank",
+        f"sum over maximum of the squared singular values {varies}",
+        8.0,
+    )
+    yield Metric(
+        "spectral.participation_ratio",
+        "spectrum",
+        "neither",
+        "participation ratio",
+        f"squared sum over sum of squares of the squared singular values {varies}",
+        8.0,
+    )
+    for band in ("", *RANK_BANDS):
+        name, header = (f"_{band}", f" {band.replace('_', ' ')}") if band else ("", "")
+        of = f", along {_OF_BAND[band]} of full precision" if band else ""
+        text = f"mean squares of the centred image features over those of what quantization adds to them, dB{of}"
+        yield Metric(f"spectral.sqnr{name}", "spectrum", "higher", f"SQNR{header}", text, 8.0)
+        text = f"mean squares of what quantization adds to the image features over those of the features, centred{of}"
+        yield Metric(f"spectral.residual{name}", "spectrum", "lower", f"residual{header}", text, 8.0)
+    for band in RANK_BANDS:
+        text = f"top-1 accuracy of {_OF_BAND[band]} of the image features alone"
+        yield Metric(f"spectral.accuracy_{band}", "spectrum", "higher", f"accuracy {band.replace('_', ' ')}", text, 0.3)
+    yield Metric(
+        "spectral.cka", "spectrum", "higher", "CKA", "linear CKA of the image features with full precision's", 1.0
+    )
+    yield Metric(
+        "spectral.principal_angle",
+        "spectrum",
+        "lower",
+        "principal angle",
+        "largest angle of the first ranks to those of full precision, degrees",
+    )
+    weights: frozenset[Need] = frozenset({"weights"})
+    for band in ("", *RANK_BANDS):
+        name, header = (f"_{band}", f" {band.replace('_', ' ')}") if band else ("", "")
+        of = f", along {_OF_BAND[band]} of each" if band else ""
+        text = f"root of the squared errors of all weights over their squares{of}"
+        yield Metric(f"spectral.weight_error{name}", "spectrum", "lower", f"weight error{header}", text, needs=weights)
+    text = "mean over the weights of their effective rank, over that in full precision"
+    yield Metric("spectral.weight_rank", "spectrum", "neither", "weight rank", text, needs=weights)
 
 
 _GAP = "relative spurious gap, (A(common) - A(counter)) / A(common)"
@@ -118,14 +183,21 @@ _METRICS = {
             0.006,
         ),
         Metric(
-            "spectral.effective_rank",
+            "spectral.map_error",
             "spectrum",
-            "neither",
-            "effective rank",
-            "exp of the entropy of the squared singular values of the centred image features",
+            "lower",
+            "map error",
+            "mean over frequencies of the relative change of the patch map's power",
+            8.0,
+            frozenset({"blocks"}),
         ),
+        *_by_rank(),
     )
 }
+
+BAND_ACCURACIES = tuple(f"spectral.accuracy_{band}" for band in RANK_BANDS)
+# The metrics by rank that other features than the image's have as well.
+BY_RANK = tuple(m.name for m in _by_rank() if not m.needs and m.name not in BAND_ACCURACIES)
 
 # The calibration metrics with the logit scale of both models refitted on held-out calibration images.
 RESCALED = "rescaled."
@@ -189,7 +261,9 @@ def lookup(name: str) -> Metric:
     (over those sets alone) and `ood.STATISTIC.SCORE.SET`; `ood.auroc` is short for the `mcm` score. `rescaled.` goes
     before a calibration metric, and `recall.CLASS` is one class's. `shift.accuracy` is the mean over the shifted sets,
     `shift.accuracy.SET` of one; `corruption.accuracy` over the grid, `.KIND`, `.SEVERITY` or `.KIND.SEVERITY` of a part
-    of it; both are there for `nll` and `ece`. `spurious.accuracy.SET` is on one set.
+    of it; both are there for `nll` and `ece`. `spurious.accuracy.SET` is on one set. `spectral.high_band_energy.N` and
+    `spectral.map_error.N` are after block N of the image tower; behind the metrics by rank `.penultimate` and `.text`
+    say which features are meant, if not the image's own.
 
     Raises InputError, with the nearest valid name, when there is none.
     """
@@ -206,6 +280,8 @@ def lookup(name: str) -> Metric:
         of = name[len(SPURIOUS_ACCURACY) :]
         text = "accuracy on one set of images with a spurious cue"
         return Metric(name, "robustness", "higher", f"spurious {of} accuracy", text, 0.23, frozenset({"spurious"}))
+    if name.startswith("spectral.") and (found := _of_part(name)) is not None:
+        return found
     parts = name.split(".", 3)
     if (stem := ".".join(parts[:2])) in _ON_SETS and _part_of_grid(name):
         better, header, text, (of_all, of_one) = _ON_SETS[stem]
@@ -218,7 +294,36 @@ def lookup(name: str) -> Metric:
         header = " ".join(["OOD", parts[1].upper(), *parts[2:]])
         score = parts[2] if len(parts) > 2 else PRIMARY_SCORE
         return Metric(name, "ood", better, header, text, spread, OOD_SCORES[score])
-    raise unknown("metric", name, names(), hint="one set: ood.auroc.mcm.SET; one class: recall.CLASS")
+    hint = "one set: ood.auroc.mcm.SET; one class: recall.CLASS; one block: spectral.high_band_energy.3"
+    raise unknown("metric", name, names(), hint=hint)
+
+
+def _of_part(name: str) -> Metric | None:
+    """A spectral metric of one block, counted from 1, or of other features than those of the image."""
+    stem, _, part = name.rpartition(".")
+    if stem in ("spectral.high_band_energy", "spectral.map_error") and re.fullmatch("[1-9][0-9]*", part):
+        return replace(
+            _METRICS[stem],
+            name=name,
+            header=f"{_METRICS[stem].header} {part}",
+            help=f"{_METRICS[stem].help}, after block {part}",
+            # Of each image the power map after the last block alone is kept.
+            spread=None if "error" in stem else _METRICS[stem].spread,
+            needs=frozenset({"blocks"}),
+        )
+    if stem in BY_RANK and part in FEATURES:
+        of_text = part == "text"
+        features = "text features of the classes" if of_text else "penultimate image features"
+        return replace(
+            _METRICS[stem],
+            name=name,
+            header=f"{_METRICS[stem].header} {part}",
+            help=_METRICS[stem].help.replace("image features", features),
+            # Classes are no samples of a population.
+            spread=None if of_text else _METRICS[stem].spread,
+            needs=frozenset() if of_text else frozenset({"penultimate"}),
+        )
+    return None
 
 
 def canonical(name: str) -> str:

@@ -23,6 +23,9 @@ class Interval(NamedTuple):
     high: float
 
 
+Bounds = Callable[[float], Interval]  # the interval at a one-sided error probability
+
+
 def skewed_interval(estimate: float, error: float, skewness: float, quantile: float) -> Interval:
     """The bounds of an estimate with that standard error and skewness; `quantile` is that of the unskewed one.
 

@@ -91,7 +91,10 @@ def test_overrides_of_equal_rank_are_an_error_with_both_lines(tmp_path):
         ("version: 1\ngates: {}\n", r":2: gates: .*at least 1"),
         ("version: 2\ngates: {ece: {max: 1}}\n", r":1: version: .*1"),
         ("version: 1\nconfidence: 95\ngates: {ece: {max: 1}}\n", r":2: confidence: .*less than 1"),
-        ("version: 1\ninconclusive: ignore\ngates: {ece: {max: 1}}\n", r":2: inconclusive: unknown value .*valid: estimate"),
+        (
+            "version: 1\ninconclusive: ignore\ngates: {ece: {max: 1}}\n",
+            r":2: inconclusive: unknown value .*valid: estimate",
+        ),
         ("version: 1\ngates: {ece: {max: 1}}\ngates: {}\n", r":3: .*'gates' is given twice, first on line 2"),
         ("version: 1\ngates: [\n", r":3: not valid YAML"),
         ("version: 1\ngates: !!python/object/apply:os.system ['true']\n", r":2: not valid YAML"),

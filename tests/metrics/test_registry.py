@@ -34,9 +34,22 @@ def test_nothing_else_is(name):
         registry.lookup(name)
 
 
-def test_all_but_the_effective_rank_and_the_largest_gap_have_an_interval():
+def test_all_but_the_largest_gap_an_angle_and_what_is_of_weights_have_an_interval():
     without = {name for name in registry.names() if registry.lookup(name).spread is None}
-    assert without == {"spectral.effective_rank", "mce", "rescaled.mce"}
+    of_weights = {name for name in registry.names() if "weights" in registry.lookup(name).needs}
+    assert without == {"mce", "rescaled.mce", "spectral.principal_angle", *of_weights}
+    assert len(of_weights) == 5
+
+
+def test_spectral_metrics_may_be_of_one_block_or_of_other_features():
+    assert registry.lookup("spectral.high_band_energy.3").needs == {"blocks"}
+    assert registry.lookup("spectral.map_error.12").spread is None
+    assert registry.lookup("spectral.sqnr_low_rank.penultimate").needs == {"penultimate"}
+    assert registry.lookup("spectral.cka.text").spread is None
+    assert "text features of the classes" in registry.lookup("spectral.effective_rank.text").help
+    for name in ("spectral.high_band_energy.0", "spectral.cka.3", "spectral.accuracy_low_rank.text", "ece.text"):
+        with pytest.raises(InputError, match="unknown metric"):
+            registry.lookup(name)
 
 
 def test_the_short_ood_name_is_the_primary_score():

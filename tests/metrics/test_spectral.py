@@ -3,28 +3,7 @@ import pytest
 import torch
 
 from pytest_qreliab.metrics import spectral
-
-
-def test_effective_rank_of_a_known_spectrum():
-    rng = np.random.default_rng(0)
-    left = np.linalg.qr(np.concatenate([np.ones((50, 1)), rng.normal(size=(50, 4))], axis=1))[0][:, 1:]
-    right = np.linalg.qr(rng.normal(size=(8, 4)))[0]
-    flat = left @ right.T  # four equal singular values, columns of mean zero
-    assert spectral.effective_rank(flat + 3.0) == pytest.approx(4.0, abs=1e-9)
-    p = np.array([8.0, 4.0, 2.0, 1.0]) / 15
-    uneven = left @ np.diag(np.sqrt(p)) @ right.T
-    assert spectral.effective_rank(uneven) == pytest.approx(np.exp(-(p * np.log(p)).sum()), abs=1e-9)
-
-
-def test_effective_rank_is_the_same_for_more_dimensions_than_samples():
-    x = np.random.default_rng(1).normal(size=(6, 40))
-    s = np.linalg.svd(x - x.mean(0), compute_uv=False)
-    p = s[s > 1e-9] ** 2 / (s**2).sum()
-    assert spectral.effective_rank(x) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-9)
-
-
-def test_effective_rank_of_equal_features_is_no_number():
-    assert np.isnan(spectral.effective_rank(np.ones((5, 3))))
+from pytest_qreliab.statistics import halves
 
 
 def test_high_band_share_of_gratings():
@@ -36,7 +15,9 @@ def test_high_band_share_of_gratings():
     maps = torch.stack([grating(1 / 8), grating(2 / 8), grating(3 / 8), grating(1 / 8) + 2 * grating(3 / 8)])
     # Half the Nyquist radius is 1/4 cycle per patch, and belongs to the low band; power goes with the square.
     expected = torch.tensor([0.0, 0.0, 1.0, 4 / 5], dtype=torch.float64)
-    torch.testing.assert_close(spectral.high_band_share(maps[:, None] + 7.0), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        spectral.high_band_share(spectral.power(maps[:, None] + 7.0)), expected, atol=1e-6, rtol=0
+    )
 
 
 def test_high_band_share_of_white_noise_is_the_share_of_frequencies():
@@ -44,8 +25,65 @@ def test_high_band_share_of_white_noise_is_the_share_of_frequencies():
     f = np.fft.fftfreq(8)
     radius = np.hypot(f[:, None], f)
     expected = (radius > 0.25 + 1e-9).sum() / (radius > 0).sum()
-    assert float(spectral.high_band_share(maps).mean()) == pytest.approx(expected, abs=0.005)
+    assert float(spectral.high_band_share(spectral.power(maps)).mean()) == pytest.approx(expected, abs=0.005)
 
 
 def test_high_band_share_of_a_constant_map_is_no_number():
-    assert spectral.high_band_share(torch.ones(1, 3, 4, 4)).isnan().all()
+    assert spectral.high_band_share(spectral.power(torch.ones(1, 3, 4, 4))).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (8, 8), (5, 6), (6, 5), (1, 4), (3, 1), (14, 14)])
+def test_power_is_that_of_the_whole_transform(shape):
+    maps = torch.randn(3, 5, *shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.fft.fft2(maps.double()).abs().square().sum(dim=1)
+    torch.testing.assert_close(spectral.power(maps), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_white_noise_has_a_flat_profile():
+    maps = torch.randn(400, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    frequency, profile = spectral.radial_profile(spectral.power(maps).mean(dim=0).numpy())
+    assert np.rint(12 * frequency).tolist() == list(range(1, 9))
+    assert frequency[-1] == pytest.approx(np.hypot(0.5, 0.5))
+    assert profile == pytest.approx(np.full(len(profile), 16 * 144), rel=0.05)
+
+
+def test_a_grating_is_one_peak_at_its_frequency():
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    power = spectral.power(torch.cos(2 * torch.pi * (3 * x + 2 * y) / 12)[None, None])[0].numpy()
+    peaks = np.argwhere(power > 1e-3 * power.max())
+    assert sorted(map(tuple, peaks)) == [(2, 3), (10, 9)]
+    frequency, profile = spectral.radial_profile(power)
+    assert frequency[profile.argmax()] == pytest.approx(np.hypot(2, 3) / 12, abs=1 / 24)
+
+
+def test_a_low_pass_filter_leaves_the_known_share():
+    """Of white noise, of which all but a tenth of the amplitude above half the Nyquist radius is taken out."""
+    at = spectral.radius(10, 10)
+    high = torch.from_numpy(at > spectral.HALF_NYQUIST)
+    maps = torch.randn(300, 8, 10, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    filtered = torch.fft.ifft2(torch.fft.fft2(maps) * torch.where(high, 0.1, 1.0)).real
+    share = float(spectral.high_band_share(spectral.power(filtered)).mean())
+    above, below = int(high.sum()), int((at > 0).sum()) - int(high.sum())
+    assert share == pytest.approx(0.01 * above / (0.01 * above + below), rel=0.03)
+    error = spectral.relative_error(*(spectral.power(of).mean(dim=0).numpy() for of in (maps, filtered)))
+    assert error[high.numpy()] == pytest.approx(np.full(above, 0.99), rel=1e-4)
+    assert error[~high.numpy()].max() < 1e-4
+
+
+def test_the_map_error_is_the_mean_over_frequencies_and_its_error_that_of_other_samples():
+    def maps(seed: int):
+        rng = np.random.default_rng(seed)
+        full = rng.gamma(2.0, size=(200, 4, 4)) + 1
+        return full, full * (1.1 + 0.3 * rng.normal(size=full.shape))
+
+    values, errors = [], []
+    for seed in range(60):
+        full, quantized = maps(seed)
+        bundle = halves.bundles(200)
+        none, table = (spectral.MapError(full, of, bundle) for of in (full, quantized))
+        assert none.values(none.sums())["spectral.map_error"] == 0
+        values.append(table.values(table.sums())["spectral.map_error"][0])
+        errors.append(halves.standard_errors([(none, table)], 200)["spectral.map_error"])
+    expected = np.abs(quantized.mean(0) - full.mean(0)) / full.mean(0)
+    assert values[-1] == pytest.approx(expected.ravel()[1:].mean())
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)

@@ -1,0 +1,110 @@
+"""A look into an image tower while it encodes: the map after every block, and what the last projection reads.
+
+Towers of open_clip (ViT, ModifiedResNet) and timm trunks of stages (ConvNeXt) or blocks (ViT) show theirs; others,
+such as ONNX graphs and modules that are not open_clip's, do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
+
+Look = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Seen:
+    """Of one batch: what `look` made of the map after each block, first to last, and the penultimate features."""
+
+    blocks: list[torch.Tensor] = field(default_factory=list)
+    penultimate: torch.Tensor | None = None
+
+    def clear(self) -> None:
+        """To be called before every batch."""
+        self.blocks, self.penultimate = [], None
+
+
+@contextmanager
+def watched(clip: Clip, look: Look) -> Iterator[Seen]:
+    """While the model encodes images, `look` is shown each block's map (batch, channels, rows, columns).
+
+    Nothing larger than what it gives is kept.
+    """
+    seen = Seen()
+    visual: Any = getattr(clip.module, "visual", None)
+    with ExitStack() as stack:
+        if clip.layout is OPEN_CLIP and isinstance(visual, nn.Module):
+            for index, (block, to_map) in enumerate(_blocks(visual)):
+                stack.enter_context(block.register_forward_hook(_after(seen, index, to_map, look)))
+            stack.enter_context(_penultimate(visual, seen))
+        yield seen
+
+
+def _after(seen: Seen, index: int, to_map: Look, look: Look) -> Callable[..., None]:
+    def hook(block: nn.Module, args: Any, out: torch.Tensor) -> None:
+        if len(seen.blocks) == index:  # local features run the last block once more, patch by patch
+            seen.blocks.append(look(to_map(out.detach())))
+
+    return hook
+
+
+def _blocks(visual: Any) -> list[tuple[nn.Module, Look]]:
+    """The blocks of a tower, and what makes a map of their output."""
+    trunk: Any = getattr(visual, "trunk", None)
+    if hasattr(visual, "attnpool"):
+        stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+        return [(stage, lambda x: x) for stage in stages]
+    if hasattr(visual, "transformer") and hasattr(visual, "patch_size"):
+        transformer = visual.transformer
+
+        def of_tokens(x: torch.Tensor) -> torch.Tensor:
+            return _square(x if transformer.batch_first else x.transpose(0, 1), 1, visual.grid_size)
+
+        return [(block, of_tokens) for block in transformer.resblocks]
+    if hasattr(trunk, "stages"):
+        return [(stage, lambda x: x) for stage in trunk.stages]
+    if hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed"):
+        prefix, grid = int(getattr(trunk, "num_prefix_tokens", 0)), trunk.patch_embed.grid_size
+        return [(block, lambda x: _square(x, prefix, grid)) for block in trunk.blocks]
+    return []
+
+
+def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.Tensor:
+    """Tokens (batch, prefix + patches, channels) as a map."""
+    return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *grid)
+
+
+@contextmanager
+def _penultimate(visual: Any, seen: Seen) -> Iterator[None]:
+    """Keeps what the last projection of each batch reads; of a tower without one, that is the features."""
+    if isinstance(getattr(visual, "head", None), nn.Module):  # of a timm trunk
+
+        def reads(head: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            seen.penultimate = args[0].detach()
+
+        with visual.head.register_forward_pre_hook(reads):
+            yield
+    elif hasattr(visual, "_pool"):
+        pool = visual._pool
+
+        def pooled(x: torch.Tensor) -> Any:
+            found = pool(x)
+            if seen.penultimate is None:  # local features are pooled after it
+                seen.penultimate = found[0].detach()
+            return found
+
+        visual._pool = pooled
+        try:
+            yield
+        finally:
+            del visual._pool
+    else:
+        yield

@@ -1,0 +1,83 @@
+"""Singular spectra of a model's weights, and what quantization does to them, rank by rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics.rank import Spectrum, bands
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.quantizers import fake
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSpectrum:
+    """One weight, as a matrix (out, in), of rank r at most: the singular values (r,), descending, in full precision and
+    `quantized`, and `error` (r,), the squared error along each right singular vector of full precision."""
+
+    name: str
+    singular_values: Floats
+    quantized: Floats
+    error: Floats
+
+    def sums(self) -> dict[str, tuple[float, float]]:
+        """The squared error and the squares (the energy), in all ("") and by band."""
+        squares = self.singular_values**2
+        ranges = {"": (0, len(squares)), **bands(len(squares))}
+        return {name: (float(self.error[a:b].sum()), float(squares[a:b].sum())) for name, (a, b) in ranges.items()}
+
+
+def spectra(full: Clip, quantized: Clip, scope: str) -> list[WeightSpectrum]:
+    """Of every weight of the towers in `scope`, of `quantized` as it acts on an untransformed input.
+
+    Raises InputError where the quantized model keeps its weights in a library's own storage, or in a graph.
+    """
+    _, layers = fake.prepare(full, scope)
+    there = dict(quantized.module.named_modules())
+    found = []
+    for name, layer in layers.items():
+        like = there.get(name)
+        weight = layer.get_parameter("weight")
+        if not isinstance(like, nn.Linear | nn.Conv2d) or like.weight.shape != weight.shape:
+            raise InputError(f"the layer {name} of {quantized.name} has no dense weight to look at")
+        found.append(_spectrum(name, weight.detach().flatten(1), fake.effective_weight(like).flatten(1)))
+    return found
+
+
+def _spectrum(name: str, weight: torch.Tensor, quantized: torch.Tensor) -> WeightSpectrum:
+    w, q = weight.double(), quantized.double().to(weight.device)
+    if w.shape[0] < w.shape[1]:  # the Gram matrix of the shorter side has all singular values
+        w, q = w.T, q.T
+    power, vectors = torch.linalg.eigh(w.T @ w)
+    error = ((q - w) @ vectors).square().sum(dim=0).flip(0)
+    of_quantized = torch.linalg.eigvalsh(q.T @ q).flip(0)
+    full_values, quantized_values = (of.clamp(min=0).sqrt().cpu().numpy() for of in (power.flip(0), of_quantized))
+    return WeightSpectrum(name, full_values, quantized_values, error.cpu().numpy())
+
+
+def metrics(found: Sequence[WeightSpectrum]) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of weights, in full precision and quantized: tolerances hold them, as nothing in them is drawn."""
+    sums = [of.sums() for of in found]
+    errors = {
+        f"spectral.weight_error{band and '_'}{band}": math.sqrt(
+            sum(of[band][0] for of in sums) / sum(of[band][1] for of in sums)
+        )
+        for band in sums[0]
+    }
+    ratios = [_effective_rank(of.quantized) / _effective_rank(of.singular_values) for of in found]
+    name = "spectral.weight_rank"
+    return {**dict.fromkeys(errors, 0.0), name: 1.0}, {**errors, name: float(np.mean(ratios))}
+
+
+def _effective_rank(singular_values: Floats) -> float:
+    squares = singular_values**2
+    return Spectrum(squares[:0], squares, np.empty((0, 0))).effective_rank
