@@ -358,6 +358,20 @@ def _encode_features(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmb
     return ImageEmbeddings(torch.cat(features).numpy())
 
 
+def image_features(clip: Clip, data: Data, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:
+    """Features, float32 (n, dim), not normalised, of some images of a benchmark."""
+    with full_precision():
+        features = _encode_features(prepared(clip, data), images, advance).features
+    assert features is not None
+    return features
+
+
+def class_features(clip: Clip, data: Data) -> npt.NDArray[np.float32]:
+    """Text features of the classes, float32 (classes, dim), unit rows."""
+    with full_precision():
+        return _classifier(clip, [data.captions(label) for label in range(len(data.classes))])
+
+
 def _classifier(
     clip: Clip, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
 ) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pytest_qreliab import embedding, self_check
@@ -14,6 +15,7 @@ from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.embedding import Advance, Embeddings
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.explanation import Controls, explain, residual_ratio, strength
 from pytest_qreliab.gates import Verdict, judge
 from pytest_qreliab.measurement import Measurement, measure
 from pytest_qreliab.metrics import registry
@@ -21,11 +23,14 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers import weights
+from pytest_qreliab.quantizers.controls import KINDS, Control, Kind
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.self_check import SelfCheck
+
+MATCHED_ON = 1000  # images, at most, on which the features of controls are matched
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
@@ -50,6 +55,7 @@ class Result:
     samples: int
     device: str
     alpha: float
+    controls: Controls | None
 
     def of(self, aspect: str | None) -> list[Verdict]:
         """The verdicts of one aspect, or all of them."""
@@ -129,6 +135,7 @@ class Evaluator:
                 baseline.samples,
                 str(self.device),
                 self._plan.alpha(case),
+                self._controls(case, baseline, quantized),
             )
         return self._results[case]
 
@@ -157,6 +164,51 @@ class Evaluator:
         else:
             embeddings = self._embed(self.quantized(case.build), case, case.quantization)
         return baseline, measure(embeddings, self._plan.data[case.benchmark].classes)
+
+    def _controls(self, case: Case, baseline: Measurement, quantized: Measurement) -> Controls | None:
+        """What the case's matched controls show, if they are asked for."""
+        how = self._plan.controls
+        if how == "none":
+            return None
+        if case.build.quantizer in self._plan.recordings or case.build.model in self._plan.recordings:
+            return Controls(how, {}, problem="recorded outputs have no weights")
+        part = "" if case.build.scope != "text" else "text"
+        try:
+            residuals = {case.quantization: residual_ratio(baseline.features[part], quantized.features[part])}
+            found: dict[Kind, Measurement] = {}
+            for kind in KINDS:
+                found[kind] = self._control(case, kind, part, baseline, quantized)
+                residuals[kind] = residual_ratio(baseline.features[part], found[kind].features[part])
+        except (InputError, KeyError) as error:  # no features where they are not finite
+            problem = str(error) if isinstance(error, InputError) else "the features are not finite"
+            return Controls(how, {}, problem=problem)
+        metrics = dict.fromkeys(registry.canonical(gate.metric) for gate in self._plan.gates[case])
+        return Controls(how, residuals, tuple(explain(baseline, quantized, found, metrics, self._plan.alpha(case))))
+
+    def _control(self, case: Case, kind: Kind, part: str, baseline: Measurement, quantized: Measurement) -> Measurement:
+        """One control, measured. Raises InputError where it cannot be matched."""
+        build, data = case.build, self._plan.data[case.benchmark]
+        control = Control(self.baseline(build.model), self.quantized(build), build.scope, kind)
+        size = 1.0
+        if self._plan.controls == "features":
+            some = np.linspace(0, baseline.samples - 1, min(baseline.samples, MATCHED_ON)).astype(np.int64)
+            rows = np.arange(len(data.classes)) if part else some
+            full = baseline.features[part][rows]
+
+            def ratio(strength: float) -> float:
+                clip = control.at(strength)
+                if part:
+                    return residual_ratio(full, embedding.class_features(clip, data))
+                return residual_ratio(full, embedding.image_features(clip, data, images, advance))
+
+            images = data.in_distribution.take(some)
+            with self._progress(f"{_short(build.model)} {kind} matching {case.quantization}", len(images)) as advance:
+                size = strength(ratio, residual_ratio(full, quantized.features[part][rows]))
+        clip = control.at(size)
+        if self._plan.recipes[build.quantizer].rescale and build.calibration is not None:
+            of = self._plan.data[build.calibration]
+            clip.set_logit_scale(embedding.fitted_logit_scale(embedding.prepared(clip, of), embedding.calibration(of)))
+        return measure(self._embed(clip, case, f"{kind} control of {case.quantization}"), data.classes)
 
     def _weights(self, build: Build) -> tuple[dict[str, float], dict[str, float]]:
         """The metrics of the weights of both models. Raises InputError where the quantized ones cannot be seen."""

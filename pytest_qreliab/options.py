@@ -49,6 +49,13 @@ OPTIONS = (
     Option("scopes", "both", "A,B", "towers to quantize: vision, text, both"),
     Option("benchmarks", "digits", "A,B", "benchmarks: shipped names, or paths of YAML files"),
     Option("thresholds", "default", "NAME", "gate policy: a shipped name, or the path of a YAML file"),
+    Option(
+        "controls",
+        "none",
+        "MATCH",
+        "beside every case a low-rank and a noise control that match its weights' error (weights) or its features' "
+        "SQNR (features), and what they say of why it moved; none",
+    ),
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
 )
 
@@ -90,6 +97,7 @@ class Settings:
     scopes: Setting
     benchmarks: Setting
     thresholds: Setting
+    controls: Setting
     device: Setting
 
     def __iter__(self) -> Iterator[Setting]:

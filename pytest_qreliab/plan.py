@@ -16,7 +16,7 @@ from pytest_qreliab.config.thresholds import Gate, Match, Thresholds
 from pytest_qreliab.data import benchmark as data
 from pytest_qreliab.data import recorded
 from pytest_qreliab.data.images import ImageSet
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
@@ -35,7 +35,7 @@ class Plan:
     """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, recorded
     outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
     benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
-    thresholds gate and it cannot tell."""
+    thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Callable[[], Clip]]
@@ -45,6 +45,7 @@ class Plan:
     thresholds: Mapping[Case, Thresholds]
     data: Mapping[str, data.Data]
     untested: Mapping[str, list[str]]
+    controls: str
     device: str
 
     def alpha(self, case: Case) -> float:
@@ -76,7 +77,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     def values(axis: str) -> list[Value]:
         setting: Setting = getattr(settings, axis)
         of_suite = [] if suite is None or setting.given else suite.values(axis)
-        found = of_suite or setting.values(many=axis not in ("thresholds", "device"))
+        found = of_suite or setting.values(many=axis not in ("thresholds", "controls", "device"))
         return list({value.text: value for value in found}.values())
 
     recordings = {
@@ -91,6 +92,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     scopes = [_checked(v, parse_scope, v.text) for v in values("scopes")]
     benchmarks = _benchmarks(values("benchmarks"))
     policies = _Policies(values("thresholds")[0], [] if suite is None or settings.thresholds.given else suite.groups())
+    (controls,) = (_checked(v, check_controls, v.text) for v in values("controls"))
     (device,) = (_checked(v, check_device, v.text) for v in values("device"))
     quantizations = dict.fromkeys(
         (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
@@ -120,7 +122,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         recorded.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
     thresholds = {case: policies.of(case) for case in cases}
     gates, untested = _gates(thresholds, benchmarks, image_sets, recordings)
-    return Plan(tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, device)
+    return Plan(tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, controls, device)
 
 
 class _Policies:
@@ -270,6 +272,14 @@ def _benchmarks(values: list[Value]) -> dict[str, Benchmark]:
             raise InputError(f"{value.origin}: two benchmarks are called {benchmark.name!r}; rename one file")
         found[benchmark.name] = benchmark
     return found
+
+
+def check_controls(text: str) -> str:
+    """`none`, `weights` or `features`; raises InputError for another."""
+    valid = ("none", "weights", "features")
+    if text not in valid:
+        raise unknown("match of controls", text, valid)
+    return text
 
 
 def check_device(text: str) -> str:

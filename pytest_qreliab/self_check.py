@@ -24,7 +24,6 @@ CAUGHT = 0.8
 SURE = 0.01
 
 # What measures the distance of the two models, which is not zero, however the outputs are dealt.
-DISTANCES = ("agreement", "flips.lost", "flips.gained", "kl")
 # Of the spectral metrics only this one is a mean over samples; the others would need all features dealt anew.
 SPECTRAL = "spectral.high_band_energy"
 
@@ -185,7 +184,7 @@ def _to_scale_of(reference: Floats, other: Floats) -> Callable[[Floats], Floats]
 def _tested(gate: Gate) -> bool:
     return (
         gate.limit not in ("min", "max")
-        and gate.metric not in DISTANCES
+        and not registry.of_two_models(gate.metric)
         and (gate.metric == SPECTRAL or gate.aspect != "spectrum")
         and registry.lookup(gate.metric).spread is not None
     )

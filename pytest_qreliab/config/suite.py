@@ -74,6 +74,7 @@ class Definition(Strict):
     scopes: Names | None = None
     benchmarks: Names | None = None
     thresholds: str | None = None
+    controls: str | None = None
     device: str | None = None
     exclude: list[Match] = []
     groups: list[Group] = []

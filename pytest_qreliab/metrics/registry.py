@@ -361,6 +361,14 @@ def image_sets(name: str, there: Iterable[str]) -> list[str]:
     return [of for of in there if of == "in_distribution"]
 
 
+def of_two_models(name: str) -> bool:
+    """Whether it measures how far a model is from full precision, and so is nothing that two models differ in."""
+    if lookup(name).aspect == "spectrum":
+        statistic = name.split(".")[1]
+        return statistic.startswith(("sqnr", "residual", "cka", "principal", "map_error", "weight", "accuracy"))
+    return name in ("agreement", "flips.lost", "flips.gained", "kl", "spurious.vulnerability")
+
+
 def names_a_set(name: str) -> bool:
     """Whether the metric is on image sets that it names, other than those that have a name in every benchmark."""
     parts = name.split(".")

@@ -10,66 +10,108 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import torch
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake
+from pytest_qreliab.quantizers.fake import WeightPair
 from pytest_qreliab.quantizers.request import Request
 
-# From the name, the weight as (out, n), and the quantized weight likewise, to the control's.
-Disturb = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
+Kind = Literal["lowrank", "noise"]
+KINDS: tuple[Kind, ...] = ("lowrank", "noise")
 
 
 def lowrank(clip: Clip, request: Request) -> Clip:
     """Each weight without its least singular values; the last one to go is shrunk, so that the match is exact."""
-    by_error = request.parameters.by == "error"
-    return _disturbed(clip, request, lambda name, w, q: (_of_error if by_error else _of_rank)(w, q))
+    if request.parameters.by == "error":
+        return Control(clip, _matched(clip, request), request.scope, "lowrank").at(1.0)
+    control, pairs = _pairs(clip, _matched(clip, request), request.scope)
+    with torch.no_grad():
+        for pair in pairs:
+            if _finite(pair):
+                weight = pair.layer.get_parameter("weight")
+                weight.copy_(_of_rank(pair.full, pair.quantized).reshape(weight.shape))
+    return control
 
 
 def noise(clip: Clip, request: Request) -> Clip:
     """Each weight with seeded Gaussian noise of the size of the matched quantizer's error."""
-
-    def disturb(name: str, weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-        rng = torch.Generator().manual_seed(request.parameters.seed + zlib.crc32(name.encode()))
-        drawn = torch.randn(weight.shape, generator=rng).to(weight.device)
-        disturbed: torch.Tensor = weight + drawn * ((quantized - weight).norm() / drawn.norm())
-        return disturbed
-
-    return _disturbed(clip, request, disturb)
+    return Control(clip, _matched(clip, request), request.scope, "noise", request.parameters.seed).at(1.0)
 
 
-@torch.no_grad()
-def _disturbed(clip: Clip, request: Request, disturb: Disturb) -> Clip:
+class Control:
+    """A full-precision model each weight of which can be made to err as much as under a quantizer, or some times that.
+
+    `lowrank` takes the least singular values away until the squared error is reached; the last one is shrunk. `noise`
+    adds seeded Gaussian noise. What a weight needs is computed once for all strengths.
+    """
+
+    def __init__(self, full: Clip, quantized: Clip, scope: str, kind: Kind, seed: int = 0) -> None:
+        self._clip, pairs = _pairs(full, quantized, scope)
+        make = _filter if kind == "lowrank" else partial(_noise, seed)
+        # NaN stays what it is, and shows.
+        self._weights = [(p.layer.get_parameter("weight"), make(p)) for p in pairs if _finite(p)]
+
+    @torch.no_grad()
+    def at(self, strength: float) -> Clip:
+        """The model with `strength` times the errors' root mean squares; the same object, changed, each time."""
+        for weight, disturbed in self._weights:
+            weight.copy_(disturbed(strength).reshape(weight.shape))
+        return self._clip
+
+
+def _matched(clip: Clip, request: Request) -> Clip:
+    """The quantized model that a control takes its errors from."""
     recipe = request.matched
     assert recipe is not None
-    matched = recipe.apply()(clip, replace(request, parameters=recipe.parameters, matched=recipe.matched))
-    there = dict(matched.module.named_modules())
-    clip, layers = fake.prepare(clip, request.scope)
-    for name, layer in layers.items():
-        weight = layer.get_parameter("weight")
-        like = there.get(name)
-        if not isinstance(like, torch.nn.Linear | torch.nn.Conv2d) or like.weight.shape != weight.shape:
-            raise InputError(f"the control cannot match {recipe.name!r}: its layer {name} has no dense weight")
-        quantized = fake.effective_weight(like).flatten(1)
-        rows = weight.flatten(1)
-        if bool(rows.isfinite().all() and quantized.isfinite().all()):  # NaN stays what it is, and shows
-            weight.copy_(disturb(name, rows, quantized).reshape(weight.shape))
-    return clip
+    return recipe.apply()(clip, replace(request, parameters=recipe.parameters, matched=recipe.matched))
 
 
-def _of_error(weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-    """The weight of lower rank with the squared error of the quantized one."""
-    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
-    left = float((quantized.double() - weight.double()).square().sum())
-    for k in range(len(s) - 1, -1, -1):
-        if left <= float(s[k].square()):
-            s[k] -= left**0.5
-            break
-        left -= float(s[k].square())
-        s[k] = 0
-    return _composed(u, s, vt, weight)
+def _pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
+    try:
+        return fake.weight_pairs(full, quantized, scope)
+    except InputError as error:
+        raise InputError(f"no control can match {quantized.name} as it is quantized here: {error}") from None
+
+
+def _finite(pair: WeightPair) -> bool:
+    return bool(pair.full.isfinite().all() and pair.quantized.isfinite().all())
+
+
+def _noise(seed: int, pair: WeightPair) -> Callable[[float], torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed + zlib.crc32(pair.name.encode()))
+    drawn = torch.randn(pair.full.shape, generator=rng).to(pair.full.device)
+    before, error = pair.full.clone(), drawn * ((pair.quantized - pair.full).norm() / drawn.norm())
+
+    def disturbed(strength: float) -> torch.Tensor:
+        weight: torch.Tensor = before + strength * error
+        return weight
+
+    return disturbed
+
+
+def _filter(pair: WeightPair) -> Callable[[float], torch.Tensor]:
+    """The weight of lower rank with the squared error of the quantized one, or some times that."""
+    u, values, vt = torch.linalg.svd(pair.full.double(), full_matrices=False)
+    error = float((pair.quantized.double() - pair.full.double()).square().sum())
+    u, vt = u.to(pair.full.dtype), vt.to(pair.full.dtype)  # half the memory, while it waits
+
+    def disturbed(strength: float) -> torch.Tensor:
+        return _composed(u.double(), _without(values, strength**2 * error), vt.double(), pair.full)
+
+    return disturbed
+
+
+def _without(singular_values: torch.Tensor, error: float) -> torch.Tensor:
+    """The singular values without the least of them, whose squares add up to `error`."""
+    squares = singular_values.square()
+    behind = squares.flip(0).cumsum(0).flip(0) - squares  # of those after each
+    kept: torch.Tensor = singular_values - (error - behind).clamp(min=0).sqrt().minimum(singular_values)
+    return kept
 
 
 def _of_rank(weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:

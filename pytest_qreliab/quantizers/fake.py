@@ -97,6 +97,30 @@ def effective_weight(layer: nn.Module) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class WeightPair:
+    """A layer of a full-precision copy, its weight as (out, n), and the quantized weight likewise."""
+
+    name: str
+    layer: nn.Module
+    full: torch.Tensor
+    quantized: torch.Tensor
+
+
+def weight_pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
+    """A copy of the full-precision model, its towers in `scope` unpacked, with each weight beside the quantized one as
+    it acts on an untransformed input. Raises InputError where that is in a library's own storage, or in a graph."""
+    clip, layers = prepare(full, scope)
+    there = dict(quantized.module.named_modules())
+    found = []
+    for name, layer in layers.items():
+        weight, like = layer.get_parameter("weight").detach(), there.get(name)
+        if not isinstance(like, nn.Linear | nn.Conv2d) or like.weight.shape != weight.shape:
+            raise InputError(f"its layer {name} has no dense weight")
+        found.append(WeightPair(name, layer, weight.flatten(1), effective_weight(like).flatten(1).to(weight.device)))
+    return clip, found
+
+
+@dataclass(frozen=True)
 class Dynamic:
     """Rounds to a grid laid over each token, or over each image where the layer is a convolution."""
 

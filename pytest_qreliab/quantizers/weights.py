@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.rank import Spectrum, bands
@@ -41,20 +40,15 @@ def spectra(full: Clip, quantized: Clip, scope: str) -> list[WeightSpectrum]:
 
     Raises InputError where the quantized model keeps its weights in a library's own storage, or in a graph.
     """
-    _, layers = fake.prepare(full, scope)
-    there = dict(quantized.module.named_modules())
-    found = []
-    for name, layer in layers.items():
-        like = there.get(name)
-        weight = layer.get_parameter("weight")
-        if not isinstance(like, nn.Linear | nn.Conv2d) or like.weight.shape != weight.shape:
-            raise InputError(f"the layer {name} of {quantized.name} has no dense weight to look at")
-        found.append(_spectrum(name, weight.detach().flatten(1), fake.effective_weight(like).flatten(1)))
-    return found
+    try:
+        _, pairs = fake.weight_pairs(full, quantized, scope)
+    except InputError as error:
+        raise InputError(f"the weights of {quantized.name}, quantized, cannot be looked at: {error}") from None
+    return [_spectrum(pair.name, pair.full, pair.quantized) for pair in pairs]
 
 
 def _spectrum(name: str, weight: torch.Tensor, quantized: torch.Tensor) -> WeightSpectrum:
-    w, q = weight.double(), quantized.double().to(weight.device)
+    w, q = weight.double(), quantized.double()
     if w.shape[0] < w.shape[1]:  # the Gram matrix of the shorter side has all singular values
         w, q = w.T, q.T
     power, vectors = torch.linalg.eigh(w.T @ w)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_qreliab.evaluate import Result
+from pytest_qreliab.explanation import Controls
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report.failure import number
@@ -35,6 +36,18 @@ class Entry(TypedDict):
     coverage: float | None
     values: dict[str, tuple[float, float]]
     outcomes: dict[str, tuple[str, bool]]
+    controls: ControlsEntry | None
+
+
+class ControlsEntry(TypedDict):
+    """What the matched controls of a case show. The changes of each metric, (change, low, high), are those of the
+    quantized model and of the controls, by name, in the order of `residuals`."""
+
+    matched: str
+    problem: str
+    residuals: dict[str, float]
+    changes: dict[str, list[tuple[float, float, float]]]
+    conclusions: dict[str, str]
 
 
 def entry(result: Result) -> Entry:
@@ -59,6 +72,21 @@ def entry(result: Result) -> Entry:
         coverage=None if result.coverage is None else result.coverage.weights,
         values=values,
         outcomes=outcomes,
+        controls=None if result.controls is None else _controls_entry(result.controls),
+    )
+
+
+def _controls_entry(controls: Controls) -> ControlsEntry:
+    changes = {
+        found.metric: [(moved.change, *moved.interval) for moved in (found.quantized, *found.controls.values())]
+        for found in controls.explanations
+    }
+    return ControlsEntry(
+        matched=controls.matched,
+        problem=controls.problem,
+        residuals=dict(controls.residuals),
+        changes=changes,
+        conclusions={found.metric: found.conclusion for found in controls.explanations},
     )
 
 
@@ -99,6 +127,9 @@ def render(entries: Iterable[Entry], output: Output) -> str:
         for run in runs:
             output.print(_table(run, rows, signs, last=run is runs[-1]), soft_wrap=False)
             output.print()
+    for row in (row for rows in groups.values() for row in rows):
+        if row["controls"] is not None:
+            _print_controls(row, row["controls"], output)
     legend = Text("second line: change from full precision; ", style="dim")
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
@@ -129,6 +160,30 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
     for index, label in enumerate(labels):
         table.add_row(Text(label), *(column[index] for column in columns))
     return table
+
+
+MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
+
+
+def _print_controls(row: Entry, controls: ControlsEntry, output: Output) -> None:
+    """Why the metrics of a case moved: the quantized model beside its matched controls."""
+    output.print(Text(f"why {row['quantization']} moves {row['model']} on {row['benchmark']}", style="bold"))
+    if controls["problem"]:
+        output.print(Text(f"no matched controls: {controls['problem']}\n", style="yellow"))
+        return
+    ratios = ", ".join(f"{name} {ratio:.3g}" for name, ratio in controls["residuals"].items())
+    output.print(Text(f"{MATCHED[controls['matched']]}; error over signal of the features: {ratios}", style="dim"))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in controls["residuals"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric, changes in controls["changes"].items():
+        conclusion = controls["conclusions"][metric]
+        cells = [f"{number(change, '+')}\n{low:+.3f}..{high:+.3f}" for change, low, high in changes]
+        style = "dim" if conclusion.startswith("cannot tell") else ""
+        table.add_row(f"{registry.lookup(metric).header}\n  {conclusion}", *cells, style=style)
+    output.print(table, soft_wrap=False)
+    output.print()
 
 
 def _right(cell: Text, width: int) -> Text:

@@ -43,7 +43,6 @@ def test_white_noise_has_a_flat_profile():
     maps = torch.randn(400, 16, 12, 12, generator=torch.Generator().manual_seed(0))
     frequency, profile = spectral.radial_profile(spectral.power(maps).mean(dim=0).numpy())
     assert np.rint(12 * frequency).tolist() == list(range(1, 9))
-    assert frequency[-1] == pytest.approx(np.hypot(0.5, 0.5))
     assert profile == pytest.approx(np.full(len(profile), 16 * 144), rel=0.05)
 
 

@@ -40,7 +40,7 @@ def test_low_rank_takes_the_least_singular_values():
     torch.manual_seed(0)
     weight = torch.randn(12, 8)
     quantized = weight + 0.3 * torch.randn(12, 8)
-    cut = controls._of_error(weight, quantized)
+    cut = controls._filter(fake.WeightPair("w", torch.nn.Identity(), weight, quantized))(1.0)
     before, after = torch.linalg.svdvals(weight), torch.linalg.svdvals(cut)
     kept = int((after > 1e-5).sum())
     assert kept < 8
@@ -57,6 +57,24 @@ def test_the_effective_rank_is_matched_where_it_falls():
     found = controls.effective_rank(torch.linalg.svdvals(controls._of_rank(weight, quantized)))
     assert found == pytest.approx(wanted, rel=1e-4)
     assert controls._of_rank(quantized, weight) is quantized
+
+
+@pytest.mark.parametrize("kind", controls.KINDS)
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_a_control_errs_by_any_multiple(tiny, quantize, kind, strength):
+    quantized = quantize(tiny, "minmax", Bits(4))
+    control = controls.Control(tiny, quantized, "vision", kind).at(strength)
+    before = fake.prepare(tiny, "both")[0].module
+    for pair in fake.weight_pairs(tiny, quantized, "vision")[1]:
+        found, expected = (
+            (of.get_submodule(pair.name).weight.flatten(1) - pair.full).norm()
+            for of in (control.module, quantized.module)
+        )
+        assert float(found) == pytest.approx(strength * float(expected), rel=1e-3, abs=1e-5)
+    for name, parameter in control.module.named_parameters():
+        if not name.startswith("visual"):
+            assert torch.equal(parameter, dict(tiny.module.named_parameters())[name])
+    assert before is not control.module
 
 
 @pytest.mark.parametrize("rank", [1, 3, 7])
