@@ -2,17 +2,19 @@
 
 `lowrank` filters the spectra of the weights, `noise` disturbs them. A control accounts for a change if it makes one so
 alike that what is left, the quantized model less the control, is less than half of it; the interval of that decides.
+Noise is drawn several times, since one draw may do by chance what another does not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t
 
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.errors import InputError
@@ -24,6 +26,7 @@ from pytest_qreliab.statistics.interval import Interval
 Conclusion = Literal["explained by spectral filtering", "by noise of that size", "by neither", "cannot tell at this n"]
 
 HALF = 0.5
+ANOTHER_DRAW = 0.05  # the probability that one more draw is as far from the others as is asked for
 TOLERANCE = 0.005  # of the residual-to-signal ratio, when the strength of a control is sought
 ATTEMPTS = 40
 
@@ -63,36 +66,36 @@ class Controls:
 def explain(
     baseline: Measurement,
     quantized: Measurement,
-    controls: Mapping[Kind, Measurement],
+    controls: Mapping[Kind, Sequence[Measurement]],
     metrics: Collection[str],
     alpha: float,
 ) -> list[Explanation]:
     """What accounts for the change of each metric, in the order given; `alpha` is the one-sided error probability of
-    each interval. Left out are metrics without one, and those of two models together."""
+    each interval. Of a kind of control there may be several draws. Left out are metrics without an interval, and those
+    of two models together."""
     wanted = [name for name in metrics if registry.lookup(name).spread is not None and not registry.of_two_models(name)]
-    of_quantized = compare(baseline, quantized, wanted)
-    of_controls = {kind: compare(baseline, control, wanted) for kind, control in controls.items()}
-    left = {kind: compare(control, quantized, wanted) for kind, control in controls.items()}
+    changes = compare(baseline, quantized, wanted)
+    of_controls = {kind: [compare(baseline, m, wanted) for m in draws] for kind, draws in controls.items()}
+    left = {kind: [compare(m, quantized, wanted) for m in draws] for kind, draws in controls.items()}
     found = []
     for name in wanted:
-        moved = _moved(of_quantized.get(name), alpha)
-        by = {kind: _moved(changes.get(name), alpha) for kind, changes in of_controls.items()}
-        remainders = {kind: _moved(changes.get(name), alpha) for kind, changes in left.items()}
-        sure = {kind: of for kind, of in by.items() if of is not None}
-        beyond = {kind: of.interval for kind, of in remainders.items() if of is not None}
-        if moved is not None and len(sure) == len(beyond) == len(controls):
-            found.append(Explanation(name, moved, sure, conclude(moved.change, moved.interval, beyond)))
+        moved = _moved(changes.get(name), alpha)
+        by = {kind: [_moved(of.get(name), alpha) for of in draws] for kind, draws in of_controls.items()}
+        beyond = {kind: [_moved(of.get(name), alpha) for of in draws] for kind, draws in left.items()}
+        if moved is not None and all(None not in draws for draws in (*by.values(), *beyond.values())):
+            accounts = {kind: _accounts(moved, draws) for kind, draws in beyond.items()}  # type: ignore[arg-type]
+            together = {kind: _together(draws) for kind, draws in by.items()}  # type: ignore[arg-type]
+            found.append(Explanation(name, moved, together, conclude(moved, accounts)))
     return found
 
 
-def conclude(change: float, interval: Interval, left: Mapping[Kind, Interval]) -> Conclusion:
-    """From a change, its interval, and those of what is left of it when each control is taken away.
+def conclude(moved: Moved, accounts: Mapping[Kind, bool | None]) -> Conclusion:
+    """From a change, and whether each control accounts for it, does not, or is undecided.
 
-    Where both controls account for it, it is noise: any disturbance of that size does it, and filtering is but one.
+    Where both do it is noise: any disturbance of that size has the effect, and filtering is but one.
     """
-    if interval.low <= 0 <= interval.high:
+    if moved.interval.low <= 0 <= moved.interval.high:
         return "cannot tell at this n"
-    accounts = {kind: _accounts(abs(change), of) for kind, of in left.items()}
     if accounts["noise"]:
         return "by noise of that size"
     if accounts["noise"] is False and accounts["lowrank"] is not None:
@@ -100,13 +103,25 @@ def conclude(change: float, interval: Interval, left: Mapping[Kind, Interval]) -
     return "cannot tell at this n"
 
 
-def _accounts(size: float, left: Interval) -> bool | None:
-    """Whether less than half of a change of that size is left, or more, in either direction; None if undecided."""
-    if -HALF * size < left.low and left.high < HALF * size:
+def _accounts(moved: Moved, left: Sequence[Moved]) -> bool | None:
+    """Whether less than half of a change is `left` by any draw of a control, or more by all, in either direction; None
+    if undecided. Of several draws all must also be so far away that another would not be expected to come near."""
+    half = HALF * abs(moved.change)
+    if any(-half < of.interval.low and of.interval.high < half for of in left):
         return True
-    if left.low > HALF * size or left.high < -HALF * size:
-        return False
-    return None
+    if not all(of.interval.low > half or of.interval.high < -half for of in left):
+        return None
+    draws = np.array([of.change for of in left])
+    if len(draws) > 1:
+        beyond = t.isf(ANOTHER_DRAW / 2, len(draws) - 1) * draws.std(ddof=1) * math.sqrt(1 + 1 / len(draws))
+        return None if abs(draws.mean()) <= beyond else False
+    return False
+
+
+def _together(draws: Sequence[Moved]) -> Moved:
+    """The mean change of several draws, and all that their intervals hold."""
+    low, high = min(of.interval.low for of in draws), max(of.interval.high for of in draws)
+    return Moved(float(np.mean([of.change for of in draws])), Interval(low, high))
 
 
 def _moved(change: Change | None, alpha: float) -> Moved | None:

@@ -92,7 +92,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
     labelled, labelled_problems = _further(embeddings)
     problems.update(labelled_problems)
     if problem:
-        names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration")]
+        names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration"), *registry.BAND_ACCURACIES]
         problems.update(dict.fromkeys([*names, *(registry.RECALL + name for name in classes)], problem))
     else:
         predictions, id_scores = _predictions(embeddings)

@@ -89,9 +89,13 @@ OOD_NAMES = [
     for score in registry.OOD_SCORES
     for suffix in SUFFIXES
 ]
-OF_PAIR = {"agreement", "flips.lost", "flips.gained", "kl", "spurious.vulnerability"}
 NAMES = [
-    *(name for name in registry.names() if not name.startswith("ood.")),
+    *(
+        name
+        for name in registry.names()
+        if not (name.startswith("ood.") or registry.lookup(name).needs & {"weights", "blocks"})
+    ),
+    *(f"{name}.text" for name in registry.BY_RANK),
     *(f"recall.{name}" for name in CLASSES),
     *(f"spurious.accuracy.{name}" for name in ("common", "counter", "night")),
     *(f"shift.{statistic}.{name}" for statistic in ("accuracy", "nll", "ece") for name in ("sketch", "print")),
@@ -102,6 +106,7 @@ NAMES = [
     ),
     *OOD_NAMES,
 ]
+OF_PAIR = {name for name in NAMES if registry.of_two_models(name)}
 # Those of two OOD statistics and of a score of each kind, where gates on all would only take time.
 GATED = [
     name for name in NAMES if not any(part in name for part in ("aupr", "fpr95_out", ".msp", ".maxlogit", ".energy"))
@@ -174,7 +179,8 @@ def test_every_metric_has_a_value_and_every_name_a_metric():
     assert set(values) == set(NAMES) - OF_PAIR
     assert all(math.isfinite(value) for value in values.values())
     assert not measured().problems
-    assert {registry.canonical(name) for name in registry.names()} <= set(NAMES)
+    measurable = {name for name in registry.names() if not registry.lookup(name).needs & {"weights", "blocks"}}
+    assert {registry.canonical(name) for name in measurable} <= set(NAMES)
     assert all(registry.lookup(name).aspect in registry.ASPECTS for name in values)
 
 
@@ -323,9 +329,9 @@ TOUCHED = {
     "ID features": "*",  # but the high-band energy and further image sets
     "ID high_band": "spectral.high_band_energy",
     "ID local": "ood.*.gl-mcm*",
-    "classifier": "[!s]*|shift.*|spurious.*",
-    "logit_scale": "[!s]*|shift.*|spurious.*",
-    "logit_bias": "[!s]*|shift.*|spurious.*",
+    "classifier": "[!s]*|shift.*|spurious.*|spectral.*.text|spectral.accuracy*",
+    "logit_scale": "[!s]*|shift.*|spurious.*|spectral.accuracy*",
+    "logit_bias": "[!s]*|shift.*|spurious.*|spectral.accuracy*",
     "shift.print features": "shift.*.print|shift.accuracy|shift.nll|shift.ece",
     "corruption.fog.4 features": "corruption.*.fog|corruption.*.fog.4|corruption.accuracy|corruption.accuracy.4|"
     "corruption.nll|corruption.nll.4|corruption.ece|corruption.ece.4",
@@ -346,7 +352,8 @@ def touched(where: str) -> set[str]:
     if "ood.mean" in patterns:
         found |= {name for name in OOD_NAMES if name.count(".") == 2}
     if where == "ID features":
-        found = {name for name in found if registry.lookup(name).aspect != "robustness"} - {"spectral.high_band_energy"}
+        found = {name for name in found if registry.lookup(name).aspect != "robustness" and not name.endswith(".text")}
+        found -= {"spectral.high_band_energy"}
     return found
 
 

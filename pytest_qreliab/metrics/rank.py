@@ -24,6 +24,7 @@ CHUNK_ROWS = 4096
 HIGHEST_SQNR = 20 * np.log10(2.0**24)
 # What is left of singular values that are zero, relative to the largest, squared.
 NOTHING = 1e-12
+ROUNDED = 9  # decimals, so that equal features differ in nothing
 WIDE = 128  # from here on the study's bands
 RANKS = ("effective_rank", "stable_rank", "participation_ratio")
 
@@ -155,7 +156,7 @@ class Pair:
             each = np.concatenate([((x @ cross) * y).sum(axis=1) for x, y in pairs(first, second)])
             value *= square**exponent
             influence += exponent * 2 * (each - square) / square
-        return Estimate(value, {self._group: value * influence})
+        return Estimate(round(value, ROUNDED), {self._group: value * influence})
 
     def principal_angle(self, quantized: Spectrum) -> float:
         """The largest principal angle, in degrees, between the low ranks of the two: 0 to 90."""
@@ -164,7 +165,7 @@ class Pair:
         # By its sine, which small angles show in full.
         away = theirs - ours @ (ours.T @ theirs)
         sine = float(np.linalg.svd(away, compute_uv=False)[0])
-        return float(np.degrees(np.arcsin(min(sine, 1.0))))
+        return round(float(np.degrees(np.arcsin(min(sine, 1.0)))), ROUNDED)
 
 
 def predicted(

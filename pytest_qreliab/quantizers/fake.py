@@ -18,7 +18,7 @@ from torch import nn
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import grid
+from pytest_qreliab.quantizers import grid, storage
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.transform import Transform
 from pytest_qreliab.quantizers.unpack import unpack
@@ -114,7 +114,8 @@ def weight_pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[We
     found = []
     for name, layer in layers.items():
         weight, like = layer.get_parameter("weight").detach(), there.get(name)
-        if not isinstance(like, nn.Linear | nn.Conv2d) or like.weight.shape != weight.shape:
+        dense = isinstance(like, nn.Linear | nn.Conv2d) and not storage.is_library_tensor(like.weight)
+        if like is None or not dense or like.get_parameter("weight").shape != weight.shape:
             raise InputError(f"its layer {name} has no dense weight")
         found.append(WeightPair(name, layer, weight.flatten(1), effective_weight(like).flatten(1).to(weight.device)))
     return clip, found
