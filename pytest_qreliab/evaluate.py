@@ -35,6 +35,7 @@ DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
 MATCHED_ON = 1000  # images, at most, on which the features of controls are matched
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Draw = Callable[[Case, Measurement, Measurement], None]  # of the case, in full precision and quantized
 
 
 def silent(description: str, total: int) -> AbstractContextManager[Advance]:
@@ -78,8 +79,10 @@ class Evaluator:
     Results do not depend on that order.
     """
 
-    def __init__(self, plan: Plan, progress: Progress = silent, checkpoints: Path | None = None) -> None:
-        self._plan, self._progress, self._checkpoints = plan, progress, checkpoints
+    def __init__(
+        self, plan: Plan, progress: Progress = silent, checkpoints: Path | None = None, draw: Draw | None = None
+    ) -> None:
+        self._plan, self._progress, self._checkpoints, self._draw = plan, progress, checkpoints, draw
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
@@ -121,10 +124,11 @@ class Evaluator:
             baseline, quantized = self._measurements_of(case)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
-            of_weights = (
-                self._weights(case.build) if any("weights" in registry.lookup(name).needs for name in wanted) else ()
-            )
+            looks = any("weights" in registry.lookup(name).needs for name in wanted)
+            of_weights = self._weights(case.build) if looks else ()
             changes = compare(baseline, quantized, wanted, *of_weights)
+            if self._draw is not None:
+                self._draw(case, baseline, quantized)
             verdicts = judge(
                 changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
             )

@@ -56,6 +56,7 @@ OPTIONS = (
         "beside every case a low-rank and a noise control that match its weights' error (weights) or its features' "
         "SQNR (features), and what they say of why it moved; none",
     ),
+    Option("figures", "none", "DIR", "a folder for figures of every case, which needs pytest-qreliab[report]; none"),
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
 )
 
@@ -98,6 +99,7 @@ class Settings:
     benchmarks: Setting
     thresholds: Setting
     controls: Setting
+    figures: Setting
     device: Setting
 
     def __iter__(self) -> Iterator[Setting]:

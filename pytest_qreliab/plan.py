@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
@@ -35,7 +37,8 @@ class Plan:
     """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, recorded
     outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
     benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
-    thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it."""
+    thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
+    `figures` where its figures go."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Callable[[], Clip]]
@@ -46,6 +49,7 @@ class Plan:
     data: Mapping[str, data.Data]
     untested: Mapping[str, list[str]]
     controls: str
+    figures: Path | None
     device: str
 
     def alpha(self, case: Case) -> float:
@@ -61,7 +65,8 @@ class Plan:
     def needs(self, benchmark: str) -> frozenset[registry.Need]:
         """What the gates on a benchmark need beyond its images."""
         gated = (gate for case, gates in self.gates.items() if case.benchmark == benchmark for gate in gates)
-        return frozenset().union(*(registry.lookup(gate.metric).needs for gate in gated))
+        drawn: frozenset[registry.Need] = frozenset() if self.figures is None else frozenset({"blocks", "penultimate"})
+        return drawn.union(*(registry.lookup(gate.metric).needs for gate in gated))
 
     def tested(self, case: Case, aspect: str) -> bool:
         """Whether any gate of the case is of that aspect."""
@@ -77,7 +82,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     def values(axis: str) -> list[Value]:
         setting: Setting = getattr(settings, axis)
         of_suite = [] if suite is None or setting.given else suite.values(axis)
-        found = of_suite or setting.values(many=axis not in ("thresholds", "controls", "device"))
+        found = of_suite or setting.values(many=axis not in ("thresholds", "controls", "figures", "device"))
         return list({value.text: value for value in found}.values())
 
     recordings = {
@@ -93,6 +98,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     benchmarks = _benchmarks(values("benchmarks"))
     policies = _Policies(values("thresholds")[0], [] if suite is None or settings.thresholds.given else suite.groups())
     (controls,) = (_checked(v, check_controls, v.text) for v in values("controls"))
+    (figures,) = (_checked(v, check_figures, v) for v in values("figures"))
     (device,) = (_checked(v, check_device, v.text) for v in values("device"))
     quantizations = dict.fromkeys(
         (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
@@ -122,7 +128,9 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         recorded.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
     thresholds = {case: policies.of(case) for case in cases}
     gates, untested = _gates(thresholds, benchmarks, image_sets, recordings)
-    return Plan(tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, controls, device)
+    return Plan(
+        tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, controls, figures, device
+    )
 
 
 class _Policies:
@@ -280,6 +288,18 @@ def check_controls(text: str) -> str:
     if text not in valid:
         raise unknown("match of controls", text, valid)
     return text
+
+
+def check_figures(value: Value) -> Path | None:
+    """The folder for figures; raises InputError for a file, and where there is nothing to draw with."""
+    if value.text == "none":
+        return None
+    folder = (value.folder or Path.cwd()) / Path(value.text).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder, which need not exist yet")
+    if find_spec("matplotlib") is None:
+        raise InputError("drawing figures needs pip install 'pytest-qreliab[report]'")
+    return folder
 
 
 def check_device(text: str) -> str:

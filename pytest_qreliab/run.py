@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,7 +42,12 @@ class Run:
 
         cache = self._config.cache if hasattr(self._config, "cache") else None  # absent with -p no:cacheprovider
         checkpoints = None if cache is None else cache.mkdir("qreliab-training")
-        return Evaluator(self.plan, progress.for_config(self._config), checkpoints)
+        draw = None
+        if self.plan.figures is not None:
+            from pytest_qreliab.report import drawings  # which imports matplotlib
+
+            draw = partial(drawings.draw, self.plan.figures)
+        return Evaluator(self.plan, progress.for_config(self._config), checkpoints, draw)
 
     def cases(self, aspect: str | None) -> list[Case]:
         """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""
@@ -73,6 +78,8 @@ class Run:
             f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
             f"qreliab: {gates} gates of {', '.join(files)}, device {self.plan.device}",
         ]
+        if self.plan.figures is not None:
+            lines.append(f"qreliab: figures go to {shown(self.plan.figures)}")
         for by, metrics in self.plan.untested.items():
             lines.append(f"qreliab: {by} has nothing for {', '.join(metrics)}: not tested")
         return lines + self._underpowered()

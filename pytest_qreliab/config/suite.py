@@ -75,6 +75,7 @@ class Definition(Strict):
     benchmarks: Names | None = None
     thresholds: str | None = None
     controls: str | None = None
+    figures: str | None = None
     device: str | None = None
     exclude: list[Match] = []
     groups: list[Group] = []

@@ -127,10 +127,12 @@ class Pair:
 
     @property
     def sqnr(self) -> Floats:
-        """10 log10(e_s / e_q) of each direction, dB, (dim,): at most 144.5, the resolution of float32."""
-        floor = np.maximum(self.residual, self.signal * 10 ** (-HIGHEST_SQNR / 10))
-        ratio = np.divide(self.signal, floor, out=np.full_like(floor, np.nan), where=floor > 0)
-        found: Floats = 10 * np.log10(ratio, out=np.full_like(ratio, np.nan), where=ratio > 0)
+        """10 log10(e_s / e_q) of each direction, dB, (dim,): at most 144.5, the resolution of float32.
+
+        NaN where there is no signal.
+        """
+        signal = np.where(self.signal > NOTHING * self.signal.sum(), self.signal, np.nan)
+        found: Floats = 10 * np.log10(signal / np.maximum(self.residual, signal * 10 ** (-HIGHEST_SQNR / 10)))
         return found
 
     def residual_ratio(self, band: str) -> Estimate:

@@ -41,6 +41,12 @@ class Metric:
 RANK_BANDS = ("low_rank", "mid_rank", "high_rank")
 FEATURES = ("penultimate", "text")  # after the name of a metric by rank: other features than the image's own
 _OF_BAND = {"low_rank": "the first ranks", "mid_rank": "the middle ranks", "high_rank": "the last ranks"}
+# The spreads of what is of all ranks and of each band.
+_SQNR_SPREADS, _RESIDUAL_SPREADS, _ACCURACY_SPREADS = (
+    (2.6, 13.0, 8.5, 3.4),
+    (0.016, 0.013, 0.036, 1.9),
+    (0.23, 0.16, 0.29),
+)
 
 
 def _by_rank() -> Iterator[Metric]:
@@ -52,7 +58,7 @@ def _by_rank() -> Iterator[Metric]:
         "neither",
         "effective rank",
         f"exp of the entropy of the squared singular values {varies}",
-        8.0,
+        0.85,
     )
     yield Metric(
         "spectral.stable_rank",
@@ -60,7 +66,7 @@ def _by_rank() -> Iterator[Metric]:
         "neither",
         "stable rank",
         f"sum over maximum of the squared singular values {varies}",
-        8.0,
+        0.61,
     )
     yield Metric(
         "spectral.participation_ratio",
@@ -68,20 +74,24 @@ def _by_rank() -> Iterator[Metric]:
         "neither",
         "participation ratio",
         f"squared sum over sum of squares of the squared singular values {varies}",
-        8.0,
+        0.96,
     )
-    for band in ("", *RANK_BANDS):
+    for index, band in enumerate(("", *RANK_BANDS)):
         name, header = (f"_{band}", f" {band.replace('_', ' ')}") if band else ("", "")
         of = f", along {_OF_BAND[band]} of full precision" if band else ""
         text = f"mean squares of the centred image features over those of what quantization adds to them, dB{of}"
-        yield Metric(f"spectral.sqnr{name}", "spectrum", "higher", f"SQNR{header}", text, 8.0)
+        yield Metric(f"spectral.sqnr{name}", "spectrum", "higher", f"SQNR{header}", text, _SQNR_SPREADS[index])
         text = f"mean squares of what quantization adds to the image features over those of the features, centred{of}"
-        yield Metric(f"spectral.residual{name}", "spectrum", "lower", f"residual{header}", text, 8.0)
-    for band in RANK_BANDS:
+        yield Metric(
+            f"spectral.residual{name}", "spectrum", "lower", f"residual{header}", text, _RESIDUAL_SPREADS[index]
+        )
+    for band, spread in zip(RANK_BANDS, _ACCURACY_SPREADS, strict=True):
         text = f"top-1 accuracy of {_OF_BAND[band]} of the image features alone"
-        yield Metric(f"spectral.accuracy_{band}", "spectrum", "higher", f"accuracy {band.replace('_', ' ')}", text, 0.3)
+        yield Metric(
+            f"spectral.accuracy_{band}", "spectrum", "higher", f"accuracy {band.replace('_', ' ')}", text, spread
+        )
     yield Metric(
-        "spectral.cka", "spectrum", "higher", "CKA", "linear CKA of the image features with full precision's", 1.0
+        "spectral.cka", "spectrum", "higher", "CKA", "linear CKA of the image features with full precision's", 0.012
     )
     yield Metric(
         "spectral.principal_angle",
@@ -188,7 +198,7 @@ _METRICS = {
             "lower",
             "map error",
             "mean over frequencies of the relative change of the patch map's power",
-            8.0,
+            0.011,
             frozenset({"blocks"}),
         ),
         *_by_rank(),

@@ -1,0 +1,109 @@
+"""The figures of one case: what its two measurements hold, drawn into files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pytest_qreliab.cases import Case
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.measurement import Measurement
+from pytest_qreliab.metrics import registry, spectral
+from pytest_qreliab.metrics.rank import NOTHING, Floats, Spectrum
+from pytest_qreliab.report import figures
+from pytest_qreliab.spectrum import Spectra
+
+FULL = "full precision"
+PARTS = {"": "image features", "penultimate": "penultimate features", "text": "text features"}
+
+
+def draw(folder: Path, case: Case, baseline: Measurement, quantized: Measurement) -> None:
+    """Write a PNG of every figure that the measurements allow into a folder of the case's name.
+
+    Raises InputError where the files cannot be written.
+    """
+    models = {FULL: baseline, case.quantization: quantized}
+    of_case = folder / re.sub(r"[^\w.+-]+", "_", case.id)
+    try:
+        of_case.mkdir(parents=True, exist_ok=True)
+        for name, figure in _figures(models, case.quantization):
+            written = of_case / f"{name}.{os.getpid()}.png"  # another worker may draw the same case
+            figures.save(figure, written)
+            written.replace(of_case / f"{name}.png")
+    except OSError as error:
+        raise InputError(f"--qreliab-figures: {of_case} cannot be written: {error.strerror}") from None
+
+
+def _figures(models: dict[str, Measurement], quantization: str) -> Iterator[tuple[str, Figure]]:
+    baseline, quantized = models.values()
+    predictions = {name: m.predictions for name, m in models.items() if m.predictions is not None}
+    if len(predictions) == 2:
+        confidence = {name: (of.confidence, of.correct) for name, of in predictions.items()}
+        yield "reliability", figures.reliability_diagram(confidence)
+        yield "risk-coverage", figures.risk_coverage(confidence)
+    score = registry.PRIMARY_SCORE
+    scores = {
+        name: {of: (m.id_scores[score], found) for of, found in m.ood_scores[score].items()}
+        for name, m in models.items()
+        if score in m.ood_scores
+    }
+    if any(scores.values()):
+        yield "roc", figures.roc(scores)
+    if cells := _cells(baseline, quantized):
+        yield "corruptions", figures.corruption_grid(cells)
+    yield from _by_rank(models, quantization)
+    yield from _blocks(models)
+
+
+def _cells(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int], tuple[float, float]]:
+    """The accuracies of both models by kind and severity."""
+    cells = {}
+    for name in baseline.labelled:
+        category, *cell = name.split(".")
+        if category == "corruption" and name in quantized.labelled:
+            kind, severity = cell
+            accuracies = (float(m.labelled[name].correct.mean()) for m in (baseline, quantized))
+            cells[kind, int(severity)] = (next(accuracies), next(accuracies))
+    return cells
+
+
+def _by_rank(models: dict[str, Measurement], quantization: str) -> Iterator[tuple[str, Figure]]:
+    spectra = Spectra(*models.values())
+    shared = [part for part in PARTS if all(part in m.features for m in models.values())]
+    shared = [part for part in shared if len({m.features[part].shape[1] for m in models.values()}) == 1]
+    if not shared:
+        return
+    pairs = {part: spectra.pair(part) for part in shared}
+    bands = [(band.replace("_", " "), *ends) for band, ends in pairs[shared[0]].bands.items() if band]
+    yield "sqnr", figures.sqnr_by_rank({PARTS[part]: pair.sqnr for part, pair in pairs.items()}, bands)
+    values = {name: _singular_values(m.spectrum(shared[0])) for name, m in models.items()}
+    yield "singular-values", figures.singular_values(values)
+
+
+def _singular_values(spectrum: Spectrum) -> Floats:
+    values: Floats = np.sqrt(spectrum.power[spectrum.power > NOTHING * spectrum.power[0]])
+    return values
+
+
+def _blocks(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
+    found = [m.blocks for m in models.values()]
+    if any(blocks is None for blocks in found):
+        return
+    powers = [blocks.power for blocks in found if blocks is not None]
+    names = [f"block {index + 1}" for index in range(len(powers[0]))]
+    profiles = {
+        block: {name: spectral.radial_profile(of) for name, of in zip(models, maps, strict=True)}
+        for block, *maps in zip(names, *powers, strict=True)
+    }
+    yield "spectra", figures.power_spectra(profiles)
+    errors = {}
+    for block, full, other in zip(names, *powers, strict=True):
+        errors[block] = spectral.relative_error(full, other)
+        errors[block][spectral.radius(*full.shape) == 0] = np.nan
+    if any(np.isfinite(error).any() for error in errors.values()):
+        yield "error-maps", figures.error_maps(errors)
