@@ -140,14 +140,19 @@ def residual_ratio(full: npt.NDArray[np.floating], other: npt.NDArray[np.floatin
 def strength(ratio: Callable[[float], float], target: float) -> float:
     """The strength of a control at which the residual-to-signal ratio of its features is `target`, within .5 %.
 
-    The ratio goes with the square of a small strength. Raises InputError where no strength gives it.
+    The ratio goes nearly with a power of the strength, the square where that is small: secants on logarithms, held
+    between what is too weak and what is too strong. Raises InputError where no strength gives the ratio.
     """
-    low, high, at = 0.0, math.inf, 1.0
+    low, high, at, power = 0.0, math.inf, 1.0, 2.0
+    before: tuple[float, float] | None = None
     for _ in range(ATTEMPTS):
         found = ratio(at)
         if abs(found / target - 1) <= TOLERANCE:
             return at
         low, high = (at, high) if found < target else (low, at)
-        step = at * (target / found) ** 0.5 if found > 0 else 2 * at
+        if before is not None and min(found, before[1]) > 0 and found != before[1]:
+            power = math.log(found / before[1]) / math.log(at / before[0])
+        before = at, found
+        step = at * (target / found) ** (1 / power) if found > 0 and power > 0.1 else math.inf
         at = step if low < step < high else min((low + high) / 2, 2 * at)
     raise InputError(f"no control has features with the residual-to-signal ratio {target:.3g} of the quantized ones")

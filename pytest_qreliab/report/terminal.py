@@ -172,7 +172,8 @@ def _print_controls(row: Entry, controls: ControlsEntry, output: Output) -> None
         output.print(Text(f"no matched controls: {controls['problem']}\n", style="yellow"))
         return
     ratios = ", ".join(f"{name} {ratio:.3g}" for name, ratio in controls["residuals"].items())
-    output.print(Text(f"{MATCHED[controls['matched']]}; error over signal of the features: {ratios}", style="dim"))
+    output.print(Text(f"beside controls in which {MATCHED[controls['matched']]}; of the features", style="dim"))
+    output.print(Text(f"error over signal is {ratios}", style="dim"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in controls["residuals"]:
@@ -181,7 +182,7 @@ def _print_controls(row: Entry, controls: ControlsEntry, output: Output) -> None
         conclusion = controls["conclusions"][metric]
         cells = [f"{number(change, '+')}\n{low:+.3f}..{high:+.3f}" for change, low, high in changes]
         style = "dim" if conclusion.startswith("cannot tell") else ""
-        table.add_row(f"{registry.lookup(metric).header}\n  {conclusion}", *cells, style=style)
+        table.add_row(f"{registry.lookup(metric).header}\n{conclusion}", *cells, style=style)
     output.print(table, soft_wrap=False)
     output.print()
 
