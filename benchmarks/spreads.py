@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--bits", default="w4a8")
     args = vars(parser.parse_args())
     images = data.load(Benchmark.load(args["benchmarks"]))
-    given = {"local", "blocks", "penultimate", *(["negatives"] if images.negatives else [])}
+    given = {"local", "blocks", "penultimate", "gratings", *(["negatives"] if images.negatives else [])}
     if images.calibration is not None:
         given |= {"calibration", *(["labels"] if images.calibration.labels is not None else [])}
     given |= {name.partition(".")[0] for name in images.labelled}

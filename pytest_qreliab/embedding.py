@@ -18,7 +18,7 @@ from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.recorded import rows
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
-from pytest_qreliab.metrics.registry import Need
+from pytest_qreliab.metrics.registry import GRATINGS, WITH_GRATINGS, Need
 from pytest_qreliab.metrics.spectral import high_band_share, power
 from pytest_qreliab.models.blocks import Seen, watched
 from pytest_qreliab.models.clip import Clip
@@ -29,6 +29,7 @@ from pytest_qreliab.record import Recording
 Advance = Callable[[int], None]
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
+GRATING_RMS = 0.1  # in units of the pixels' own spread
 WATCHED: frozenset[Need] = frozenset({"blocks", "penultimate"})
 
 
@@ -50,7 +51,8 @@ class ImageEmbeddings:
     """Of one image set: features, float32 (n, dim), not normalised.
 
     Of the in-distribution set also the high-band energy share of the last patch map, float64 (n,), and, where they
-    were asked for, the `blocks` and the `penultimate` features, float32 (n, width); None where the tower shows none.
+    were asked for, the `blocks` and the `penultimate` features, float32 (n, width), None where the tower shows none,
+    and the `sensitivity` of some of the images to gratings, float64 (images, gratings).
     Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the
     maximum over patches and classes of the log-softmax, at temperature 1, of the cosines of the local features; None
     where it was not asked for, or the image tower shows none.
@@ -62,6 +64,7 @@ class ImageEmbeddings:
     logits: npt.NDArray[np.float32] | None = None
     blocks: Blocks | None = None
     penultimate: npt.NDArray[np.float32] | None = None
+    sensitivity: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         values = self.logits if self.features is None else self.features
@@ -295,8 +298,39 @@ def _encode_in_distribution(
         torch.cat(parts).numpy() if parts else None for parts in (shares, nearest, penultimate)
     )
     return ImageEmbeddings(
-        torch.cat(features).numpy(), of_maps, of_patches, blocks=spectra.blocks(len(images)), penultimate=before
+        torch.cat(features).numpy(),
+        of_maps,
+        of_patches,
+        blocks=spectra.blocks(len(images)),
+        penultimate=before,
+        sensitivity=_sensitivity(clip, images) if "gratings" in needs else None,
     )
+
+
+def _sensitivity(clip: Clip, images: ImageSet) -> npt.NDArray[np.float64]:
+    """How far gratings of each frequency move the features of some images: |change| / |features| over the grating's
+    RMS, float64 (images, gratings). Orientation and phase are drawn for each image, with a seed."""
+    some = images.take(np.linspace(0, len(images) - 1, min(len(images), WITH_GRATINGS)).astype(np.int64))
+    rng, found = np.random.default_rng(0), []
+    for batch in batches(some, clip.preprocess):
+        plain = clip.encode_image(batch).double()
+        angles, phases = rng.uniform(0, 2 * np.pi, (2, len(batch)))
+        moved = [
+            clip.encode_image(batch + GRATING_RMS * _grating(batch.shape[-2:], frequency, angles, phases)).double()
+            for frequency in GRATINGS.values()
+        ]
+        found.append(torch.stack([(of - plain).norm(dim=1) / plain.norm(dim=1) / GRATING_RMS for of in moved], dim=1))
+    return torch.cat(found).cpu().numpy()
+
+
+def _grating(
+    size: Sequence[int], frequency: float, angles: npt.NDArray[np.float64], phases: npt.NDArray[np.float64]
+) -> torch.Tensor:
+    """Gratings of RMS 1, (n, 1, rows, columns), of that many cycles per pixel, one of each angle and phase."""
+    y, x = np.indices(size)
+    along = np.cos(angles)[:, None, None] * x + np.sin(angles)[:, None, None] * y
+    waves = np.sqrt(2) * np.cos(2 * np.pi * frequency * along + phases[:, None, None])
+    return torch.from_numpy(waves[:, None]).float()
 
 
 class _Spectra:

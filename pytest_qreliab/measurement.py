@@ -45,6 +45,7 @@ class Measurement:
     labelled: dict[str, Predictions] = field(default_factory=dict)
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     blocks: Blocks | None = None
+    sensitivity: Floats | None = None
 
     @cached_property
     def _spectra(self) -> dict[str, Spectrum]:
@@ -118,6 +119,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         labelled,
         features,
         images.blocks,
+        images.sensitivity,
     )
     found.values.update(values(found))
     found.values.update(_ranks(found))

@@ -59,6 +59,8 @@ def effective_samples(metric: str, data: Data) -> float:
     in-distribution samples as well, 1 / (1 / n + sum(1 / n_k) / k^2).
     """
     n = len(data.in_distribution)
+    if "gratings" in registry.lookup(metric).needs:
+        return float(min(n, registry.WITH_GRATINGS))
     if metric.startswith(registry.RECALL):
         assert data.in_distribution.labels is not None
         name = metric.removeprefix(registry.RECALL)

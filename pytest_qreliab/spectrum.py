@@ -31,6 +31,8 @@ class Spectra:
         statistic, part = _parsed(name)
         if statistic == "high_band_energy":
             return tuple(float(m.mean()) for m in self._shares(part))  # type: ignore[return-value]
+        if statistic.startswith("sensitivity"):
+            return tuple(float(m.mean()) for m in self._sensitivities(statistic))  # type: ignore[return-value]
         if statistic == "map_error":
             return 0.0, float(np.nanmean(self._error_map(part)))
         if statistic in RANKS:
@@ -55,6 +57,9 @@ class Spectra:
         method = "paired, influence values"
         if statistic == "high_band_energy":
             before, after = self._shares(part)
+            return influence.mean(after - before, ID).interval, "paired t"
+        if statistic.startswith("sensitivity"):
+            before, after = self._sensitivities(statistic)
             return influence.mean(after - before, ID).interval, "paired t"
         if statistic == "map_error":
             return self._error_map_bounds(), "paired, resampled halves"
@@ -128,6 +133,14 @@ class Spectra:
                 raise InputError(f"the map after block {part} is not finite, or constant, in some images")
             shares.append(found)
         return shares
+
+    def _sensitivities(self, statistic: str) -> list[npt.NDArray[np.float64]]:
+        """Of the images that gratings were added to, in both models."""
+        index = list(registry.GRATINGS).index(statistic.removeprefix("sensitivity_"))
+        found = [m.sensitivity[:, index] for m in self._models if m.sensitivity is not None]
+        if len(found) < 2 or not np.isfinite(found).all():
+            raise InputError("the features of images with gratings are not finite, or were not looked at")
+        return found
 
     def _error_map(self, part: str) -> npt.NDArray[np.float64]:
         """The relative spectral error map, (rows, columns), NaN at DC."""

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax
 
+from pytest_qreliab import embedding
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.data import benchmark
+from pytest_qreliab.data.embedded import digits
 from pytest_qreliab.embedding import Embeddings, calibration, embed, work
 from pytest_qreliab.models.onnx import OnnxClip
 from pytest_qreliab.quantizers.calibration import Calibration
@@ -111,3 +113,29 @@ def test_nan_goes_through_and_raises_nothing(tiny, data, where):
     assert np.isnan(found.in_distribution.local).all()
     assert np.isnan(found.negatives).all() == (where == "text")
     assert np.isnan(found.calibration.features).all() == (where == "visual")
+
+
+def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():
+    angles, phases = np.array([0.0, np.pi / 2]), np.array([0.3, 1.2])
+    found = embedding._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
+    assert np.sqrt((found**2).mean(axis=(1, 2))) == pytest.approx(1, rel=1e-6)
+    power = np.abs(np.fft.fft2(found)) ** 2
+    assert {tuple(at) for at in np.argwhere(power[0] > 1)} == {(0, 8), (0, 24)}
+    assert {tuple(at) for at in np.argwhere(power[1] > 1)} == {(8, 0), (24, 0)}
+
+
+def test_sensitivity_is_the_relative_change_of_a_towers_features(tiny, monkeypatch):
+    """Of a tower that keeps the sums over 4 x 4 pixels, which see low frequencies and not those of 1/4."""
+    images = digits("test").drawn(20, 0)
+
+    def pooled(self, batch):
+        return torch.nn.functional.avg_pool2d(batch, 4).flatten(1) + 5
+
+    monkeypatch.setattr(type(tiny), "encode_image", pooled)
+    found = embedding._sensitivity(tiny, images)
+    assert found.shape == (20, 3)
+    low, mid, high = found.mean(axis=0)
+    assert low > 3 * mid
+    assert low > 3 * high
+    monkeypatch.setattr(type(tiny), "encode_image", lambda self, batch: torch.ones(len(batch), 4))
+    assert not embedding._sensitivity(tiny, images).any()

@@ -89,12 +89,9 @@ OOD_NAMES = [
     for score in registry.OOD_SCORES
     for suffix in SUFFIXES
 ]
+UNSEEN = {"weights", "blocks", "gratings"}
 NAMES = [
-    *(
-        name
-        for name in registry.names()
-        if not (name.startswith("ood.") or registry.lookup(name).needs & {"weights", "blocks"})
-    ),
+    *(name for name in registry.names() if not (name.startswith("ood.") or registry.lookup(name).needs & UNSEEN)),
     *(f"{name}.text" for name in registry.BY_RANK),
     *(f"recall.{name}" for name in CLASSES),
     *(f"spurious.accuracy.{name}" for name in ("common", "counter", "night")),
@@ -179,7 +176,7 @@ def test_every_metric_has_a_value_and_every_name_a_metric():
     assert set(values) == set(NAMES) - OF_PAIR
     assert all(math.isfinite(value) for value in values.values())
     assert not measured().problems
-    measurable = {name for name in registry.names() if not registry.lookup(name).needs & {"weights", "blocks"}}
+    measurable = {name for name in registry.names() if not registry.lookup(name).needs & UNSEEN}
     assert {registry.canonical(name) for name in measurable} <= set(NAMES)
     assert all(registry.lookup(name).aspect in registry.ASPECTS for name in values)
 

@@ -131,7 +131,14 @@ def cannot_tell(metric: str, case: Case, recordings: Mapping[str, Recording]) ->
 def _tells(recording: Recording, metric: str) -> bool:
     needs = registry.lookup(metric).needs
     parts = registry.canonical(metric).split(".")
-    if metric == "spectral.high_band_energy" or needs & {"local", "negatives", "blocks", "penultimate", "weights"}:
+    if metric == "spectral.high_band_energy" or needs & {
+        "local",
+        "negatives",
+        "blocks",
+        "penultimate",
+        "gratings",
+        "weights",
+    }:
         return False
     if recording.kind == "image_features":
         return True

@@ -11,7 +11,17 @@ from pytest_qreliab.errors import unknown
 
 Direction = Literal["higher", "lower", "neither"]
 Need = Literal[
-    "labels", "calibration", "negatives", "local", "shift", "corruption", "spurious", "blocks", "penultimate", "weights"
+    "labels",
+    "calibration",
+    "negatives",
+    "local",
+    "shift",
+    "corruption",
+    "spurious",
+    "blocks",
+    "penultimate",
+    "gratings",
+    "weights",
 ]
 
 ASPECTS = ("accuracy", "calibration", "robustness", "ood", "spectrum")
@@ -25,8 +35,8 @@ class Metric:
     measures it for minmax w4a8 of a CLIP trained on CIFAR-10: with it a plan tells, before anything has run, what it
     can see. None where no interval is computed. `needs` is what it is measured with beyond the in-distribution and OOD
     images: "calibration" images, those with "labels", "negatives" (class names that are none), "local" features of
-    patches, "shift", "corruption" or "spurious" image sets, spectra of all "blocks", "penultimate" features, or the
-    "weights" of both models.
+    patches, "shift", "corruption" or "spurious" image sets, spectra of all "blocks", "penultimate" features, images
+    with "gratings" added, or the "weights" of both models.
     """
 
     name: str
@@ -39,6 +49,8 @@ class Metric:
 
 
 RANK_BANDS = ("low_rank", "mid_rank", "high_rank")
+GRATINGS = {"low": 1 / 16, "mid": 1 / 4, "high": 7 / 16}  # cycles per pixel of the image as the model sees it
+WITH_GRATINGS = 128  # images, at most, that gratings are added to
 FEATURES = ("penultimate", "text")  # after the name of a metric by rank: other features than the image's own
 _OF_BAND = {"low_rank": "the first ranks", "mid_rank": "the middle ranks", "high_rank": "the last ranks"}
 # The spreads of what is of all ranks and of each band.
@@ -100,6 +112,17 @@ def _by_rank() -> Iterator[Metric]:
         "principal angle",
         "largest angle of the first ranks to those of full precision, degrees",
     )
+    for (which, frequency), spread in zip(GRATINGS.items(), (0.12, 0.19, 0.081), strict=True):
+        text = f"relative change of the image features by gratings of {frequency:g} cycles per pixel, over their RMS"
+        yield Metric(
+            f"spectral.sensitivity_{which}",
+            "spectrum",
+            "neither",
+            f"sensitivity {which}",
+            text,
+            spread,
+            frozenset({"gratings"}),
+        )
     weights: frozenset[Need] = frozenset({"weights"})
     for band in ("", *RANK_BANDS):
         name, header = (f"_{band}", f" {band.replace('_', ' ')}") if band else ("", "")
