@@ -26,7 +26,7 @@ from pytest_qreliab.metrics import registry
 
 ALPHA = 0.025
 BITS = "w8a8,w6a8,w4a8"
-EXPLAINED = "w4a8,w2a8"  # two bits, where all moves
+EXPLAINED = "w4a8,w3a8,w2a8"  # on to where all moves
 BY_RANK = [f"spectral.residual_{band}" for band in registry.RANK_BANDS]
 ALONE = [f"spectral.accuracy_{band}" for band in registry.RANK_BANDS]
 CLAIMS = (
@@ -61,7 +61,10 @@ def main() -> None:
     for result in run({**args, "bits": EXPLAINED, "controls": "features"}, there):
         assert result.controls is not None
         print(f"**What accounts for {result.case.quantization}: controls with features that err as much**\n")
-        explanations(result.controls.explanations)
+        if result.controls.problem:
+            print(f"None: {result.controls.problem}.\n")
+        else:
+            explanations(result.controls.explanations)
 
 
 def run(settings: dict[str, str], names: Sequence[str]) -> list[Result]:

@@ -190,6 +190,8 @@ def _metrics(catalog: Catalog) -> Iterator[Entry]:
     scores = f"by the score {', '.join(registry.OOD_SCORES)}; {registry.PRIMARY_SCORE} where none is named"
     yield Entry("ood.NAME.SCORE", scores)
     yield Entry("ood.NAME.SCORE.SET", "of one OOD set in place of the mean over all")
+    yield Entry("spectral.NAME.N", "high_band_energy and map_error after block N of the image tower")
+    yield Entry("spectral.NAME.penultimate", "of what the last projection reads; spectral.NAME.text: of the classes")
 
 
 KINDS = {"quantizers": _quantizers, "benchmarks": _benchmarks, "metrics": _metrics, "models": _models}
