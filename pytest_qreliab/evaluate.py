@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.self_check import SelfCheck
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
@@ -35,7 +36,8 @@ DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
 MATCHED_ON = 1000  # images, at most, on which the features of controls are matched
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-Draw = Callable[[Case, Measurement, Measurement], None]  # of the case, in full precision and quantized
+# Of a case: measurements in full precision and quantized, and the spectra of its weights, if they can be seen.
+Draw = Callable[[Case, Measurement, Measurement, Sequence[WeightSpectrum]], None]
 
 
 def silent(description: str, total: int) -> AbstractContextManager[Advance]:
@@ -87,7 +89,7 @@ class Evaluator:
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
         self._measurements: dict[tuple[str, str, str | None], Measurement] = {}
-        self._weight_metrics: dict[Build, tuple[dict[str, float], dict[str, float]]] = {}
+        self._weights: tuple[Build, list[WeightSpectrum]] | None = None
         self._results: dict[Case, Result] = {}
         self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
@@ -125,10 +127,10 @@ class Evaluator:
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
             looks = any("weights" in registry.lookup(name).needs for name in wanted)
-            of_weights = self._weights(case.build) if looks else ()
+            of_weights = weights.metrics(self._weight_spectra(case.build)) if looks else ()
             changes = compare(baseline, quantized, wanted, *of_weights)
             if self._draw is not None:
-                self._draw(case, baseline, quantized)
+                self._draw(case, baseline, quantized, self._dense_weights(case.build))
             verdicts = judge(
                 changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
             )
@@ -220,15 +222,23 @@ class Evaluator:
             clip.set_logit_scale(embedding.fitted_logit_scale(embedding.prepared(clip, of), embedding.calibration(of)))
         return measure(self._embed(clip, case, f"{kind} control of {case.quantization}"), data.classes)
 
-    def _weights(self, build: Build) -> tuple[dict[str, float], dict[str, float]]:
-        """The metrics of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
-        if build not in self._weight_metrics:
+    def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
+        """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
+        if self._weights is None or self._weights[0] != build:
             quantized = self.quantized(build)
             with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
-                found = weights.spectra(self.baseline(build.model), quantized, build.scope)
+                self._weights = build, weights.spectra(self.baseline(build.model), quantized, build.scope)
                 advance(1)
-            self._weight_metrics[build] = weights.metrics(found)
-        return self._weight_metrics[build]
+        return self._weights[1]
+
+    def _dense_weights(self, build: Build) -> list[WeightSpectrum]:
+        """The same, or none where they cannot be seen."""
+        if build.quantizer in self._plan.recordings:
+            return []
+        try:
+            return self._weight_spectra(build)
+        except InputError:
+            return []
 
     def _recorded(self, name: str, case: Case) -> Embeddings:
         data, needs = self._plan.data[case.benchmark], self._plan.needs(case.benchmark)

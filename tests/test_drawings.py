@@ -3,7 +3,17 @@
 import pytest
 from PIL import Image
 
-EVERY = {"reliability", "risk-coverage", "roc", "corruptions", "sqnr", "singular-values", "spectra", "error-maps"}
+EVERY = {
+    "reliability",
+    "risk-coverage",
+    "roc",
+    "corruptions",
+    "sqnr",
+    "singular-values",
+    "spectra",
+    "error-maps",
+    "weights",
+}
 
 
 def test_every_figure_of_a_case_is_written(pytester, tmp_path):

@@ -20,6 +20,7 @@ corruptions: null
 covariate_shift: null
 spurious: null
 ood: {far: null}
+in_distribution: {limit: 500}
 """
 GATES = "{accuracy: {max_drop: 0.9}, nll: {max_rise: 9}, spectral.effective_rank: {max_change: 9}, kl: {max_rise: 9}}"
 

@@ -39,6 +39,7 @@ def every_figure(names=NAMES):
         figures.corruption_grid(cells),
         figures.sqnr_by_rank({name: 30 - 9 * np.log(ranks) for name in names}, [("head", 0, 8), ("tail", 8, 64)]),
         figures.singular_values(dict.fromkeys(names, 1 / ranks)),
+        figures.weight_bands(dict.fromkeys(names, (rng.random(20), rng.random(20)))),
         figures.power_spectra({f"block {i}": spectra for i in range(6)}),
         figures.error_maps({f"block {i}": rng.random((7, 7)) for i in range(6)}),
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.measurement import Measurement
 from pytest_qreliab.metrics import registry, spectral
 from pytest_qreliab.metrics.rank import NOTHING, Floats, Spectrum
+from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.report import figures
 from pytest_qreliab.spectrum import Spectra
 
@@ -22,8 +24,10 @@ FULL = "full precision"
 PARTS = {"": "image features", "penultimate": "penultimate features", "text": "text features"}
 
 
-def draw(folder: Path, case: Case, baseline: Measurement, quantized: Measurement) -> None:
-    """Write a PNG of every figure that the measurements allow into a folder of the case's name.
+def draw(
+    folder: Path, case: Case, baseline: Measurement, quantized: Measurement, weights: Sequence[WeightSpectrum]
+) -> None:
+    """Write a PNG of every figure that the measurements and weights allow into a folder of the case's name.
 
     Raises InputError where the files cannot be written.
     """
@@ -31,7 +35,7 @@ def draw(folder: Path, case: Case, baseline: Measurement, quantized: Measurement
     of_case = folder / re.sub(r"[^\w.+-]+", "_", case.id)
     try:
         of_case.mkdir(parents=True, exist_ok=True)
-        for name, figure in _figures(models, case.quantization):
+        for name, figure in chain(_figures(models), _weights(weights)):
             written = of_case / f"{name}.{os.getpid()}.png"  # another worker may draw the same case
             figures.save(figure, written)
             written.replace(of_case / f"{name}.png")
@@ -39,7 +43,7 @@ def draw(folder: Path, case: Case, baseline: Measurement, quantized: Measurement
         raise InputError(f"--qreliab-figures: {of_case} cannot be written: {error.strerror}") from None
 
 
-def _figures(models: dict[str, Measurement], quantization: str) -> Iterator[tuple[str, Figure]]:
+def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
     baseline, quantized = models.values()
     predictions = {name: m.predictions for name, m in models.items() if m.predictions is not None}
     if len(predictions) == 2:
@@ -56,7 +60,7 @@ def _figures(models: dict[str, Measurement], quantization: str) -> Iterator[tupl
         yield "roc", figures.roc(scores)
     if cells := _cells(baseline, quantized):
         yield "corruptions", figures.corruption_grid(cells)
-    yield from _by_rank(models, quantization)
+    yield from _by_rank(models)
     yield from _blocks(models)
 
 
@@ -72,7 +76,7 @@ def _cells(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int
     return cells
 
 
-def _by_rank(models: dict[str, Measurement], quantization: str) -> Iterator[tuple[str, Figure]]:
+def _by_rank(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
     spectra = Spectra(*models.values())
     shared = [part for part in PARTS if all(part in m.features for m in models.values())]
     shared = [part for part in shared if len({m.features[part].shape[1] for m in models.values()}) == 1]
@@ -83,6 +87,19 @@ def _by_rank(models: dict[str, Measurement], quantization: str) -> Iterator[tupl
     yield "sqnr", figures.sqnr_by_rank({PARTS[part]: pair.sqnr for part, pair in pairs.items()}, bands)
     values = {name: _singular_values(m.spectrum(shared[0])) for name, m in models.items()}
     yield "singular-values", figures.singular_values(values)
+
+
+def _weights(weights: Sequence[WeightSpectrum]) -> Iterator[tuple[str, Figure]]:
+    """Relative errors and shares of the energy by band."""
+    if not weights:
+        return
+    sums = [of.sums() for of in weights]
+    bands = {}
+    for band in registry.RANK_BANDS:
+        errors, squares = np.array([of[band] for of in sums]).T
+        relative = np.sqrt(np.divide(errors, squares, out=np.full_like(errors, np.nan), where=squares > 0))
+        bands[band.replace("_", " ")] = relative, squares / np.array([of[""][1] for of in sums])
+    yield "weights", figures.weight_bands(bands)
 
 
 def _singular_values(spectrum: Spectrum) -> Floats:

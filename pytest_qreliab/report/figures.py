@@ -195,6 +195,24 @@ def singular_values(curves: Mapping[str, Floats]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
+def weight_bands(bands: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+    """Relative error, logarithmic, and share of the energy of each weight, by band of its ranks.
+
+    `bands`: name -> relative errors (weights,) and shares (weights,), in the model's order.
+    """
+    _check_pairs(bands, "band")
+    figure, [[errors, energies]] = _panels(1, (6, 4.4), heights=(2, 1), sharey=False)
+    for (name, (error, energy)), style in zip(bands.items(), _styles(bands), strict=True):
+        weight = np.arange(len(error)) + 1
+        errors.plot(weight, np.where(error > 0, error, np.nan), label=name, **style)
+        energies.plot(weight, energy, **style)
+    errors.set(yscale="log", ylabel="relative error")
+    energies.set(ylabel="share of\nthe energy", ylim=(0, 1), xlabel="weight, from the first layer on")
+    _legend(figure)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def power_spectra(blocks: Mapping[str, Mapping[str, tuple[Floats, Floats]]]) -> Figure:
     """Radial power spectra, a panel per block; a thin line at half the Nyquist frequency.
 
