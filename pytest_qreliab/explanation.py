@@ -80,13 +80,21 @@ def explain(
     found = []
     for name in wanted:
         moved = _moved(changes.get(name), alpha)
-        by = {kind: [_moved(of.get(name), alpha) for of in draws] for kind, draws in of_controls.items()}
-        beyond = {kind: [_moved(of.get(name), alpha) for of in draws] for kind, draws in left.items()}
-        if moved is not None and all(None not in draws for draws in (*by.values(), *beyond.values())):
-            accounts = {kind: _accounts(moved, draws) for kind, draws in beyond.items()}  # type: ignore[arg-type]
-            together = {kind: _together(draws) for kind, draws in by.items()}  # type: ignore[arg-type]
+        by, beyond = (_all_moved(of, name, alpha) for of in (of_controls, left))
+        if moved is not None and by is not None and beyond is not None:
+            accounts = {kind: _accounts(moved, draws) for kind, draws in beyond.items()}
+            together = {kind: _together(draws) for kind, draws in by.items()}
             found.append(Explanation(name, moved, together, conclude(moved, accounts)))
     return found
+
+
+def _all_moved(
+    controls: Mapping[Kind, Sequence[Mapping[str, Change]]], name: str, alpha: float
+) -> dict[Kind, list[Moved]] | None:
+    """The change of one metric in every draw of every control; None where it is unknown in any."""
+    found = {kind: [_moved(changes.get(name), alpha) for changes in draws] for kind, draws in controls.items()}
+    known = {kind: [moved for moved in draws if moved is not None] for kind, draws in found.items()}
+    return known if known == found else None
 
 
 def conclude(moved: Moved, accounts: Mapping[Kind, bool | None]) -> Conclusion:

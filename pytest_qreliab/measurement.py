@@ -122,7 +122,8 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         images.sensitivity,
     )
     found.values.update(values(found))
-    found.values.update(_ranks(found))
+    if "" in features:
+        found.values.update({f"spectral.{name}": float(getattr(found.spectrum(""), name)) for name in RANKS})
     found.values.update(dict.fromkeys(problems, float("nan")))
     return found
 
@@ -424,12 +425,3 @@ def _features(embeddings: Embeddings, problems: dict[str, str]) -> dict[str, npt
         else:
             found[part] = features
     return found
-
-
-def _ranks(found: Measurement) -> dict[str, float]:
-    """What is said of the directions of each feature set by itself."""
-    return {
-        f"spectral.{statistic}{part and '.'}{part}": float(getattr(found.spectrum(part), statistic))
-        for part in found.features
-        for statistic in RANKS
-    }

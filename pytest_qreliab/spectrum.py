@@ -42,7 +42,7 @@ class Spectra:
             return tuple(float(hits.mean()) for hits in self._hits(statistic))  # type: ignore[return-value]
         pair = self.pair(part)
         if statistic == "cka":
-            return 1.0, pair.cka().value
+            return 1.0, pair.cka.value
         if statistic == "principal_angle":
             return 0.0, pair.principal_angle(self._quantized.spectrum(part))
         kind, _, band = statistic.partition("_")
@@ -71,8 +71,7 @@ class Spectra:
             gained, lost, n = proportions.effective_counts(after - before, None)
             return lambda alpha: proportions.score_interval(gained, lost, n, alpha), "paired score"
         if statistic == "cka":
-            cka = self.pair(part).cka()
-            return (cka - Estimate(1.0, {})).padded().interval, method
+            return (self.pair(part).cka - Estimate(1.0, {})).padded().interval, method
         kind, _, band = statistic.partition("_")
         ratio = self.pair(part).residual_ratio(band).padded(both_sides=False).interval
         if kind == "residual":

@@ -103,7 +103,8 @@ NAMES = [
     ),
     *OOD_NAMES,
 ]
-OF_PAIR = {name for name in NAMES if registry.of_two_models(name)}
+# What is computed when two measurements are compared, and only where it is asked for.
+OF_PAIR = {name for name in NAMES if registry.of_two_models(name) or name.endswith(".text")}
 # Those of two OOD statistics and of a score of each kind, where gates on all would only take time.
 GATED = [
     name for name in NAMES if not any(part in name for part in ("aupr", "fpr95_out", ".msp", ".maxlogit", ".energy"))

@@ -1,6 +1,7 @@
 """Spectral gates, from the thresholds file to the verdict."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,16 @@ def test_what_a_model_does_not_show_fails_the_gate_on_it(evaluated, name, change
     assert message in found.problem
     assert found.bounds is None
     assert np.isnan(found.quantized)
+
+
+def test_the_page_s_gates_can_be_loaded(tmp_path, make_plan):
+    page = (Path(__file__).parent.parent / "docs" / "spectrum.md").read_text()
+    (tmp_path / "t.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    plan = make_plan(thresholds=str(tmp_path / "t.yaml"))
+    assert len(plan.gates[plan.cases[0]]) == 6
+    for name in registry.of_aspect("spectrum"):
+        stem = name.removeprefix("spectral.")
+        assert stem in page or stem.endswith(tuple(registry.RANK_BANDS)) or stem.startswith("sensitivity"), name
 
 
 def test_the_self_check_leaves_out_what_is_no_mean_over_samples(evaluated):

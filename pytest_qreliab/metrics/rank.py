@@ -143,6 +143,7 @@ class Pair:
         means = [Estimate(float(x.mean()), {self._group: x - x.mean()}) for x in (residual, signal)]
         return means[0] / means[1]
 
+    @cached_property
     def cka(self) -> Estimate:
         """Linear CKA (Kornblith et al. 2019) of the two: 1 for equal ones, rotated or scaled ones too; else less."""
         of = self._full, self._quantized
