@@ -286,7 +286,9 @@ def _encode_in_distribution(
             features.append(encoded.float().cpu())
             if local is not None and local_to is not None:
                 nearest.append(_largest_log_softmax(local, local_to))
-            maps = seen.blocks or ([] if patch_map is None else [power(patch_map)])
+            maps = seen.blocks
+            if patch_map is not None and (not maps or maps[-1].shape[1:] != patch_map.shape[-2:]):
+                maps = [power(patch_map)]  # the tower shows the last map alone, or others than are known here
             if maps:
                 shares.append(high_band_share(maps[-1]))
             if "blocks" in needs and maps:

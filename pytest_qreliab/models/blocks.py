@@ -18,6 +18,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 
 Look = Callable[[torch.Tensor], torch.Tensor]
+ToMap = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 
 @dataclass
@@ -48,37 +49,46 @@ def watched(clip: Clip, look: Look) -> Iterator[Seen]:
         yield seen
 
 
-def _after(seen: Seen, index: int, to_map: Look, look: Look) -> Callable[..., None]:
-    def hook(block: nn.Module, args: Any, out: torch.Tensor) -> None:
-        if len(seen.blocks) == index:  # local features run the last block once more, patch by patch
-            seen.blocks.append(look(to_map(out.detach())))
+def _after(seen: Seen, index: int, to_map: ToMap, look: Look) -> Callable[..., None]:
+    def hook(block: nn.Module, args: Any, out: Any) -> None:
+        if len(seen.blocks) != index or not isinstance(out, torch.Tensor):
+            return  # local features run the last block once more, patch by patch
+        maps = to_map(out.detach())
+        if maps is not None:
+            seen.blocks.append(look(maps))
 
     return hook
 
 
-def _blocks(visual: Any) -> list[tuple[nn.Module, Look]]:
+def _blocks(visual: Any) -> list[tuple[nn.Module, ToMap]]:
     """The blocks of a tower, and what makes a map of their output."""
     trunk: Any = getattr(visual, "trunk", None)
     if hasattr(visual, "attnpool"):
         stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
-        return [(stage, lambda x: x) for stage in stages]
+        return [(stage, _spatial) for stage in stages]
     if hasattr(visual, "transformer") and hasattr(visual, "patch_size"):
         transformer = visual.transformer
 
-        def of_tokens(x: torch.Tensor) -> torch.Tensor:
+        def of_tokens(x: torch.Tensor) -> torch.Tensor | None:
             return _square(x if transformer.batch_first else x.transpose(0, 1), 1, visual.grid_size)
 
         return [(block, of_tokens) for block in transformer.resblocks]
     if hasattr(trunk, "stages"):
-        return [(stage, lambda x: x) for stage in trunk.stages]
-    if hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed"):
+        return [(stage, _spatial) for stage in trunk.stages]
+    if hasattr(trunk, "blocks") and hasattr(getattr(trunk, "patch_embed", None), "grid_size"):
         prefix, grid = int(getattr(trunk, "num_prefix_tokens", 0)), trunk.patch_embed.grid_size
         return [(block, lambda x: _square(x, prefix, grid)) for block in trunk.blocks]
     return []
 
 
-def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.Tensor:
-    """Tokens (batch, prefix + patches, channels) as a map."""
+def _spatial(x: torch.Tensor) -> torch.Tensor | None:
+    return x if x.ndim == 4 else None
+
+
+def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.Tensor | None:
+    """Tokens (batch, prefix + patches, channels) as a map; None if there are others than one for each patch."""
+    if tokens.ndim != 3 or tokens.shape[1] != prefix + grid[0] * grid[1]:
+        return None
     return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pytest_qreliab.metrics import spectral
+from pytest_qreliab.models import blocks
 from pytest_qreliab.models.blocks import watched
 from pytest_qreliab.models.clip import Clip
 
@@ -91,3 +92,9 @@ def test_a_model_that_is_not_open_clips_shows_none(tiny):
     with watched(clip, lambda maps: maps) as seen:
         clip.encode_image(torch.rand(1, 3, *tiny.module.visual.image_size))
     assert seen.blocks == []
+
+
+def test_what_is_no_map_is_passed_by():
+    assert blocks._square(torch.zeros(2, 5, 3), 1, (2, 2)).shape == (2, 3, 2, 2)
+    assert blocks._square(torch.zeros(2, 6, 3), 1, (2, 2)) is None
+    assert blocks._spatial(torch.zeros(2, 4, 3)) is None
