@@ -214,8 +214,7 @@ def _unbounded(alpha: float) -> Interval:
 
 def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:
     """Tango's interval on the weighted mean of changes in {-1, 0, 1}."""
-    gained, lost, n = proportions.effective_counts(change, weights)
-    return partial(proportions.score_interval, gained, lost, n), "paired score"
+    return proportions.paired_score(change, weights), "paired score"
 
 
 def _ood_estimate(statistic: str, ranked: ood.Ranked, name: str) -> Estimate:

@@ -140,7 +140,7 @@ def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()
         return Embeddings(
             _encode_in_distribution(clip, data.in_distribution, advance, local_to, needs),
             labels,
-            {name: _encode_ood(clip, images, advance, local_to) for name, images in data.ood.items()},
+            {name: _encode_features(clip, images, advance, local_to) for name, images in data.ood.items()},
             classifier,
             clip.logit_scale,
             clip.logit_bias,
@@ -312,9 +312,8 @@ def _encode_in_distribution(
 def _sensitivity(clip: Clip, images: ImageSet) -> npt.NDArray[np.float64]:
     """How far gratings of each frequency move the features of some images: |change| / |features| over the grating's
     RMS, float64 (images, gratings). Orientation and phase are drawn for each image, with a seed."""
-    some = images.take(np.linspace(0, len(images) - 1, min(len(images), WITH_GRATINGS)).astype(np.int64))
     rng, found = np.random.default_rng(0), []
-    for batch in batches(some, clip.preprocess):
+    for batch in batches(images.limited(WITH_GRATINGS), clip.preprocess):
         plain = clip.encode_image(batch).double()
         angles, phases = rng.uniform(0, 2 * np.pi, (2, len(batch)))
         moved = [
@@ -356,19 +355,6 @@ class _Spectra:
         return Blocks(means, torch.cat(self._shares).numpy(), torch.cat(self._last).numpy())
 
 
-def _encode_ood(clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None) -> ImageEmbeddings:
-    if local_to is None:
-        return _encode_features(clip, images, advance)
-    features, nearest = [], []
-    for batch in batches(images, clip.preprocess):
-        encoded, _, local = clip.encode_image_with_local(batch)
-        features.append(encoded.float().cpu())
-        if local is not None:
-            nearest.append(_largest_log_softmax(local, local_to))
-        advance(len(batch))
-    return ImageEmbeddings(torch.cat(features).numpy(), local=torch.cat(nearest).numpy() if nearest else None)
-
-
 def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch.Tensor:
     """Over patches and classes, of cosines at temperature 1: float64 (batch,), NaN where any patch has one."""
     cosines = F.normalize(local.float(), dim=-1) @ classifier.T
@@ -386,12 +372,21 @@ def _encode_labelled(clip: Clip, images: ImageSet, advance: Advance) -> Labelled
     return LabelledEmbeddings(_encode_features(clip, images, advance), images.labels, images.classes)
 
 
-def _encode_features(clip: Clip, images: ImageSet, advance: Advance) -> ImageEmbeddings:
-    features = []
+def _encode_features(
+    clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None = None
+) -> ImageEmbeddings:
+    """Without spectra; `local_to` is the classifier that local features are compared with, if they are asked for."""
+    features, nearest = [], []
     for batch in batches(images, clip.preprocess):
-        features.append(clip.encode_image(batch).float().cpu())
+        if local_to is None:
+            encoded = clip.encode_image(batch)
+        else:
+            encoded, _, local = clip.encode_image_with_local(batch)
+            if local is not None:
+                nearest.append(_largest_log_softmax(local, local_to))
+        features.append(encoded.float().cpu())
         advance(len(batch))
-    return ImageEmbeddings(torch.cat(features).numpy())
+    return ImageEmbeddings(torch.cat(features).numpy(), local=torch.cat(nearest).numpy() if nearest else None)
 
 
 def image_features(clip: Clip, data: Data, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:

@@ -13,17 +13,19 @@ import torch
 from pytest_qreliab import embedding, self_check
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
+from pytest_qreliab.data.images import evenly
 from pytest_qreliab.embedding import Advance, Embeddings
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.explanation import Controls, explain, residual_ratio, strength
+from pytest_qreliab.explanation import Controls, explain, strength
 from pytest_qreliab.gates import Verdict, judge
 from pytest_qreliab.measurement import Measurement, measure
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.rank import residual_ratio
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers import weights
-from pytest_qreliab.quantizers.controls import KINDS, Control, Kind
+from pytest_qreliab.quantizers.controls import Control, Kind
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
@@ -183,10 +185,9 @@ class Evaluator:
         part = "" if case.build.scope != "text" else "text"
         try:
             residuals = {case.quantization: residual_ratio(baseline.features[part], quantized.features[part])}
-            found: dict[Kind, list[Measurement]] = {kind: [] for kind in KINDS}
+            found: dict[Kind, list[Measurement]] = {}
             for kind, seeds in DRAWS.items():
-                for seed in seeds:
-                    found[kind].append(self._control(case, kind, seed, part, baseline, quantized))
+                found[kind] = [self._control(case, kind, seed, part, baseline, quantized) for seed in seeds]
                 ratios = [residual_ratio(baseline.features[part], m.features[part]) for m in found[kind]]
                 residuals[kind] = float(np.mean(ratios))
         except (InputError, KeyError) as error:  # no features where they are not finite
@@ -203,7 +204,7 @@ class Evaluator:
         control = Control(self.baseline(build.model), self.quantized(build), build.scope, kind, seed)
         size = 1.0
         if self._plan.controls == "features":
-            some = np.linspace(0, baseline.samples - 1, min(baseline.samples, MATCHED_ON)).astype(np.int64)
+            some = evenly(baseline.samples, MATCHED_ON)
             rows = np.arange(len(data.classes)) if part else some
             full = baseline.features[part][rows]
 

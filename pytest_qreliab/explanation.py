@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import t
 
 from pytest_qreliab.comparison import Change, compare
@@ -137,12 +136,6 @@ def _moved(change: Change | None, alpha: float) -> Moved | None:
         return None
     interval = change.bounds(alpha)
     return Moved(change.delta, interval) if all(map(math.isfinite, (change.delta, *interval))) else None
-
-
-def residual_ratio(full: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:
-    """Mean square of what is added to features (n, dim), over that of the features, centred: `spectral.residual`."""
-    signal = np.square(full - full.mean(axis=0, dtype=np.float64)).sum()
-    return float(np.square(other.astype(np.float64) - full).sum() / signal)
 
 
 def strength(ratio: Callable[[float], float], target: float) -> float:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_qreliab.embedding import Blocks
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.measurement import ID, Measurement
 from pytest_qreliab.metrics import rank, registry, spectral
-from pytest_qreliab.metrics.rank import HIGHEST_SQNR, RANKS, Pair
+from pytest_qreliab.metrics.rank import HIGHEST_SQNR, RANKS, Floats, Pair
 from pytest_qreliab.statistics import halves, influence, proportions
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Bounds, Interval, normal_interval
@@ -24,22 +23,20 @@ class Spectra:
     def __init__(self, baseline: Measurement, quantized: Measurement) -> None:
         self._baseline, self._quantized = baseline, quantized
         self._pairs: dict[str, Pair] = {}
-        self._correct: dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]] = {}
+        self._correct: dict[str, list[Floats]] = {}
 
     def values(self, name: str) -> tuple[float, float]:
         """Of the baseline and of the quantized model. Raises InputError, with the reason, where there is none."""
         statistic, part = _parsed(name)
-        if statistic == "high_band_energy":
-            return tuple(float(m.mean()) for m in self._shares(part))  # type: ignore[return-value]
-        if statistic.startswith("sensitivity"):
-            return tuple(float(m.mean()) for m in self._sensitivities(statistic))  # type: ignore[return-value]
+        samples = self._samples(statistic, part)
+        if samples is not None:
+            return float(samples[0].mean()), float(samples[1].mean())
         if statistic == "map_error":
             return 0.0, float(np.nanmean(self._error_map(part)))
         if statistic in RANKS:
             self._same_features(part)
-            return tuple(float(getattr(m.spectrum(part), statistic)) for m in self._models)  # type: ignore[return-value]
-        if statistic.startswith("accuracy"):
-            return tuple(float(hits.mean()) for hits in self._hits(statistic))  # type: ignore[return-value]
+            before, after = (float(getattr(m.spectrum(part), statistic)) for m in self._models)
+            return before, after
         pair = self.pair(part)
         if statistic == "cka":
             return 1.0, pair.cka.value
@@ -55,21 +52,17 @@ class Spectra:
         """The bounds of the change, quantized - baseline, and by what method."""
         statistic, part = _parsed(name)
         method = "paired, influence values"
-        if statistic == "high_band_energy":
-            before, after = self._shares(part)
-            return influence.mean(after - before, ID).interval, "paired t"
-        if statistic.startswith("sensitivity"):
-            before, after = self._sensitivities(statistic)
-            return influence.mean(after - before, ID).interval, "paired t"
+        samples = self._samples(statistic, part)
+        if samples is not None:
+            change = samples[1] - samples[0]
+            if statistic.startswith("accuracy"):
+                return proportions.paired_score(change), "paired score"
+            return influence.mean(change, ID).interval, "paired t"
         if statistic == "map_error":
             return self._error_map_bounds(), "paired, resampled halves"
         if statistic in RANKS:
             first, second = (m.spectrum(part).estimate(statistic, m.features[part], ID) for m in self._models)
             return (second - first).padded().interval, method
-        if statistic.startswith("accuracy"):
-            before, after = (hits.astype(np.float64) for hits in self._hits(statistic))
-            gained, lost, n = proportions.effective_counts(after - before, None)
-            return lambda alpha: proportions.score_interval(gained, lost, n, alpha), "paired score"
         if statistic == "cka":
             return (self.pair(part).cka - Estimate(1.0, {})).padded().interval, method
         kind, _, band = statistic.partition("_")
@@ -105,8 +98,16 @@ class Spectra:
         if widths[0] != widths[1]:
             raise InputError(f"features are {widths[0]} wide in full precision and {widths[1]} here")
 
-    def _hits(self, statistic: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Which samples are right, in both models, by one band of the baseline's directions alone."""
+    def _samples(self, statistic: str, part: str) -> list[Floats] | None:
+        """What a metric is the mean of, in both models; None for one that is no mean over samples."""
+        if statistic == "high_band_energy":
+            return self._shares(part)
+        if statistic.startswith("sensitivity"):
+            return self._sensitivities(statistic)
+        return self._hits(statistic) if statistic.startswith("accuracy") else None
+
+    def _hits(self, statistic: str) -> list[Floats]:
+        """Which samples are right, 0 or 1, in both models, by one band of the baseline's directions alone."""
         if statistic not in self._correct:
             band = self.pair("").bands[statistic.removeprefix("accuracy_")]
             hits = []
@@ -114,11 +115,11 @@ class Spectra:
                 if m.predictions is None or "text" not in m.features:
                     raise InputError("there are no text features to classify with")
                 found = rank.predicted(m.features[""], self._baseline.spectrum(""), band, m.features["text"])
-                hits.append(found == m.predictions.labels)
-            self._correct[statistic] = hits[0], hits[1]
+                hits.append((found == m.predictions.labels).astype(np.float64))
+            self._correct[statistic] = hits
         return self._correct[statistic]
 
-    def _shares(self, part: str) -> list[npt.NDArray[np.float64]]:
+    def _shares(self, part: str) -> list[Floats]:
         """The high-band energy shares of the samples in both models, after the last block or block number `part`."""
         shares = []
         for m in self._models:
@@ -133,7 +134,7 @@ class Spectra:
             shares.append(found)
         return shares
 
-    def _sensitivities(self, statistic: str) -> list[npt.NDArray[np.float64]]:
+    def _sensitivities(self, statistic: str) -> list[Floats]:
         """Of the images that gratings were added to, in both models."""
         index = list(registry.GRATINGS).index(statistic.removeprefix("sensitivity_"))
         found = [m.sensitivity[:, index] for m in self._models if m.sensitivity is not None]
@@ -141,18 +142,15 @@ class Spectra:
             raise InputError("the features of images with gratings are not finite, or were not looked at")
         return found
 
-    def _error_map(self, part: str) -> npt.NDArray[np.float64]:
+    def _error_map(self, part: str) -> Floats:
         """The relative spectral error map, (rows, columns), NaN at DC."""
         powers = [self._of_block(m, part, lambda blocks, index: blocks.power[index]) for m in self._models]
-        found = spectral.relative_error(*powers)
-        found[spectral.radius(*found.shape) == 0] = np.nan
+        found = spectral.error_map(*powers)
         if not np.isfinite(found).any():
             raise InputError("the patch maps are constant, or hold NaN or infinity")
         return found
 
-    def _of_block(
-        self, m: Measurement, part: str, of: Callable[[Blocks, int], npt.NDArray[np.float64]]
-    ) -> npt.NDArray[np.float64]:
+    def _of_block(self, m: Measurement, part: str, of: Callable[[Blocks, int], Floats]) -> Floats:
         if m.blocks is None:
             raise InputError("the image tower shows no patch map")
         if part and int(part) > len(m.blocks.power):

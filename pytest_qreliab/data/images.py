@@ -61,15 +61,19 @@ class ImageSet:
 
     def limited(self, limit: int) -> ImageSet:
         """At most `limit` images, evenly spaced over the set."""
-        if limit >= len(self):
-            return self
-        return self.take(np.arange(limit, dtype=np.int64) * len(self) // limit)
+        return self if limit >= len(self) else self.take(evenly(len(self), limit))
 
     def drawn(self, limit: int | None, seed: int) -> ImageSet:
         """At most `limit` images, drawn at random, in the order of the set: see `draw`."""
         if limit is None or limit >= len(self):
             return self
         return self.take(draw(len(self), self.labels, limit, seed))
+
+
+def evenly(n: int, limit: int) -> npt.NDArray[np.int64]:
+    """At most `limit` of n indices, evenly spaced."""
+    limit = min(limit, n)
+    return np.arange(limit, dtype=np.int64) * n // limit
 
 
 def draw(n: int, labels: npt.NDArray[np.int64] | None, size: int, seed: int) -> npt.NDArray[np.int64]:

@@ -22,6 +22,8 @@ from pytest_qreliab.quantizers import Quantizer
 from pytest_qreliab.record import RecordedSet, Recording
 
 FULL = Bits(32)  # of outputs that do not say how many bits made them
+# What is seen inside of a model, or with other images or prompts than those recorded.
+UNRECORDED: frozenset[registry.Need] = frozenset({"local", "negatives", "blocks", "penultimate", "gratings", "weights"})
 
 
 def load(name: str, folder: Path | None = None) -> Recording:
@@ -131,14 +133,7 @@ def cannot_tell(metric: str, case: Case, recordings: Mapping[str, Recording]) ->
 def _tells(recording: Recording, metric: str) -> bool:
     needs = registry.lookup(metric).needs
     parts = registry.canonical(metric).split(".")
-    if metric == "spectral.high_band_energy" or needs & {
-        "local",
-        "negatives",
-        "blocks",
-        "penultimate",
-        "gratings",
-        "weights",
-    }:
+    if metric == "spectral.high_band_energy" or needs & UNRECORDED:
         return False
     if recording.kind == "image_features":
         return True

@@ -39,6 +39,28 @@ def bands(width: int) -> dict[str, tuple[int, int]]:
     return dict(zip(RANK_BANDS, ((0, first), (first, second), (second, width)), strict=True))
 
 
+def effective_rank(power: Floats) -> float:
+    """exp(-sum p log p), p = power / sum power, of squared singular values, descending: from 1 to their number; NaN
+    where all are 0. The entropy is Roy & Vetterli's (2007), over s^2 in place of s, as in the study."""
+    if not power[0] > 0:
+        return float("nan")
+    p = _shares(power)
+    p = p[p > 0]
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def _shares(power: Floats) -> Floats:
+    """The share of each direction that has any, in the whole."""
+    shares: Floats = np.where(power > NOTHING * power[0], power, 0) / power.sum()
+    return shares
+
+
+def residual_ratio(full: Features, other: Features) -> float:
+    """Mean square of what is added to features (n, dim), over that of the features, centred: `Pair`'s, of all ranks."""
+    signal = np.square(full - full.mean(axis=0, dtype=np.float64)).sum()
+    return float(np.square(other.astype(np.float64) - full).sum() / signal)
+
+
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """The directions of a feature set: `mean` (dim,), `power` (dim,) the mean squared projection on each, descending,
@@ -56,20 +78,10 @@ class Spectrum:
         power, directions = np.linalg.eigh(gram / len(features))
         return cls(mean, power[::-1].clip(min=0), directions[:, ::-1])
 
-    @cached_property
-    def _p(self) -> Floats:
-        """The share of each direction that has any, in the whole."""
-        there = self.power > NOTHING * self.power[0]
-        shares: Floats = np.where(there, self.power, 0) / self.power.sum()
-        return shares
-
     @property
     def effective_rank(self) -> float:
-        """exp(-sum p log p), p = s^2 / sum s^2: from 1 to min(n - 1, dim); NaN where nothing varies.
-
-        The entropy is Roy & Vetterli's (2007), over s^2 in place of s, as in the study.
-        """
-        return float(np.exp(self._entropy)) if self.power[0] > 0 else float("nan")
+        """From 1 to min(n - 1, dim); NaN where nothing varies."""
+        return effective_rank(self.power)
 
     @property
     def stable_rank(self) -> float:
@@ -81,11 +93,6 @@ class Spectrum:
         """(sum s^2)^2 / sum s^4: from 1; NaN where nothing varies."""
         return float(self.power.sum() ** 2 / (self.power**2).sum()) if self.power[0] > 0 else float("nan")
 
-    @cached_property
-    def _entropy(self) -> float:
-        p = self._p[self._p > 0]
-        return float(-(p * np.log(p)).sum())
-
     def estimate(self, statistic: str, features: Features, group: str) -> Estimate:
         """`effective_rank`, `stable_rank` or `participation_ratio` of the features that this is of, with influences.
 
@@ -93,8 +100,9 @@ class Spectrum:
         """
         value, total = float(getattr(self, statistic)), self.power.sum()
         if statistic == "effective_rank":
-            log = np.log(self._p, out=np.zeros_like(self._p), where=self._p > 0)
-            slope = np.where(self._p > 0, -(value / total) * (log + self._entropy), 0)
+            p = _shares(self.power)
+            log = np.log(p, out=np.zeros_like(p), where=p > 0)
+            slope = np.where(p > 0, -(value / total) * (log + np.log(value)), 0)
         elif statistic == "stable_rank":
             slope = np.full_like(self.power, 1 / self.power[0])
             slope[0] -= total / self.power[0] ** 2

@@ -103,8 +103,7 @@ def bounds(name: str, baseline: Sets, quantized: Sets) -> tuple[Callable[[float]
         return widened(partial(normal_interval, delta, error), fewest), "paired, resampled halves"
     if statistic == "accuracy" and len(on) == 1:
         change = quantized[on[0]].correct - baseline[on[0]].correct
-        gained, lost, n = proportions.effective_counts(change, None)
-        return partial(proportions.score_interval, gained, lost, n), "paired score"
+        return proportions.paired_score(change), "paired score"
     if name == VULNERABILITY:
         estimate = additional_vulnerability(_spurious(baseline), _spurious(quantized))
     else:

@@ -65,6 +65,11 @@ def relative_error(full: Floats, quantized: Floats) -> Floats:
     return np.divide(error, full, out=np.full_like(error, np.nan), where=full > 0)
 
 
+def error_map(full: Floats, quantized: Floats) -> Floats:
+    """The same for whole power maps (rows, columns): NaN at DC as well, which is the mean of the map."""
+    return np.where(radius(*full.shape) > 0, relative_error(full, quantized), np.nan)
+
+
 class MapError:
     """`spectral.map_error`: the mean over the non-DC frequencies of the relative spectral error of mean power maps.
 

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics import rank
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake
 from pytest_qreliab.quantizers.fake import WeightPair
@@ -139,10 +140,6 @@ def _composed(u: torch.Tensor, s: torch.Tensor, vt: torch.Tensor, like: torch.Te
 
 
 def effective_rank(singular_values: torch.Tensor) -> float:
-    """exp(-sum p log p), p = s^2 / sum s^2, of singular values (r,): from 1 to r; 0 where all are 0."""
-    power = singular_values.square()
-    total = power.sum()
-    if not total > 0:
-        return 0.0
-    p = power[power > 0] / total
-    return float(torch.exp(-(p * p.log()).sum()))
+    """That of `metrics.rank`, of singular values (r,), descending; 0 where all are 0."""
+    power = singular_values.square().double().cpu().numpy()
+    return rank.effective_rank(power) if power.any() else 0.0

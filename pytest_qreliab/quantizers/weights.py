@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.metrics.rank import Spectrum, bands
+from pytest_qreliab.metrics.rank import bands, effective_rank
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake
 
@@ -67,11 +67,6 @@ def metrics(found: Sequence[WeightSpectrum]) -> tuple[dict[str, float], dict[str
         )
         for band in sums[0]
     }
-    ratios = [_effective_rank(of.quantized) / _effective_rank(of.singular_values) for of in found]
+    ratios = [effective_rank(of.quantized**2) / effective_rank(of.singular_values**2) for of in found]
     name = "spectral.weight_rank"
     return {**dict.fromkeys(errors, 0.0), name: 1.0}, {**errors, name: float(np.mean(ratios))}
-
-
-def _effective_rank(singular_values: Floats) -> float:
-    squares = singular_values**2
-    return Spectrum(squares[:0], squares, np.empty((0, 0))).effective_rank

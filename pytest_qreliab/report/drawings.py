@@ -118,9 +118,6 @@ def _blocks(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
         for block, *maps in zip(names, *powers, strict=True)
     }
     yield "spectra", figures.power_spectra(profiles)
-    errors = {}
-    for block, full, other in zip(names, *powers, strict=True):
-        errors[block] = spectral.relative_error(full, other)
-        errors[block][spectral.radius(*full.shape) == 0] = np.nan
+    errors = {block: spectral.error_map(*maps) for block, *maps in zip(names, *powers, strict=True)}
     if any(np.isfinite(error).any() for error in errors.values()):
         yield "error-maps", figures.error_maps(errors)

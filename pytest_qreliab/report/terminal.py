@@ -138,8 +138,7 @@ def render(entries: Iterable[Entry], output: Output) -> str:
 
 
 def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table = _empty_table()
     columns: list[list[Text]] = [[] for _ in metrics]
     labels, coverages = [], []
     for label, below in _by_baseline(rows).items():
@@ -162,6 +161,13 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
     return table
 
 
+def _empty_table() -> Table:
+    """With a first column for what the rows are called."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    return table
+
+
 MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
 
 
@@ -174,8 +180,7 @@ def _print_controls(row: Entry, controls: ControlsEntry, output: Output) -> None
     ratios = ", ".join(f"{name} {ratio:.3g}" for name, ratio in controls["residuals"].items())
     output.print(Text(f"beside controls in which {MATCHED[controls['matched']]}; of the features", style="dim"))
     output.print(Text(f"error over signal is {ratios}", style="dim"))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table = _empty_table()
     for name in controls["residuals"]:
         table.add_column(name, justify="right", no_wrap=True)
     for metric, changes in controls["changes"].items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from pytest_qreliab.statistics.interval import Interval
+from pytest_qreliab.statistics.interval import Bounds, Interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,6 +63,12 @@ def score_interval(gained: float, lost: float, n: float, alpha: float) -> Interv
     low = -1.0 if estimate <= -edge else float(brentq(excess, -edge, estimate, args=(1.0,), xtol=1e-12))
     high = 1.0 if estimate >= edge else float(brentq(excess, estimate, edge, args=(-1.0,), xtol=1e-12))
     return Interval(low, high)
+
+
+def paired_score(change: Floats, weights: Floats | None = None) -> Bounds:
+    """Tango's interval on the mean, or weighted mean, of changes in {-1, 0, 1}, (n,)."""
+    gained, lost, n = effective_counts(change, weights)
+    return partial(score_interval, gained, lost, n)
 
 
 def _score(gained: float, lost: float, n: float, delta: float) -> float:

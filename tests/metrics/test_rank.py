@@ -74,6 +74,7 @@ def test_signal_residual_and_sqnr_are_the_studys():
     assert pair.residual == pytest.approx(residual)
     assert pair.sqnr == pytest.approx(10 * np.log10(signal / residual))
     assert pair.residual_ratio("").value == pytest.approx(residual.sum() / signal.sum())
+    assert rank.residual_ratio(full, quantized) == pytest.approx(residual.sum() / signal.sum())
     first, end = pair.bands["mid_rank"]
     assert pair.residual_ratio("mid_rank").value == pytest.approx(residual[first:end].sum() / signal[first:end].sum())
 
