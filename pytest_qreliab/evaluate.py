@@ -191,7 +191,7 @@ class Evaluator:
                 ratios = [residual_ratio(baseline.features[part], m.features[part]) for m in found[kind]]
                 residuals[kind] = float(np.mean(ratios))
         except (InputError, KeyError) as error:  # no features where they are not finite
-            problem = str(error) if isinstance(error, InputError) else "the features are not finite"
+            problem = str(error) if isinstance(error, InputError) else "the features are not finite, or all the same"
             return Controls(how, {}, problem=problem)
         metrics = dict.fromkeys(registry.canonical(gate.metric) for gate in self._plan.gates[case])
         return Controls(how, residuals, tuple(explain(baseline, quantized, found, metrics, self._plan.alpha(case))))

@@ -142,8 +142,11 @@ def strength(ratio: Callable[[float], float], target: float) -> float:
     """The strength of a control at which the residual-to-signal ratio of its features is `target`, within .5 %.
 
     The ratio goes nearly with a power of the strength, the square where that is small: secants on logarithms, held
-    between what is too weak and what is too strong. Raises InputError where no strength gives the ratio.
+    between what is too weak and what is too strong. Raises InputError where no strength gives the ratio, and for a
+    ratio of 0.
     """
+    if not target > 0:
+        raise InputError("the quantized features are those of full precision, so that there is nothing to match")
     low, high, at, power = 0.0, math.inf, 1.0, 2.0
     before: tuple[float, float] | None = None
     for _ in range(ATTEMPTS):

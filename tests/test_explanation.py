@@ -83,6 +83,11 @@ def test_a_ratio_out_of_reach_is_told():
         strength(lambda at: 1 - math.exp(-at), 2.0)
 
 
+def test_features_that_did_not_change_are_told():
+    with pytest.raises(InputError, match="are those of full precision, so that there is nothing to match"):
+        strength(lambda at: at, 0.0)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, make_plan):
     """By match and quantizer, the control's tables at two bits, where all moves."""
