@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_qreliab import models
 from pytest_qreliab.errors import InputError, raised, unknown
+from pytest_qreliab.models import Loader
 from pytest_qreliab.quantizers import RESCALE, Quantizer, Recipe
 from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.parameters import Artifact, Control, Parameters
-
-if TYPE_CHECKING:
-    from pytest_qreliab.models.clip import Clip
 
 ENTRY_POINTS = "pytest_qreliab"
 ARTIFACT = "artifact:"
@@ -31,6 +28,7 @@ class Registered:
 
     make: object
     help: str
+    version: str
 
 
 class Catalog:
@@ -53,14 +51,15 @@ class Catalog:
             )
         self.quantizers[quantizer.name] = quantizer
 
-    def add_model(self, name: str, make: object | Callable[[], object], *, help: str = "") -> None:
+    def add_model(self, name: str, make: object | Callable[[], object], *, help: str = "", version: str = "") -> None:
         """Register a model: a function of no arguments that makes it when it is first needed, or the model itself.
 
         A model is a Clip, as `Clip.wrap` makes it, or an object with `encode_image`, `encode_text`, `preprocess`,
-        `tokenizer` and `logit_scale`. Raises InputError if the name is taken or no plain word.
+        `tokenizer` and `logit_scale`. What it gives is kept for later runs only under a `version`, a text of yours that
+        you change with the weights or the code. Raises InputError if the name is taken or no plain word.
         """
         _check_name("model", name, {*self.models, models.TINY_DIGITS, *models.architectures()})
-        self.models[name] = Registered(make, help)
+        self.models[name] = Registered(make, help, version)
 
     def add_entry_points(self) -> None:
         """Let every installed package register what it has. Raises InputError that names the one at fault."""
@@ -109,16 +108,18 @@ class Catalog:
         matched = self.recipe(parameters.match) if isinstance(parameters, Control) else None
         return Recipe(name, quantizer, parameters, plain != name, matched)
 
-    def model(self, name: str, folder: Path | None = None) -> Callable[[], Clip]:
+    def model(self, name: str, folder: Path | None = None) -> Loader:
         """What loads the model of that name; its relative paths start in `folder`, if they are there.
 
         Raises InputError, with the nearest valid name, for one that cannot be loaded, as far as can be told now.
         """
         if name in self.models:
-            return partial(models.load_registered, name, self.models[name].make)
+            registered = self.models[name]
+            load = partial(models.load_registered, name, registered.make)
+            return Loader(load, name, version=registered.version)
         source = models.below(name, folder)
         models.check(source, self.models)
-        return partial(models.load, source, name)
+        return models.loader(source, name)
 
 
 def _check_name(what: str, name: object, taken: Iterable[str]) -> None:

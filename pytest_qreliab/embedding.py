@@ -1,10 +1,11 @@
-"""The forward pass: image sets and prompts through a model, into arrays. After this no model is needed."""
+"""Embeddings: what a model gives of a benchmark, from the store, or from the model. After this none is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +13,23 @@ import torch
 import torch.nn.functional as F
 from open_clip import transform
 
-from pytest_qreliab.data.batches import BATCH, batches
+from pytest_qreliab import encoding
+from pytest_qreliab.data.batches import Reader
 from pytest_qreliab.data.benchmark import CALIBRATION, IN_DISTRIBUTION, OOD, Data
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.recorded import rows
+from pytest_qreliab.encoding import Advance, BatchSize, Part, full_precision
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.calibration import fit_logit_scale
-from pytest_qreliab.metrics.registry import GRATINGS, WITH_GRATINGS, Need
-from pytest_qreliab.metrics.spectral import high_band_share, power
-from pytest_qreliab.models.blocks import Seen, watched
+from pytest_qreliab.metrics.registry import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
+from pytest_qreliab.quantizers import fake
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
 from pytest_qreliab.record import Recording
-
-Advance = Callable[[int], None]
+from pytest_qreliab.store import Store, digest, of_array
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
-GRATING_RMS = 0.1  # in units of the pixels' own spread
-WATCHED: frozenset[Need] = frozenset({"blocks", "penultimate"})
 
 
 @dataclass(frozen=True)
@@ -123,32 +122,245 @@ class Embeddings:
     probabilities: bool = False
 
 
-def embed(clip: Clip, data: Data, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
-    """All of a benchmark through one model, and of the optional parts those in `needs`.
+@dataclass(eq=False)
+class Subject:
+    """What is embedded: a model, full precision or quantized, which is made only where the store lacks something of it.
 
-    `advance` is told of every batch of images or prompts done, in all of as many as `work` says.
+    `key` tells what it gives from what any other model gives; `store` is where that is kept. `full` is the
+    full-precision model that it was made from: a tower that gives the same to the bit is not run, nor kept, twice.
     """
-    labels = data.in_distribution.labels
-    assert labels is not None
-    clip = prepared(clip, data)
-    with full_precision():
-        classifier = _classifier(clip, [data.captions(label) for label in range(len(data.classes))], advance)
-        negatives = None
-        if "negatives" in needs and data.negatives:
-            negatives = _classifier(clip, [data.filled(word) for word in data.negatives], advance)
-        local_to = torch.from_numpy(classifier).to(clip.device) if "local" in needs else None
-        return Embeddings(
-            _encode_in_distribution(clip, data.in_distribution, advance, local_to, needs),
-            labels,
-            {name: _encode_features(clip, images, advance, local_to) for name, images in data.ood.items()},
-            classifier,
-            clip.logit_scale,
-            clip.logit_bias,
-            negatives,
-            _encode_calibration(clip, data.calibration, advance) if CALIBRATION_NEEDS & set(needs) else None,
-            data.near,
-            {name: _encode_labelled(clip, images, advance) for name, images in _asked(data, needs).items()},
-        )
+
+    name: str
+    key: str
+    store: Store
+    make: Callable[[], Clip]
+    full: Subject | None = None
+
+    def facts(self) -> Facts:
+        """What else is known of the model, which is made for it at most once."""
+        key = digest("facts", self.key)
+        found = self.store.get(key)
+        if found is None:
+            facts = Facts.of(self.make(), None if self.full is None else self.full.make())
+            self.store.put(key, {}, vars(facts), f"logit scale of {self.name}")
+            return facts
+        return Facts(**found.facts)
+
+    def tower(self, which: str) -> Subject:
+        """The model that the image (`vision`) or text tower is that of."""
+        return self.full if self.full is not None and which in self.facts().shared else self
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The logit scale and bias of a model, and which towers, `vision` or `text`, give what full precision gives."""
+
+    logit_scale: float
+    logit_bias: float
+    shared: list[str]
+
+    @classmethod
+    def of(cls, clip: Clip, full: Clip | None) -> Facts:
+        shared = []
+        if full is not None:
+            with full_precision():
+                image, prompt = fake.one_image(clip), ["a photo"]
+                if torch.equal(clip.encode_image(image), full.encode_image(image)):
+                    shared.append("vision")
+                if torch.equal(clip.encode_text(prompt), full.encode_text(prompt)):
+                    shared.append("text")
+        return cls(clip.logit_scale, clip.logit_bias, shared)
+
+
+@dataclass
+class Embedder:
+    """Embeds benchmarks. `reader` gives the images; `encoded` counts the images and prompts that went through a model,
+    `known` those that had done so before."""
+
+    reader: Reader
+    encoded: int = 0
+    known: int = 0
+    _sizes: dict[str, BatchSize] = field(default_factory=dict)
+
+    def embed(self, subject: Subject, data: Data, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
+        """All of a benchmark through one model, and of the optional parts those in `needs`.
+
+        `advance` is told of every batch of images or prompts done, in all of as many as `work` says.
+        """
+        labels = data.in_distribution.labels
+        assert labels is not None
+        with subject.store.claimed(subject.key):
+            captions = [data.captions(label) for label in range(len(data.classes))]
+            classifier = self._classifier(subject, captions, advance)
+            negatives = None
+            if "negatives" in needs and data.negatives:
+                negatives = self._classifier(subject, [data.filled(word) for word in data.negatives], advance)
+            local_to = classifier if "local" in needs else None
+
+            def features(images: ImageSet, beside: npt.NDArray[np.float32] | None = None) -> ImageEmbeddings:
+                parts: list[Part] = ["features"] if beside is None else ["features", "local"]
+                return ImageEmbeddings(**self._images(subject, data, images, parts, advance, beside))
+
+            facts = subject.facts()
+            return Embeddings(
+                self._in_distribution(subject, data, needs, advance, local_to),
+                labels,
+                {name: features(images, local_to) for name, images in data.ood.items()},
+                classifier,
+                facts.logit_scale,
+                facts.logit_bias,
+                negatives,
+                self._calibration(data, features) if CALIBRATION_NEEDS & set(needs) else None,
+                data.near,
+                {name: _labelled(images, features(images)) for name, images in _asked(data, needs).items()},
+            )
+
+    def _in_distribution(
+        self,
+        subject: Subject,
+        data: Data,
+        needs: Collection[Need],
+        advance: Advance,
+        local_to: npt.NDArray[np.float32] | None,
+    ) -> ImageEmbeddings:
+        """`local_to` is the classifier that local features are compared with, if they are asked for."""
+        optional: tuple[Part, ...] = ("blocks", "penultimate", "local")
+        parts: list[Part] = ["features", "high_band", *(part for part in optional if part in needs)]
+        found = self._images(subject, data, data.in_distribution, parts, advance, local_to)
+        shares, last = found.pop("shares", None), found.pop("last", None)
+        if shares is not None:
+            power = tuple(found.pop(f"{block}") for block in range(shares.shape[1]))
+            found["blocks"] = Blocks(power, shares, last)
+        if "gratings" in needs:
+            found["sensitivity"] = self._sensitivity(subject, data)
+        return ImageEmbeddings(**found)
+
+    def _images(
+        self,
+        subject: Subject,
+        data: Data,
+        images: ImageSet,
+        parts: Collection[Part],
+        advance: Advance,
+        classifier: npt.NDArray[np.float32] | None = None,
+    ) -> dict[str, Any]:
+        """The arrays of all parts, by name. One pass makes those that are not stored."""
+        subject = subject.tower("vision")
+        of_set = self._key(subject, data, images)
+        beside = None if classifier is None else of_array(classifier)
+        keys = {part: digest(of_set, part, beside if part == "local" else None) for part in parts}
+        found = {part: entry.arrays for part, key in keys.items() if (entry := subject.store.get(key)) is not None}
+        missing = [part for part in parts if part not in found]
+        if missing:
+            clip = prepared(subject.make(), data)
+            with full_precision(), self._batch_size(subject, clip) as size:
+                batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
+                made = encoding.images(clip, batches, missing, size, advance, classifier)
+            for part, arrays in made.items():
+                subject.store.put(keys[part], arrays, about=f"{part} of {images.name}, {subject.name}")
+            found.update(made)
+            self.encoded += len(images)
+        else:
+            advance(len(images))
+            self.known += len(images)
+        return {name: array for arrays in found.values() for name, array in arrays.items()}
+
+    def _key(self, subject: Subject, data: Data, images: ImageSet) -> str:
+        done = None if images.corruption is None else vars(images.corruption)
+        return digest("images", subject.key, self.reader.contents(images), done, data.preprocessing.model_dump())
+
+    def _sensitivity(self, subject: Subject, data: Data) -> npt.NDArray[np.float64]:
+        """How far gratings move the features of some images."""
+        subject, images = subject.tower("vision"), data.in_distribution.limited(WITH_GRATINGS)
+        key = digest(self._key(subject, data, images), "sensitivity")
+        found = subject.store.get(key)
+        if found is not None:
+            return found.arrays["sensitivity"]
+        clip = prepared(subject.make(), data)
+        with full_precision(), self._batch_size(subject, clip) as size:
+            batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
+            made = encoding.sensitivity(clip, batches, size)
+        subject.store.put(key, {"sensitivity": made}, about=f"sensitivity to gratings, {subject.name}")
+        return made
+
+    def _calibration(self, data: Data, features: Callable[[ImageSet], ImageEmbeddings]) -> CalibrationEmbeddings | None:
+        images = data.calibration
+        if images is None:
+            return None
+        return CalibrationEmbeddings(features(images).features, images.labels, held_out(images))
+
+    def _classifier(
+        self, subject: Subject, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
+    ) -> npt.NDArray[np.float32]:
+        """Text features of classes, float32 (classes, dim), unit rows, from all captions of each."""
+        subject, count = subject.tower("text"), sum(map(len, captions))
+        key = digest("prompts", subject.key, captions)
+        found = subject.store.get(key)
+        if found is not None:
+            advance(count)
+            self.known += count
+            return found.arrays["classifier"]
+        clip = subject.make()
+        with full_precision(), self._batch_size(subject, clip) as size:
+            made = encoding.classifier(clip, captions, size, advance)
+        subject.store.put(key, {"classifier": made}, about=f"{count} prompts, {subject.name}")
+        self.encoded += count
+        return made
+
+    @contextmanager
+    def _batch_size(self, subject: Subject, clip: Clip) -> Iterator[BatchSize]:
+        """How much the device takes at once of a model, and of those that are made from it; kept where it is less than
+        was tried."""
+        of = subject.full or subject
+        key = digest("batch", of.key)
+        if key not in self._sizes:
+            known = of.store.get(key)
+            self._sizes[key] = BatchSize.of(clip.device) if known is None else BatchSize(known.facts["value"])
+        size = self._sizes[key]
+        before = size.value
+        yield size
+        if size.value < before:
+            of.store.put(key, {}, vars(size), f"batch size of {of.name}")
+
+    def image_features(self, clip: Clip, data: Data, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:
+        """Features, float32 (n, dim), not normalised, of some images of a benchmark; they are not kept."""
+        clip = prepared(clip, data)
+        with full_precision():
+            size = BatchSize.of(clip.device)
+            batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
+            made = encoding.images(clip, batches, ["features"], size, advance)
+        features: npt.NDArray[np.float32] = made["features"]["features"]
+        return features
+
+    def class_features(self, clip: Clip, data: Data) -> npt.NDArray[np.float32]:
+        """Text features of the classes, float32 (classes, dim), unit rows; they are not kept."""
+        captions = [data.captions(label) for label in range(len(data.classes))]
+        with full_precision():
+            return encoding.classifier(clip, captions, BatchSize.of(clip.device))
+
+    def fitted_logit_scale(self, clip: Clip, data: Data) -> float:
+        """The logit scale that fits the held-out calibration images best, by NLL.
+
+        Raises InputError where the features hold NaN or infinity.
+        """
+        images = self.calibration(data).held_out
+        assert images is not None
+        assert images.labels is not None
+        features = self.image_features(clip, data, images, lambda done: None)
+        unit = F.normalize(torch.from_numpy(features).double(), dim=-1)
+        cosines = unit @ torch.from_numpy(self.class_features(clip, data)).double().T
+        if not bool(cosines.isfinite().all()):
+            raise InputError(f"{clip.name}: NaN or infinity in the features, so that no logit scale can be fitted")
+        return fit_logit_scale(cosines.numpy(), images.labels)
+
+    def calibration(self, data: Data) -> Calibration:
+        """A benchmark's calibration images, if it has any, split, and its classes and templates."""
+        return Calibration.split(data.calibration, data.classes, data.templates, self.reader.batches)
+
+
+def _labelled(images: ImageSet, embeddings: ImageEmbeddings) -> LabelledEmbeddings:
+    assert images.labels is not None
+    return LabelledEmbeddings(embeddings, images.labels, images.classes)
 
 
 def _asked(data: Data, needs: Collection[Need]) -> dict[str, ImageSet]:
@@ -233,186 +445,3 @@ def work(data: Data, needs: Collection[Need] = ()) -> int:
         images += len(data.calibration)
     words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)
     return images + words * len(data.templates)
-
-
-def calibration(data: Data) -> Calibration:
-    """A benchmark's calibration images, if it has any, split, and its classes and templates."""
-    return Calibration.split(data.calibration, data.classes, data.templates)
-
-
-def fitted_logit_scale(clip: Clip, calibration: Calibration) -> float:
-    """The logit scale that fits the held-out calibration images best, by NLL.
-
-    Raises InputError where the features hold NaN or infinity.
-    """
-    images = calibration.held_out
-    assert images is not None
-    assert images.labels is not None
-    with full_precision():
-        features = torch.cat([clip.encode_image(batch).double().cpu() for batch in batches(images, clip.preprocess)])
-        prompts = [calibration.captions(label) for label in range(len(calibration.classes))]
-        classifier = torch.from_numpy(_classifier(clip, prompts)).double()
-    cosines = F.normalize(features, dim=-1) @ classifier.T
-    if not bool(cosines.isfinite().all()):
-        raise InputError(f"{clip.name}: NaN or infinity in the features, so that no logit scale can be fitted")
-    return fit_logit_scale(cosines.numpy(), images.labels)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Matrix products in true float32 on a GPU: TF32 keeps 10 bits, coarser than what is to be measured."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-def _encode_in_distribution(
-    clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None, needs: Collection[Need]
-) -> ImageEmbeddings:
-    """`local_to` is the classifier that local features are compared with, if they are asked for."""
-    features, shares, nearest, penultimate = [], [], [], []
-    spectra = _Spectra()
-    with watched(clip, power) if WATCHED & set(needs) else nullcontext(Seen()) as seen:
-        for batch in batches(images, clip.preprocess):
-            seen.clear()
-            local = None
-            if local_to is None:
-                encoded, patch_map = clip.encode_image_with_map(batch)
-            else:
-                encoded, patch_map, local = clip.encode_image_with_local(batch)
-            features.append(encoded.float().cpu())
-            if local is not None and local_to is not None:
-                nearest.append(_largest_log_softmax(local, local_to))
-            maps = seen.blocks
-            if patch_map is not None and (not maps or maps[-1].shape[1:] != patch_map.shape[-2:]):
-                maps = [power(patch_map)]  # the tower shows the last map alone, or others than are known here
-            if maps:
-                shares.append(high_band_share(maps[-1]))
-            if "blocks" in needs and maps:
-                spectra.add(maps)
-            if "penultimate" in needs and seen.penultimate is not None:
-                penultimate.append(seen.penultimate.float().cpu())
-            advance(len(batch))
-    of_maps, of_patches, before = (
-        torch.cat(parts).numpy() if parts else None for parts in (shares, nearest, penultimate)
-    )
-    return ImageEmbeddings(
-        torch.cat(features).numpy(),
-        of_maps,
-        of_patches,
-        blocks=spectra.blocks(len(images)),
-        penultimate=before,
-        sensitivity=_sensitivity(clip, images) if "gratings" in needs else None,
-    )
-
-
-def _sensitivity(clip: Clip, images: ImageSet) -> npt.NDArray[np.float64]:
-    """How far gratings of each frequency move the features of some images: |change| / |features| over the grating's
-    RMS, float64 (images, gratings). Orientation and phase are drawn for each image, with a seed."""
-    rng, found = np.random.default_rng(0), []
-    for batch in batches(images.limited(WITH_GRATINGS), clip.preprocess):
-        plain = clip.encode_image(batch).double()
-        angles, phases = rng.uniform(0, 2 * np.pi, (2, len(batch)))
-        moved = [
-            clip.encode_image(batch + GRATING_RMS * _grating(batch.shape[-2:], frequency, angles, phases)).double()
-            for frequency in GRATINGS.values()
-        ]
-        found.append(torch.stack([(of - plain).norm(dim=1) / plain.norm(dim=1) / GRATING_RMS for of in moved], dim=1))
-    return torch.cat(found).cpu().numpy()
-
-
-def _grating(
-    size: Sequence[int], frequency: float, angles: npt.NDArray[np.float64], phases: npt.NDArray[np.float64]
-) -> torch.Tensor:
-    """Gratings of RMS 1, (n, 1, rows, columns), of that many cycles per pixel, one of each angle and phase."""
-    y, x = np.indices(size)
-    along = np.cos(angles)[:, None, None] * x + np.sin(angles)[:, None, None] * y
-    waves = np.sqrt(2) * np.cos(2 * np.pi * frequency * along + phases[:, None, None])
-    return torch.from_numpy(waves[:, None]).float()
-
-
-class _Spectra:
-    """Adds the power maps of batches up, block by block."""
-
-    def __init__(self) -> None:
-        self._sums: list[npt.NDArray[np.float64]] = []
-        self._shares: list[torch.Tensor] = []
-        self._last: list[torch.Tensor] = []
-
-    def add(self, maps: Sequence[torch.Tensor]) -> None:
-        sums = [of_block.sum(dim=0).numpy() for of_block in maps]
-        self._sums = [before + now for before, now in zip(self._sums, sums, strict=True)] if self._sums else sums
-        self._shares.append(torch.stack([high_band_share(of_block) for of_block in maps], dim=1))
-        self._last.append(maps[-1].float())
-
-    def blocks(self, n: int) -> Blocks | None:
-        if not self._sums:
-            return None
-        means = tuple(total / n for total in self._sums)
-        return Blocks(means, torch.cat(self._shares).numpy(), torch.cat(self._last).numpy())
-
-
-def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch.Tensor:
-    """Over patches and classes, of cosines at temperature 1: float64 (batch,), NaN where any patch has one."""
-    cosines = F.normalize(local.float(), dim=-1) @ classifier.T
-    return cosines.log_softmax(dim=-1).amax(dim=(1, 2)).cpu().double()
-
-
-def _encode_calibration(clip: Clip, images: ImageSet | None, advance: Advance) -> CalibrationEmbeddings | None:
-    if images is None:
-        return None
-    return CalibrationEmbeddings(_encode_features(clip, images, advance).features, images.labels, held_out(images))
-
-
-def _encode_labelled(clip: Clip, images: ImageSet, advance: Advance) -> LabelledEmbeddings:
-    assert images.labels is not None
-    return LabelledEmbeddings(_encode_features(clip, images, advance), images.labels, images.classes)
-
-
-def _encode_features(
-    clip: Clip, images: ImageSet, advance: Advance, local_to: torch.Tensor | None = None
-) -> ImageEmbeddings:
-    """Without spectra; `local_to` is the classifier that local features are compared with, if they are asked for."""
-    features, nearest = [], []
-    for batch in batches(images, clip.preprocess):
-        if local_to is None:
-            encoded = clip.encode_image(batch)
-        else:
-            encoded, _, local = clip.encode_image_with_local(batch)
-            if local is not None:
-                nearest.append(_largest_log_softmax(local, local_to))
-        features.append(encoded.float().cpu())
-        advance(len(batch))
-    return ImageEmbeddings(torch.cat(features).numpy(), local=torch.cat(nearest).numpy() if nearest else None)
-
-
-def image_features(clip: Clip, data: Data, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:
-    """Features, float32 (n, dim), not normalised, of some images of a benchmark."""
-    with full_precision():
-        features = _encode_features(prepared(clip, data), images, advance).features
-    assert features is not None
-    return features
-
-
-def class_features(clip: Clip, data: Data) -> npt.NDArray[np.float32]:
-    """Text features of the classes, float32 (classes, dim), unit rows."""
-    with full_precision():
-        return _classifier(clip, [data.captions(label) for label in range(len(data.classes))])
-
-
-def _classifier(
-    clip: Clip, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
-) -> npt.NDArray[np.float32]:
-    """One unit vector per class: the mean over its captions of their unit features, normalised again."""
-    prompts = [prompt for of_class in captions for prompt in of_class]
-    encoded = []
-    for start in range(0, len(prompts), BATCH):
-        batch = prompts[start : start + BATCH]
-        encoded.append(F.normalize(clip.encode_text(batch).float(), dim=-1).cpu())
-        advance(len(batch))
-    by_class = torch.cat(encoded).reshape(len(captions), len(captions[0]), -1)
-    classifier: npt.NDArray[np.float32] = F.normalize(by_class.mean(dim=1), dim=-1).numpy()
-    return classifier

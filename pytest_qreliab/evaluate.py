@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 
-from pytest_qreliab import embedding, self_check
+from pytest_qreliab import embedding, identity, self_check
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
+from pytest_qreliab.data.batches import Reader
+from pytest_qreliab.data.benchmark import Data
 from pytest_qreliab.data.images import evenly
-from pytest_qreliab.embedding import Advance, Embeddings
+from pytest_qreliab.embedding import Embedder, Embeddings, Subject
+from pytest_qreliab.encoding import Advance, full_precision
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.explanation import Controls, explain, strength
 from pytest_qreliab.gates import Verdict, judge
@@ -25,6 +34,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers import weights
+from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.controls import Control, Kind
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
@@ -32,9 +42,11 @@ from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.self_check import SelfCheck
+from pytest_qreliab.store import Store, digest
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
 DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
+CHECKPOINTS = "training"  # the folder of the store for unfinished training
 MATCHED_ON = 1000  # images, at most, on which the features of controls are matched
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
@@ -76,29 +88,56 @@ class QuantizedClip(Clip):
     coverage: Coverage = field(kw_only=True)
 
 
-class Evaluator:
-    """Results of a plan's cases, each computed once.
+@dataclass
+class _OfModel:
+    """What is known of the full-precision model that is at work: by benchmark, and by that of the images that its logit
+    scale is refitted on, if it is."""
 
-    At most one baseline and one quantized model are alive; asking in the plan's order builds each once.
-    Results do not depend on that order.
+    embeddings: dict[str, Embeddings] = field(default_factory=dict)
+    measurements: dict[tuple[str, str | None], Measurement] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Results of a plan's cases, from what the store knows of their models, and where it does not, from the models.
+
+    At most one baseline and one quantized model are alive, and the measurements of one model; asking in the plan's
+    order builds each once. Results do not depend on that order. Without a store nothing outlives the run.
     """
 
     def __init__(
-        self, plan: Plan, progress: Progress = silent, checkpoints: Path | None = None, draw: Draw | None = None
+        self, plan: Plan, progress: Progress = silent, store: Store | None = None, draw: Draw | None = None
     ) -> None:
-        self._plan, self._progress, self._checkpoints, self._draw = plan, progress, checkpoints, draw
+        self._plan, self._progress, self._draw = plan, progress, draw
+        self._store = store or self._passing
+        self._checkpoints = None if store is None else store.folder / CHECKPOINTS
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
-        self._embeddings: dict[tuple[str, str], Embeddings] = {}
-        self._measurements: dict[tuple[str, str, str | None], Measurement] = {}
-        self._weights: tuple[Build, list[WeightSpectrum]] | None = None
-        self._results: dict[Case, Result] = {}
+        self._subjects: dict[str | Build, Subject] = {}
+        self._keys: dict[str, str | None] = {}
+        self._calibrations: dict[str, Calibration] = {}
+        self._of_model = "", _OfModel()
+        self._results: tuple[Build | None, dict[str, Result]] = None, {}
         self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         return resolve_device(self._plan.device)
+
+    @cached_property
+    def _passing(self) -> Store:
+        """A store that goes with the evaluator."""
+        folder = mkdtemp(prefix="qreliab-")
+        weakref.finalize(self, rmtree, folder, ignore_errors=True)
+        return Store(Path(folder))
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        return Embedder(Reader(self._store, self._environment))
+
+    @cached_property
+    def _environment(self) -> str:
+        return identity.environment(self.device)
 
     def baseline(self, model: str) -> Clip:
         """The full-precision model on the device. Raises InputError, the same again when asked again."""
@@ -124,7 +163,10 @@ class Evaluator:
 
     def result(self, case: Case) -> Result:
         """The case measured on both models and judged. Raises InputError for input that cannot be used."""
-        if case not in self._results:
+        if self._results[0] != case.build:  # what results hold is as large as their samples
+            self._results = case.build, {}
+        results = self._results[1]
+        if case.benchmark not in results:
             baseline, quantized = self._measurements_of(case)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
@@ -136,18 +178,18 @@ class Evaluator:
             verdicts = judge(
                 changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
             )
-            self._results[case] = Result(
+            results[case.benchmark] = Result(
                 case,
                 self._plan.recipes[case.build.quantizer].rescale,
                 changes,
                 tuple(verdicts),
-                None if case.build.quantizer in self._plan.recordings else self.quantized(case.build).coverage,
+                self._coverage(case.build),
                 baseline.samples,
                 str(self.device),
                 self._plan.alpha(case),
                 self._controls(case, baseline, quantized),
             )
-        return self._results[case]
+        return results[case.benchmark]
 
     def self_check(self, case: Case) -> SelfCheck:
         """The case's gates tried where there is no difference. Raises InputError for input that cannot be used."""
@@ -168,12 +210,87 @@ class Evaluator:
 
     def _measurements_of(self, case: Case) -> tuple[Measurement, Measurement]:
         """The case in full precision and quantized."""
+        if case.build.model not in self._plan.recordings:
+            full = self._subject(case.build.model)
+            if full.store.is_claimed(full.key):  # another process is at work on it: it comes last
+                self._embeddings(case)
         baseline = self._baseline_measurement(case)
+        return baseline, measure(self._embeddings(case), self._plan.data[case.benchmark].classes)
+
+    def _embeddings(self, case: Case) -> Embeddings:
+        """Of the case's quantized model."""
         if case.build.quantizer in self._plan.recordings:
-            embeddings = self._recorded(case.build.quantizer, case)
-        else:
-            embeddings = self._embed(self.quantized(case.build), case, case.quantization)
-        return baseline, measure(embeddings, self._plan.data[case.benchmark].classes)
+            return self._recorded(case.build.quantizer, case)
+        return self._embed(self._subject(case.build), case, case.quantization)
+
+    # What is embedded, and the names that it is kept under
+
+    def _subject(self, of: str | Build) -> Subject:
+        """A full-precision model, by its name, or a quantized one."""
+        if of not in self._subjects:
+            make: Callable[[], Clip]
+            if isinstance(of, str):
+                name, make, key, full = of, partial(self.baseline, of), self._key_of_model(of), None
+            else:
+                name, make, full = (
+                    f"{of.model} {of.quantizer} {of.bits} {of.scope}",
+                    partial(self.quantized, of),
+                    of.model,
+                )
+                key = self._key_of_build(of)
+            self._subjects[of] = self._kept(name, key, make, None if full is None else self._subject(full))
+        return self._subjects[of]
+
+    def _kept(self, name: str, key: str | None, make: Callable[[], Clip], full: Subject | None) -> Subject:
+        """In the store, or, where nothing tells it from what it may be in another run, for this run alone."""
+        store = self._store if key is not None else self._passing
+        return Subject(name, digest(self._environment, key or uuid4().hex), store, make, full)
+
+    def _key_of_model(self, model: str) -> str | None:
+        if model not in self._keys:
+            loader = self._plan.models[model]
+            self._keys[model] = (
+                identity.of_weights(self.baseline(model))
+                if loader.by_weights
+                else identity.of_loader(loader, self._store.digests)
+            )
+        return self._keys[model]
+
+    def _key_of_build(self, build: Build) -> str | None:
+        recipe = identity.of_recipe(self._plan.recipes[build.quantizer], self._store.digests)
+        model = self._key_of_model(build.model)
+        if recipe is None or model is None:
+            return None
+        calibration = (
+            None if build.calibration is None else self._key_of_calibration(self._plan.data[build.calibration])
+        )
+        return digest("build", model, recipe, str(build.bits), build.scope, calibration)
+
+    def _key_of_calibration(self, data: Data) -> list[Any]:
+        images, reader = data.calibration, self.embedder.reader
+        labels = None if images is None or images.labels is None else images.labels.tolist()
+        contents = None if images is None else reader.contents(images)
+        return [contents, labels, data.classes, data.templates, data.preprocessing.model_dump()]
+
+    def _coverage(self, build: Build) -> Coverage | None:
+        """What the quantized model covers; None for recorded outputs."""
+        if build.quantizer in self._plan.recordings:
+            return None
+        subject = self._subject(build)
+        key = digest("coverage", subject.key)
+        found = subject.store.get(key)
+        if found is not None:
+            return Coverage(**{**found.facts, "missing": tuple(found.facts["missing"])})
+        coverage = self.quantized(build).coverage
+        subject.store.put(key, {}, vars(coverage), f"coverage of {subject.name}")
+        return coverage
+
+    def _calibration(self, benchmark: str) -> Calibration:
+        if benchmark not in self._calibrations:
+            self._calibrations[benchmark] = self.embedder.calibration(self._plan.data[benchmark])
+        return self._calibrations[benchmark]
+
+    # Controls
 
     def _controls(self, case: Case, baseline: Measurement, quantized: Measurement) -> Controls | None:
         """What the case's matched controls show, if they are asked for."""
@@ -200,37 +317,66 @@ class Evaluator:
         self, case: Case, kind: Kind, seed: int, part: str, baseline: Measurement, quantized: Measurement
     ) -> Measurement:
         """One control, measured. Raises InputError where it cannot be matched."""
-        build, data = case.build, self._plan.data[case.benchmark]
-        control = Control(self.baseline(build.model), self.quantized(build), build.scope, kind, seed)
-        size = 1.0
-        if self._plan.controls == "features":
-            some = evenly(baseline.samples, MATCHED_ON)
-            rows = np.arange(len(data.classes)) if part else some
-            full = baseline.features[part][rows]
+        build, data, how = case.build, self._plan.data[case.benchmark], self._plan.controls
+        of = self._subject(build)
+        matched_on = self.embedder.reader.contents(data.in_distribution) if how == "features" else None
+        key = digest("control", of.key, kind, seed, how, matched_on, data.classes, data.templates)
 
-            def ratio(strength: float) -> float:
-                clip = control.at(strength)
-                if part:
-                    return residual_ratio(full, embedding.class_features(clip, data))
-                return residual_ratio(full, embedding.image_features(clip, data, images, advance))
+        def make() -> Clip:
+            control = Control(self.baseline(build.model), self.quantized(build), build.scope, kind, seed)
+            size = 1.0
+            if how == "features":
+                size = self._strength(case, kind, control, part, baseline, quantized)
+            clip = control.at(size)
+            if self._plan.recipes[build.quantizer].rescale and build.calibration is not None:
+                clip.set_logit_scale(self.embedder.fitted_logit_scale(clip, self._plan.data[build.calibration]))
+            return clip
 
-            images = data.in_distribution.take(some)
-            with self._progress(f"{_short(build.model)} {kind} matching {case.quantization}", len(images)) as advance:
-                size = strength(ratio, residual_ratio(full, quantized.features[part][rows]))
-        clip = control.at(size)
-        if self._plan.recipes[build.quantizer].rescale and build.calibration is not None:
-            of = self._plan.data[build.calibration]
-            clip.set_logit_scale(embedding.fitted_logit_scale(embedding.prepared(clip, of), embedding.calibration(of)))
-        return measure(self._embed(clip, case, f"{kind} control of {case.quantization}"), data.classes)
+        subject = Subject(f"{kind} control of {of.name}", key, of.store, cache(make), of.full)
+        return measure(self._embed(subject, case, f"{kind} control of {case.quantization}"), data.classes)
+
+    def _strength(
+        self, case: Case, kind: Kind, control: Control, part: str, baseline: Measurement, quantized: Measurement
+    ) -> float:
+        """How much of a control gives the features the error of the quantized ones."""
+        data = self._plan.data[case.benchmark]
+        some = evenly(baseline.samples, MATCHED_ON)
+        rows = np.arange(len(data.classes)) if part else some
+        full = baseline.features[part][rows]
+
+        def ratio(strength: float) -> float:
+            clip = control.at(strength)
+            if part:
+                return residual_ratio(full, self.embedder.class_features(clip, data))
+            return residual_ratio(full, self.embedder.image_features(clip, data, images, advance))
+
+        images = data.in_distribution.take(some)
+        description = f"{_short(case.build.model)} {kind} matching {case.quantization}"
+        with self._progress(description, len(images)) as advance:
+            return strength(ratio, residual_ratio(full, quantized.features[part][rows]))
 
     def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
         """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
-        if self._weights is None or self._weights[0] != build:
-            quantized = self.quantized(build)
-            with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
-                self._weights = build, weights.spectra(self.baseline(build.model), quantized, build.scope)
-                advance(1)
-        return self._weights[1]
+        subject = self._subject(build)
+        key = digest("weights", subject.key)
+        found = subject.store.get(key)
+        if found is not None:
+            return [
+                WeightSpectrum(name, *(found.arrays[f"{name} {what}"] for what in ("full", "quantized", "error")))
+                for name in found.facts["names"]
+            ]
+        quantized = self.quantized(build)
+        with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
+            spectra = weights.spectra(self.baseline(build.model), quantized, build.scope)
+            advance(1)
+        arrays = {
+            f"{of.name} {what}": array
+            for of in spectra
+            for what, array in (("full", of.singular_values), ("quantized", of.quantized), ("error", of.error))
+        }
+        names = [of.name for of in spectra]
+        subject.store.put(key, arrays, {"names": names}, f"spectra of {len(names)} weights, {subject.name}")
+        return spectra
 
     def _dense_weights(self, build: Build) -> list[WeightSpectrum]:
         """The same, or none where they cannot be seen."""
@@ -250,18 +396,18 @@ class Evaluator:
         calibration = None
         if build.calibration is not None:
             full = embedding.prepared(full, self._plan.data[build.calibration])
-            calibration = embedding.calibration(self._plan.data[build.calibration])
+            calibration = self._calibration(build.calibration)
         total = recipe.steps or 1
         with (
             self._progress(f"quantizing {_short(build.model)} {build.quantizer} {build.bits}", total) as advance,
-            embedding.full_precision(),
+            full_precision(),
         ):
             request = Request(
                 build.bits, build.scope, recipe.parameters, calibration, advance, recipe.matched, self._checkpoints
             )
             clip = recipe.apply()(full, request)
-            if recipe.rescale and calibration is not None:
-                clip.set_logit_scale(embedding.fitted_logit_scale(clip, calibration))
+            if recipe.rescale and build.calibration is not None:
+                clip.set_logit_scale(self.embedder.fitted_logit_scale(clip, self._plan.data[build.calibration]))
             granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
             bits = build.bits if recipe.quantizer.rounds else None
             coverage = measure_coverage(full, clip, bits, build.scope, granularity)
@@ -282,29 +428,39 @@ class Evaluator:
         """The full-precision measurement; with its logit scale refitted, if that of the quantized model is."""
         model, benchmark = case.build.model, case.benchmark
         refitted = case.build.calibration if self._plan.recipes[case.build.quantizer].rescale else None
-        key = model, benchmark, refitted
-        if key not in self._measurements:
-            if key[:2] not in self._embeddings:
-                self._embeddings[key[:2]] = (
+        if self._of_model[0] != model:
+            self._of_model = model, _OfModel()
+        known = self._of_model[1]
+        if (benchmark, refitted) not in known.measurements:
+            if benchmark not in known.embeddings:
+                known.embeddings[benchmark] = (
                     self._recorded(model, case)
                     if model in self._plan.recordings
-                    else self._embed(self.baseline(model), case, "full precision")
+                    else self._embed(self._subject(model), case, "full precision")
                 )
-            embeddings = self._embeddings[key[:2]]
+            embeddings = known.embeddings[benchmark]
             if refitted is not None:
-                calibration = embedding.calibration(self._plan.data[refitted])
-                clip = embedding.prepared(self.baseline(model), self._plan.data[refitted])
-                scale = embedding.fitted_logit_scale(clip, calibration)
-                embeddings = replace(embeddings, logit_scale=scale)
-            self._measurements[key] = measure(embeddings, self._plan.data[benchmark].classes)
-        return self._measurements[key]
+                embeddings = replace(embeddings, logit_scale=self._refitted_logit_scale(model, refitted))
+            known.measurements[benchmark, refitted] = measure(embeddings, self._plan.data[benchmark].classes)
+        return known.measurements[benchmark, refitted]
 
-    def _embed(self, clip: Clip, case: Case, what: str) -> Embeddings:
+    def _refitted_logit_scale(self, model: str, benchmark: str) -> float:
+        """The logit scale of the full-precision model that fits the held-out calibration images best."""
+        subject, data = self._subject(model), self._plan.data[benchmark]
+        key = digest("refitted", subject.key, self._key_of_calibration(data))
+        found = subject.store.get(key)
+        if found is not None:
+            return float(found.facts["logit_scale"])
+        scale = self.embedder.fitted_logit_scale(self.baseline(model), data)
+        subject.store.put(key, {}, {"logit_scale": scale}, f"refitted logit scale of {model}")
+        return scale
+
+    def _embed(self, subject: Subject, case: Case, what: str) -> Embeddings:
         data = self._plan.data[case.benchmark]
         needs = self._plan.needs(case.benchmark)
         work = embedding.work(data, needs)
-        with self._progress(f"{_short(clip.name)} {what} on {case.benchmark}", work) as advance:
-            return embedding.embed(clip, data, advance, needs)
+        with self._progress(f"{_short(case.build.model)} {what} on {case.benchmark}", work) as advance:
+            return self.embedder.embed(subject, data, advance, needs)
 
     @contextmanager
     def _refused_once(self, key: str | Build) -> Iterator[None]:

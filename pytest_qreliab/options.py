@@ -14,16 +14,20 @@ from pytest_qreliab.errors import InputError
 
 @dataclass(frozen=True)
 class Option:
-    """One setting, known as `--qreliab-NAME`, `QRELIAB_NAME` and ini `qreliab_NAME`."""
+    """One setting, known as `--qreliab-NAME`, `QRELIAB_NAME` and ini `qreliab_NAME`.
+
+    One that is not of the `plan` changes nothing of what is measured, and makes no plan where it alone is set.
+    """
 
     name: str
     default: str
     metavar: str
     help: str
+    plan: bool = True
 
     @property
     def flag(self) -> str:
-        return f"--qreliab-{self.name}"
+        return f"--qreliab-{self.name.replace('_', '-')}"
 
     @property
     def env(self) -> str:
@@ -58,6 +62,14 @@ OPTIONS = (
     ),
     Option("figures", "none", "DIR", "a folder for figures of every case, which needs pytest-qreliab[report]; none"),
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
+    Option(
+        "cache_dir",
+        "auto",
+        "DIR",
+        "where embeddings and decoded images are kept for later runs: auto (in pytest's cache), a folder, or none",
+        plan=False,
+    ),
+    Option("cache_size", "20GB", "SIZE", "what is kept at most; those unused for longest go first", plan=False),
 )
 
 SELF_CHECK = "--qreliab-aa"
@@ -101,14 +113,16 @@ class Settings:
     controls: Setting
     figures: Setting
     device: Setting
+    cache_dir: Setting
+    cache_size: Setting
 
     def __iter__(self) -> Iterator[Setting]:
         return (getattr(self, option.name) for option in OPTIONS)
 
     @property
     def given(self) -> bool:
-        """Whether the user set any of them, anywhere."""
-        return any(setting.given for setting in self)
+        """Whether the user set any of the plan, anywhere."""
+        return any(getattr(self, option.name).given for option in OPTIONS if option.plan)
 
 
 def add_options(parser: pytest.Parser) -> None:

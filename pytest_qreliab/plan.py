@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
 from pytest_qreliab.catalog import Catalog
@@ -20,13 +20,10 @@ from pytest_qreliab.data import recorded
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.models import Loader
 from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
 from pytest_qreliab.record import Recording
-
-if TYPE_CHECKING:
-    from pytest_qreliab.models.clip import Clip
-
 
 FEWEST_HELD_OUT = 25  # images that one number can be fitted on
 LABELLED = "give a source of the benchmark's classes: digits, or an image-folder with the same folder names"
@@ -41,7 +38,7 @@ class Plan:
     `figures` where its figures go."""
 
     cases: tuple[Case, ...]
-    models: Mapping[str, Callable[[], Clip]]
+    models: Mapping[str, Loader]
     recipes: Mapping[str, Recipe]
     recordings: Mapping[str, Recording]
     gates: Mapping[Case, tuple[Gate, ...]]
@@ -146,12 +143,12 @@ class _Policies:
         return next((thresholds for match, thresholds in self._groups if match.matches(case)), self._of_run)
 
 
-def _loader(value: Value, catalog: Catalog, recording: Recording | None) -> Callable[[], Clip]:
+def _loader(value: Value, catalog: Catalog, recording: Recording | None) -> Loader:
     """What loads a model; of recorded outputs, the model that they say they are of."""
     if recording is None:
         return _checked(value, catalog.model, value.text, value.folder)
     if recording.model is None:
-        return partial(recorded.no_model, value.text)
+        return Loader(partial(recorded.no_model, value.text))
     return _checked(value, catalog.model, recording.model, value.folder)
 
 

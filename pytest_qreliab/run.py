@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,12 +16,13 @@ from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS, SELF_CHECK, Settings
+from pytest_qreliab.options import OPTIONS, SELF_CHECK, Setting, Settings
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.self_check import CheckedSelfCheck
+    from pytest_qreliab.store import Store
 
 
 class Run:
@@ -29,6 +32,8 @@ class Run:
         self._config = config
         self._settings = settings
         self.plan = plan.make(settings, _catalog(config))
+        self._cache_size = size_of(settings.cache_size)
+        check_cache_dir(settings.cache_dir)
         self._order: dict[object, float] = {}
         for index, case in enumerate(self.plan.cases):
             self._order.setdefault(case.build.model, index - 0.5)
@@ -40,14 +45,24 @@ class Run:
         from pytest_qreliab.evaluate import Evaluator
         from pytest_qreliab.report import progress
 
-        cache = self._config.cache if hasattr(self._config, "cache") else None  # absent with -p no:cacheprovider
-        checkpoints = None if cache is None else cache.mkdir("qreliab-training")
         draw = None
         if self.plan.figures is not None:
             from pytest_qreliab.report import drawings  # which imports matplotlib
 
             draw = partial(drawings.draw, self.plan.figures)
-        return Evaluator(self.plan, progress.for_config(self._config), checkpoints, draw)
+        return Evaluator(self.plan, progress.for_config(self._config), self.store(), draw)
+
+    def store(self) -> Store | None:
+        """Where embeddings are kept for later runs; None for nowhere."""
+        from pytest_qreliab.store import Store
+
+        where = self._settings.cache_dir.text
+        if where == "none":
+            return None
+        if where != "auto":
+            return Store(Path(where).expanduser().absolute(), self._cache_size)
+        cache = self._config.cache if hasattr(self._config, "cache") else None  # absent with -p no:cacheprovider
+        return None if cache is None else Store(Path(cache.mkdir("qreliab")), self._cache_size)
 
     def cases(self, aspect: str | None) -> list[Case]:
         """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""
@@ -120,6 +135,21 @@ class Run:
         if self._config.getoption("qreliab_aa"):
             flags.insert(0, SELF_CHECK)
         return shlex.join(["pytest", item.nodeid, *flags])
+
+
+def size_of(setting: Setting) -> float:
+    """Bytes of a size such as 500MB or 20GB. Raises InputError for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G|T)i?B", setting.text.strip(), re.IGNORECASE)
+    if found is None:
+        raise InputError(f"{setting.origin}: {setting.text!r} is no size; write 500MB or 20GB")
+    return float(found[1]) * 1024.0 ** (" kMGT".lower().index(found[2].lower()))
+
+
+def check_cache_dir(setting: Setting) -> None:
+    """Raise InputError for a file where a folder is needed."""
+    folder = Path(setting.text).expanduser()
+    if setting.text not in ("auto", "none") and folder.exists() and not folder.is_dir():
+        raise InputError(f"{setting.origin}: {folder} is a file; give a folder, which need not exist yet")
 
 
 def _catalog(config: pytest.Config) -> Catalog:

@@ -34,6 +34,30 @@ def tiny():
     return models.load(models.TINY_DIGITS)
 
 
+@pytest.fixture
+def embedder(tmp_path):
+    """Embeds with a store of its own."""
+    from pytest_qreliab.data.batches import Reader
+    from pytest_qreliab.embedding import Embedder
+    from pytest_qreliab.store import Store
+
+    return Embedder(Reader(Store(tmp_path / "store"), "tests"))
+
+
+@pytest.fixture(scope="session")
+def embed(tmp_path_factory):
+    """Embeds a benchmark with a model, whatever was embedded before."""
+    from pytest_qreliab.data.batches import Reader
+    from pytest_qreliab.embedding import Embedder, Subject
+    from pytest_qreliab.store import Store
+
+    def embed(clip, data, needs=(), advance=lambda done: None):
+        store = Store(tmp_path_factory.mktemp("store"))
+        return Embedder(Reader(store, "tests")).embed(Subject("x", "x", store, lambda: clip), data, advance, needs)
+
+    return embed
+
+
 @pytest.fixture(scope="session")
 def make_plan():
     """Makes the plan of some settings, all else at its default, as the command line would."""

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax
 
-from pytest_qreliab import embedding
+from pytest_qreliab import encoding
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.data import benchmark
+from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.embedded import digits
-from pytest_qreliab.embedding import Embeddings, calibration, embed, work
+from pytest_qreliab.embedding import Embeddings, work
+from pytest_qreliab.encoding import BatchSize
 from pytest_qreliab.models.onnx import OnnxClip
 from pytest_qreliab.quantizers.calibration import Calibration
 
@@ -28,19 +30,23 @@ def data():
     return replace(whole, in_distribution=inside, calibration=calibrating, ood=few, templates=whole.templates[:2])
 
 
-def embedded(clip, data, needs=()) -> Embeddings:
-    done = []
-    found = embed(clip, data, done.append, needs)
-    assert sum(done) == work(data, needs)
-    return found
+@pytest.fixture(scope="module")
+def embedded(embed):
+    def embedded(clip, data, needs=()) -> Embeddings:
+        done = []
+        found = embed(clip, data, needs, done.append)
+        assert sum(done) == work(data, needs)
+        return found
+
+    return embedded
 
 
 @pytest.fixture(scope="module")
-def found(tiny, data):
+def found(tiny, data, embedded):
     return embedded(tiny, data, ALL)
 
 
-def test_nothing_more_is_done_than_is_asked_for(tiny, data, found, monkeypatch):
+def test_nothing_more_is_done_than_is_asked_for(tiny, data, found, embedded, monkeypatch):
     monkeypatch.setattr(type(tiny.layout), "encode_image_with_local", None)
     plain = embedded(tiny, data)
     assert (plain.negatives, plain.calibration, plain.in_distribution.local) == (None, None, None)
@@ -67,19 +73,19 @@ def test_negatives_are_unit_vectors_of_the_labels_in_every_template(tiny, data, 
     np.testing.assert_allclose(found.negatives[7], F.normalize(rows.mean(dim=0), dim=0).numpy(), atol=1e-6)
 
 
-def test_calibration_images_come_with_labels_and_with_who_has_looked_at_them(tiny, data, found):
+def test_calibration_images_come_with_labels_and_with_who_has_looked_at_them(tiny, data, found, embedder):
     of = found.calibration
     pixels = torch.stack([tiny.preprocess(data.calibration.load(i)) for i in range(41)])
     np.testing.assert_allclose(of.features, tiny.encode_image(pixels).numpy(), atol=1e-5)
     np.testing.assert_array_equal(of.labels, data.calibration.labels)
-    split = calibration(data)
+    split = embedder.calibration(data)
     np.testing.assert_array_equal(of.labels[of.held_out], split.held_out.labels)
     np.testing.assert_array_equal(of.labels[~of.held_out], split.images.labels)
     assert of.held_out.dtype == bool
     assert of.held_out.sum() == 10
 
 
-def test_what_a_benchmark_or_a_tower_has_not_is_none(tiny, data):
+def test_what_a_benchmark_or_a_tower_has_not_is_none(tiny, data, embedded):
     bare = replace(data, negatives=(), calibration=None)
     shows_none = replace(tiny, module=OnnxClip(tiny.module, {"visual": Hidden(tiny.module.visual)}))
     found = embedded(shows_none, bare, ALL)
@@ -97,7 +103,7 @@ class Hidden(torch.nn.Module):
         return self.run(images)
 
 
-def test_unlabelled_calibration_images_hold_none_out(tiny, data):
+def test_unlabelled_calibration_images_hold_none_out(tiny, data, embedded):
     unlabelled = replace(data, calibration=replace(data.calibration, labels=None))
     found = embedded(tiny, unlabelled, ("calibration",)).calibration
     assert found.labels is None
@@ -106,7 +112,7 @@ def test_unlabelled_calibration_images_hold_none_out(tiny, data):
 
 
 @pytest.mark.parametrize("where", ["visual", "text"])
-def test_nan_goes_through_and_raises_nothing(tiny, data, where):
+def test_nan_goes_through_and_raises_nothing(tiny, data, where, embedded):
     broken = tiny.copy()
     (broken.module.visual.proj if where == "visual" else broken.module.text_projection).fill_(np.nan)
     found = embedded(broken, data, ALL)
@@ -117,7 +123,7 @@ def test_nan_goes_through_and_raises_nothing(tiny, data, where):
 
 def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():
     angles, phases = np.array([0.0, np.pi / 2]), np.array([0.3, 1.2])
-    found = embedding._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
+    found = encoding._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
     assert np.sqrt((found**2).mean(axis=(1, 2))) == pytest.approx(1, rel=1e-6)
     power = np.abs(np.fft.fft2(found)) ** 2
     assert {tuple(at) for at in np.argwhere(power[0] > 1)} == {(0, 8), (0, 24)}
@@ -132,10 +138,10 @@ def test_sensitivity_is_the_relative_change_of_a_towers_features(tiny, monkeypat
         return torch.nn.functional.avg_pool2d(batch, 4).flatten(1) + 5
 
     monkeypatch.setattr(type(tiny), "encode_image", pooled)
-    found = embedding._sensitivity(tiny, images)
+    found = encoding.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64))
     assert found.shape == (20, 3)
     low, mid, high = found.mean(axis=0)
     assert low > 3 * mid
     assert low > 3 * high
     monkeypatch.setattr(type(tiny), "encode_image", lambda self, batch: torch.ones(len(batch), 4))
-    assert not embedding._sensitivity(tiny, images).any()
+    assert not encoding.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64)).any()

@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.catalog import Catalog
-from pytest_qreliab.embedding import calibration
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluate import Evaluator
 from pytest_qreliab.metrics.calibration import fit_logit_scale
@@ -35,9 +34,9 @@ def test_the_logit_scale_of_both_models_is_refitted_and_nothing_else_changes(mak
     assert quantized.logit_scale == tiny.logit_scale
 
 
-def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, small_benchmark, tiny):
+def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, small_benchmark, tiny, embedder):
     data = make_plan(benchmarks=str(small_benchmark)).data["small"]
-    parts = calibration(data)
+    parts = embedder.calibration(data)
     assert (len(parts.images), len(parts.held_out)) == (75, 25)
     seen, held_out = (
         {images.load(i).tobytes() for i in range(len(images))} for images in (parts.images, parts.held_out)
@@ -47,19 +46,18 @@ def test_it_is_fitted_on_images_that_neither_calibrate_nor_count(make_plan, smal
     assert not (seen | held_out) & {counted.load(i).tobytes() for i in range(len(counted))}
 
 
-def test_the_fit_is_the_best_on_the_held_out_images(make_plan, small_benchmark, tiny):
+def test_the_fit_is_the_best_on_the_held_out_images(make_plan, small_benchmark, tiny, embedder):
     import numpy as np
     import torch
     import torch.nn.functional as F
 
-    from pytest_qreliab.embedding import fitted_logit_scale
-
-    parts = calibration(make_plan(benchmarks=str(small_benchmark)).data["small"])
+    data = make_plan(benchmarks=str(small_benchmark)).data["small"]
+    parts = embedder.calibration(data)
     images = torch.stack([tiny.preprocess(parts.held_out.load(i)) for i in range(len(parts.held_out))])
     prompts = [F.normalize(tiny.encode_text(parts.captions(c)), dim=-1).mean(0) for c in range(10)]
     cosines = F.normalize(tiny.encode_image(images), dim=-1) @ F.normalize(torch.stack(prompts), dim=-1).T
     expected = fit_logit_scale(cosines.double().numpy(), np.asarray(parts.held_out.labels))
-    assert fitted_logit_scale(tiny, parts) == pytest.approx(expected, rel=1e-3)
+    assert embedder.fitted_logit_scale(tiny, data) == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, small_benchmark):

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from pytest_qreliab import embedding
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluate import Evaluator
 from pytest_qreliab.record import Recording
@@ -55,9 +54,9 @@ def limits(write_thresholds):
     return str(write_thresholds(GATES))
 
 
-def record(clip, data, kind: str, **more) -> Recording:
+def record(embed, clip, data, kind: str, **more) -> Recording:
     """All sets of a benchmark through a model, as another runtime would write them."""
-    found = embedding.embed(clip, data, lambda done: None, {"calibration", "shift", "corruption", "spurious"})
+    found = embed(clip, data, {"calibration", "shift", "corruption", "spurious"})
     given = {"image_features": found.in_distribution.features, "calibration": found.calibration.features}
     sets = {"in_distribution": given["image_features"], "calibration": given["calibration"]}
     sets |= {name: labelled.images.features for name, labelled in found.labelled.items()}
@@ -82,7 +81,7 @@ def record(clip, data, kind: str, **more) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def live(make_plan, benchmark, tmp_path_factory):
+def live(make_plan, embed, benchmark, tmp_path_factory):
     """The result of models that ran here, and their recorded outputs of each kind."""
     folder = tmp_path_factory.mktemp("outputs")
     limits = folder / "t.yaml"
@@ -92,8 +91,10 @@ def live(make_plan, benchmark, tmp_path_factory):
     (case,) = plan.cases
     data = plan.data["six"]
     for kind in LOST:
-        record(evaluator.baseline("tiny-digits"), data, kind, model="tiny-digits").save(folder / f"full-{kind}.npz")
-        record(evaluator.quantized(case.build), data, kind, bits="w4a8").save(folder / f"w4-{kind}.npz")
+        record(embed, evaluator.baseline("tiny-digits"), data, kind, model="tiny-digits").save(
+            folder / f"full-{kind}.npz"
+        )
+        record(embed, evaluator.quantized(case.build), data, kind, bits="w4a8").save(folder / f"w4-{kind}.npz")
     return folder, evaluator.result(case)
 
 

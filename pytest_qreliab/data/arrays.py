@@ -47,6 +47,7 @@ def items(path: Path, images: str, labels: Path | str | None, part: str | None) 
         [str(index) for index in range(start, stop)],
         lambda i: decode.from_array(values[start + i], f"{path}, {start + i}"),
         None if written is None else written[start:stop],
+        lambda i: path,
     )
 
 

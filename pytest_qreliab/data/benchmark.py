@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -111,14 +111,8 @@ def _assembled(benchmark: Benchmark, classes: Classes, templates: Sequence[str],
     if corruptions is not None and corruptions.source is None:
         some = inside.drawn(corruptions.limit, seed)
         for kind, severity in corruptions.cells:
-            cell = ImageSet(
-                f"{CORRUPTION}{kind}.{severity}",
-                some.ids,
-                some.load,
-                some.labels,
-                some.classes,
-                Corruption(kind, severity, seed),
-            )
+            name = f"{CORRUPTION}{kind}.{severity}"
+            cell = replace(some, name=name, corruption=Corruption(kind, severity, seed))
             labelled[cell.name] = cell
     elif corruptions is not None:
         labelled.update(_same_images(benchmark, labelled, corruptions.limit))
@@ -223,7 +217,7 @@ def _image_set(
         found = sources.items(source, lambda text: benchmark.path(text, _written(source, text, at)), needed)
     except InputError as error:
         raise InputError(f"{_where(benchmark, at)}: {error}{_mend(source)}") from None
-    images = ImageSet(name, found.ids, found.load)
+    images = ImageSet(name, found.ids, found.load, content=found.content)
     if labelled:
         assert isinstance(source, AnyLabelled)
         images = _labelled(benchmark, classes, images, found, source, at)
@@ -326,7 +320,7 @@ def _labelled(
         hint = unknown(f"class {by}", first, index)
         raise InputError(f"{benchmark.where(at)}: {count} of {len(written)} images have a label of no class: {hint}")
     labels = np.array([index[label] for label in written], dtype=np.int64)
-    images = ImageSet(images.name, images.ids, images.load, labels, among)
+    images = replace(images, labels=labels, classes=among)
     if among is None:
         return images
     of_these = np.flatnonzero(np.isin(labels, among))

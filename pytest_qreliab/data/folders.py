@@ -50,13 +50,13 @@ def by_class(folder: Path, pattern: str | None = None) -> Items:
     else:
         found = _matching(folder, pattern)
     paths = [path for _, path in found]
-    return Items(_ids(folder, paths), lambda i: load(paths[i]), [name for name, _ in found])
+    return Items(_ids(folder, paths), lambda i: load(paths[i]), [name for name, _ in found], paths.__getitem__)
 
 
 def flat(folder: Path) -> Items:
     """The images in a folder without classes. Raises InputError when there are none."""
     paths = images(folder)
-    return Items(_ids(folder, paths), lambda i: load(paths[i]))
+    return Items(_ids(folder, paths), lambda i: load(paths[i]), content=paths.__getitem__)
 
 
 def _matching(folder: Path, pattern: str) -> list[tuple[str, Path]]:

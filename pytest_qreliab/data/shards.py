@@ -57,7 +57,12 @@ def items(path: Path, label: str | None) -> Items:
         raise InputError(f"{path}: the shards hold no samples: no file with a suffix of {', '.join(sorted(SUFFIXES))}")
     ids, found = list(samples), list(samples.values())
     labels = None if label is None else [_label(sample.label, name) for name, sample in samples.items()]
-    return Items(ids, lambda i: decode.image(found[i].images[0].read(), f"{path.name}: {ids[i]}"), labels)
+    return Items(
+        ids,
+        lambda i: decode.image(found[i].images[0].read(), f"{path.name}: {ids[i]}"),
+        labels,
+        lambda i: found[i].images[0].shard,
+    )
 
 
 def _label(member: Member | None, name: str) -> str:

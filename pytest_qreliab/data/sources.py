@@ -83,4 +83,4 @@ def items(source: schema.AnySource, path: Callable[[str], Path], labelled: bool)
 
 def _of_set(images: ImageSet) -> Items:
     labels = None if images.labels is None else [str(label) for label in images.labels]
-    return Items(images.ids, images.load, labels)
+    return Items(images.ids, images.load, labels, images.content)

@@ -56,7 +56,7 @@ def items(
     missing = [str(found) for found in paths if not found.is_file()]
     if missing:
         raise InputError(f"{path}: {len(missing)} of {len(paths)} images are not there; the first: {missing[0]}")
-    return Items(ids, lambda i: decode.image(paths[i], str(paths[i])), labels)
+    return Items(ids, lambda i: decode.image(paths[i], str(paths[i])), labels, paths.__getitem__)
 
 
 def _of_bytes(path: Path, found: list[tuple[int, Any]], labels: list[str] | None) -> Items:
@@ -66,7 +66,7 @@ def _of_bytes(path: Path, found: list[tuple[int, Any]], labels: list[str] | None
         if not isinstance(data, bytes):
             raise InputError(f"{path}: row {number} holds {type(value).__name__}: neither a path nor an image's bytes")
     ids = [str(number) for number, _ in found]
-    return Items(ids, lambda i: decode.image(content[i], f"{path}, row {ids[i]}"), labels)
+    return Items(ids, lambda i: decode.image(content[i], f"{path}, row {ids[i]}"), labels, lambda i: path)
 
 
 def _csv(path: Path, columns: Sequence[str] | None, delimiter: str) -> list[tuple[int, Row]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,21 @@ if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
 
 TINY_DIGITS = "tiny-digits"
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What loads a model, and tells it from others before that is done: its `architecture` and `files`, or the
+    `version` that its author gives it. `by_weights` says that what is loaded tells it."""
+
+    load: Callable[[], Clip]
+    architecture: str = ""
+    files: tuple[Path, ...] = ()
+    version: str = ""
+    by_weights: bool = False
+
+    def __call__(self) -> Clip:
+        return self.load()
 
 
 def check(name: str, registered: Iterable[str] = ()) -> None:
@@ -28,6 +44,19 @@ def load(source: str, name: str | None = None) -> Clip:
 
     clip = embedded.load() if source == TINY_DIGITS else openclip.load(source)
     return clip if name is None else replace(clip, name=name)
+
+
+def loader(source: str, name: str) -> Loader:
+    """What loads the model from its source, under that name."""
+    from functools import partial
+
+    if source == TINY_DIGITS:
+        folder = Path(__file__).parent / "tiny_digits"
+        return Loader(partial(load, source, name), source, tuple(sorted(folder.iterdir())))
+    from pytest_qreliab.models import openclip
+
+    architecture, files = openclip.local_files(source)
+    return Loader(partial(load, source, name), architecture, files, by_weights=not files)
 
 
 def load_registered(name: str, make: object) -> Clip:

@@ -64,6 +64,16 @@ def check(name: str, registered: Iterable[str] = ()) -> None:
         _check_tag(name, architecture, weights)
 
 
+def local_files(name: str) -> tuple[str, tuple[Path, ...]]:
+    """The architecture and the files that a model is loaded from, those of a folder all; none for one of a hub."""
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        return LOCAL, tuple(sorted(path for path in folder.iterdir() if path.is_file()))
+    architecture, _, weights = name.partition("/")
+    path = Path(weights).expanduser()
+    return architecture, (path,) if not name.startswith(HUB) and path.is_file() else ()
+
+
 def _check_tag(name: str, architecture: str, tag: str) -> None:
     tags = _open_clip().list_pretrained_tags_by_model(architecture)
     hint = f"or a checkpoint: {architecture}/PATH with {', '.join(SUFFIXES)}"

@@ -39,7 +39,8 @@ class Quantizer:
     change without coming to lie on a grid. `coverage` is the share of the towers' matmul and convolution weights
     that it promises to quantize, or without `convolutions` of the matmul weights. `read_bits`, from parameters and
     scope, is for a quantizer whose bits are given by a file. `packages` are what the extra of the name `extra`
-    installs for it.
+    installs for it. `version` is a text of the author's that changes with the code: what a registered quantizer
+    gives is kept for later runs only under one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Quantizer:
     read_bits: str | Callable[[Any, str], Bits] | None = None
     extra: str | None = None
     packages: tuple[str, ...] = ()
+    version: str = ""
 
     def missing(self) -> list[str]:
         """The packages that it needs and that are not installed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from pytest_qreliab.data.batches import BATCH, batches
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.preprocessing import Preprocess
 from pytest_qreliab.models.clip import Clip
 
 PROMPTS = 512
@@ -21,26 +22,33 @@ class Calibration:
     """`images` set ranges and train; their labels, if they have any, index `classes`.
 
     `held_out` are labelled images on which nothing but the logit scale is fitted. Either is None where the
-    benchmark has none. Prompts are the classes in the templates.
+    benchmark has none. Prompts are the classes in the templates. `read` gives the preprocessed batches of images.
     """
 
     images: ImageSet | None
     held_out: ImageSet | None
     classes: Sequence[str]
     templates: Sequence[str]
+    read: Callable[[ImageSet, Preprocess], Iterator[torch.Tensor]] = batches
 
     @classmethod
-    def split(cls, images: ImageSet | None, classes: Sequence[str], templates: Sequence[str]) -> Calibration:
+    def split(
+        cls,
+        images: ImageSet | None,
+        classes: Sequence[str],
+        templates: Sequence[str],
+        read: Callable[[ImageSet, Preprocess], Iterator[torch.Tensor]] = batches,
+    ) -> Calibration:
         """The images that `held_out` tells, and the rest."""
         apart = None if images is None else held_out(images)
         if images is None or apart is None or not apart.any():
-            return cls(images, None, classes, templates)
-        return cls(images.take(np.flatnonzero(~apart)), images.take(np.flatnonzero(apart)), classes, templates)
+            return cls(images, None, classes, templates, read)
+        return cls(images.take(np.flatnonzero(~apart)), images.take(np.flatnonzero(apart)), classes, templates, read)
 
     def batches(self, clip: Clip, limit: int) -> Iterator[torch.Tensor]:
         """At most `limit` images, evenly spaced, preprocessed: (batch, 3, height, width)."""
         if self.images is not None:
-            yield from batches(self.images.limited(limit), clip.preprocess)
+            yield from self.read(self.images.limited(limit), clip.preprocess)
 
     def captions(self, label: int) -> list[str]:
         """Every template of a class."""

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab import __version__
-from pytest_qreliab.data.batches import BATCH, batches
+from pytest_qreliab.data.batches import BATCH
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake, grid, learned
@@ -79,7 +79,7 @@ def load(clip: Clip, request: Request, *, paired: bool) -> Pairs:
     if paired or request.scope != "text":
         assert calibration.images is not None
         images = calibration.images.limited(request.parameters.images)
-        pixels = torch.cat(list(batches(images, clip.preprocess)))
+        pixels = torch.cat(list(calibration.read(images, clip.preprocess)))
         if paired:
             assert images.labels is not None
             labels = torch.from_numpy(images.labels)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pytest_qreliab.embedding import Advance
+from pytest_qreliab.encoding import Advance
 from pytest_qreliab.evaluate import Progress as EvaluatorProgress
 from pytest_qreliab.evaluate import silent
 
