@@ -8,6 +8,8 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +20,7 @@ from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import shipped
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.options import IN_PYTESTS_CACHE, Setting, size_of
 from pytest_qreliab.quantizers import Quantizer, Recipe
 from pytest_qreliab.quantizers.parameters import Rounding, described
 
@@ -45,11 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     checker = commands.add_parser("check", help="say which images of a benchmark are there, before any model is loaded")
     checker.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="shipped names, or paths of YAML files")
+    cacher = commands.add_parser("cache", help="list, verify or prune the embeddings and images kept for later runs")
+    cacher.add_argument("action", choices=("list", "verify", "prune"))
+    cacher.add_argument(
+        "--dir", type=Path, help="the folder; by default QRELIAB_CACHE_DIR, or that in pytest's cache here"
+    )
+    cacher.add_argument("--size", default="0MB", help="prune: what is left at most, as in 5GB; nothing by default")
     args = parser.parse_args(argv)
     code = 0
     try:
         if args.command == "check":
             lines, code = _checked(args.benchmarks)
+        elif args.command == "cache":
+            lines, code = _cache(args.action, args.dir, Setting(args.size, "--size", given=True))
         else:
             catalog = Catalog()
             catalog.add_entry_points()
@@ -67,6 +78,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # of `| head`; Python would complain of it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _cache(action: str, folder: Path | None, size: Setting) -> tuple[list[Text], int]:
+    """What the store holds, what is wrong with it, or what was removed of it; and 1 if anything was wrong, else 0."""
+    from pytest_qreliab.store import Store  # imports NumPy
+
+    folder = folder or Path(os.environ.get("QRELIAB_CACHE_DIR") or IN_PYTESTS_CACHE).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"there is no cache at {folder.absolute()}; name its folder with --dir")
+    store = Store(folder)
+    if action == "prune":
+        removed = store.prune(size_of(size))
+        left = sum(entry.size for entry in store.stored())
+        return [Text(f"{folder}: {_bytes(removed)} removed, {_bytes(left)} left")], 0
+    lines, total, bad = [], 0, 0
+    for entry in sorted(store.stored(read=True, verify=action == "verify"), key=lambda entry: entry.used):
+        total += entry.size
+        if entry.problem:
+            bad += 1
+            store.remove(entry)
+            lines.append(Text(f"  {entry.path} {entry.problem}; removed", style="red"))
+        elif action == "list":
+            used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+            lines.append(Text(f"  {used}  {_bytes(entry.size):>9}  {entry.about}"))
+    lines.append(Text(f"{folder}: {_bytes(total)}, {bad} damaged" if bad else f"{folder}: {_bytes(total)}"))
+    return lines, int(bad > 0)
+
+
+def _bytes(size: float) -> str:
+    power = next((power for power in (30, 20) if size >= 2**power), 10)
+    return f"{size / 2**power:.1f} {'KMG'[power // 10 - 1]}iB"
 
 
 def _checked(names: Sequence[str]) -> tuple[list[Text], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,7 +47,6 @@ from pytest_qreliab.store import Store, digest
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
 DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
-CHECKPOINTS = "training"  # the folder of the store for unfinished training
 MATCHED_ON = 1000  # images, at most, on which the features of controls are matched
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
@@ -56,6 +56,17 @@ Draw = Callable[[Case, Measurement, Measurement, Sequence[WeightSpectrum]], None
 
 def silent(description: str, total: int) -> AbstractContextManager[Advance]:
     return nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a result took: the images and prompts that went through a model for it, and those that had done so before;
+    and the most memory, in bytes, that the process held until then, on the device as well."""
+
+    encoded: int
+    known: int
+    peak_memory: int
+    peak_device_memory: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Result:
     device: str
     alpha: float
     controls: Controls | None
+    work: Work
 
     def of(self, aspect: str | None) -> list[Verdict]:
         """The verdicts of one aspect, or all of them."""
@@ -109,7 +121,7 @@ class Evaluator:
     ) -> None:
         self._plan, self._progress, self._draw = plan, progress, draw
         self._store = store or self._passing
-        self._checkpoints = None if store is None else store.folder / CHECKPOINTS
+        self._checkpoints = None if store is None else store.training
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._subjects: dict[str | Build, Subject] = {}
@@ -167,6 +179,7 @@ class Evaluator:
             self._results = case.build, {}
         results = self._results[1]
         if case.benchmark not in results:
+            before = self.embedder.encoded, self.embedder.known
             baseline, quantized = self._measurements_of(case)
             gates = self._plan.gates[case]
             wanted = {registry.canonical(gate.metric) for gate in gates}
@@ -178,6 +191,7 @@ class Evaluator:
             verdicts = judge(
                 changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
             )
+            controls = self._controls(case, baseline, quantized)
             results[case.benchmark] = Result(
                 case,
                 self._plan.recipes[case.build.quantizer].rescale,
@@ -187,7 +201,13 @@ class Evaluator:
                 baseline.samples,
                 str(self.device),
                 self._plan.alpha(case),
-                self._controls(case, baseline, quantized),
+                controls,
+                Work(
+                    self.embedder.encoded - before[0],
+                    self.embedder.known - before[1],
+                    peak_memory(),
+                    torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
+                ),
             )
         return results[case.benchmark]
 
@@ -472,6 +492,16 @@ class Evaluator:
         except InputError as error:
             self._refused[key] = error
             raise
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _short(model: str) -> str:

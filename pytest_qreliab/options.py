@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ OPTIONS = (
 
 SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
+IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # what `cache_dir` auto is, where pytest's own cache is not moved
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,14 @@ class Setting:
         if not texts:
             raise InputError(f"{self.origin}: is empty; give at least one value")
         return [Value(text, self.origin) for text in texts]
+
+
+def size_of(setting: Setting) -> float:
+    """Bytes of a size such as 500MB or 20GB. Raises InputError for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G|T)i?B", setting.text.strip(), re.IGNORECASE)
+    if found is None:
+        raise InputError(f"{setting.origin}: {setting.text!r} is no size; write 500MB or 20GB")
+    return float(found[1]) * 1024.0 ** (" kMGT".lower().index(found[2].lower()))
 
 
 @dataclass(frozen=True)

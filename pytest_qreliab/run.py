@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS, SELF_CHECK, Setting, Settings
+from pytest_qreliab.options import OPTIONS, SELF_CHECK, Setting, Settings, size_of
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
@@ -135,14 +134,6 @@ class Run:
         if self._config.getoption("qreliab_aa"):
             flags.insert(0, SELF_CHECK)
         return shlex.join(["pytest", item.nodeid, *flags])
-
-
-def size_of(setting: Setting) -> float:
-    """Bytes of a size such as 500MB or 20GB. Raises InputError for another text."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G|T)i?B", setting.text.strip(), re.IGNORECASE)
-    if found is None:
-        raise InputError(f"{setting.origin}: {setting.text!r} is no size; write 500MB or 20GB")
-    return float(found[1]) * 1024.0 ** (" kMGT".lower().index(found[2].lower()))
 
 
 def check_cache_dir(setting: Setting) -> None:

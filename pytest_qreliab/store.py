@@ -14,7 +14,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from pytest_qreliab.errors import InputError
 
 FORMAT = "1"  # of the files; another one's are left alone
 ENTRY, ROWS, PART, LOCK = ".safetensors", ".npy", ".part", ".lock"
+TRAINING = "training"  # the folder for training runs that were not finished, or whose result is not kept
 ABANDONED = 24 * 3600  # seconds after which a file that was not finished belongs to no one
 CHECK_EVERY = 1 / 20  # of the limit: when so much was written, the size of all is looked at
 
@@ -83,7 +84,6 @@ class Store:
 
     folder: Path
     limit: float = float("inf")
-    hits: int = 0
     _written: float = field(default=float("inf"), init=False)  # bytes, since the size of all was looked at
     _warned: bool = field(default=False, init=False)
     _digests: dict[Path, str] = field(default_factory=dict, init=False)
@@ -106,7 +106,6 @@ class Store:
         except OSError as error:
             self._warn(f"{path} cannot be read: {error.strerror or error}")
             return None
-        self.hits += 1
         return entry
 
     def put(self, key: str, arrays: Arrays, facts: Mapping[str, Any] | None = None, about: str = "") -> None:
@@ -213,9 +212,9 @@ class Store:
         try:
             yield part
             part.do(lambda file: file.close())
+            part.do(lambda file: part.path.replace(path))
             if part.error is None:
-                self._count(part.path.stat().st_size)
-                part.path.replace(path)
+                self._count(path)
             else:
                 self._cannot_write(part.error)
         finally:
@@ -231,8 +230,9 @@ class Store:
 
     # Size
 
-    def _count(self, size: float) -> None:
-        self._written += size
+    def _count(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # another process may have removed it
+            self._written += path.stat().st_size
         if self._written > CHECK_EVERY * self.limit:
             self._written = 0
             self.prune(self.limit)
@@ -256,9 +256,13 @@ class Store:
                     removed += stat.st_size
         return removed
 
+    @property
+    def training(self) -> Path:
+        return self.folder / TRAINING
+
     def stored(self, *, read: bool = False, verify: bool = False) -> Iterator[Stored]:
         """Every entry; with what it says of itself, if it is `read`, and with what is wrong, if it is to `verify`."""
-        for path in sorted(self.folder.glob(f"{FORMAT}/*/*{ENTRY}")):
+        for path in [*sorted(self.folder.glob(f"{FORMAT}/*/*{ENTRY}")), *sorted(self.training.glob("*.pt"))]:
             try:
                 stat = path.stat()
                 rows = path.with_suffix(ROWS)
@@ -266,7 +270,9 @@ class Store:
             except OSError:
                 continue  # another process has removed it
             about = problem = ""
-            if read or verify:
+            if path.suffix != ENTRY:
+                about = f"training {path.stem}"
+            elif read or verify:
                 try:
                     entry = _read(path)
                     about = entry.about
@@ -278,9 +284,8 @@ class Store:
                     problem = f"cannot be read: {error.strerror or error}"
             yield Stored(path, size, stat.st_mtime, about, problem)
 
-    def remove(self, entries: Iterable[Stored]) -> None:
-        for entry in entries:
-            _remove(entry.path)
+    def remove(self, entry: Stored) -> None:
+        _remove(entry.path)
 
 
 class _Part:
@@ -349,7 +354,7 @@ def _problem_of_rows(path: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _remove(path: Path) -> None:
-    for suffix in (ENTRY, ROWS, LOCK):  # the entry first: without it the rest does not count
+    for suffix in (path.suffix, ROWS, LOCK):  # the entry first: without it the rest does not count
         with contextlib.suppress(OSError):
             path.with_suffix(suffix).unlink(missing_ok=True)
 

@@ -37,6 +37,10 @@ class Entry(TypedDict):
     values: dict[str, tuple[float, float]]
     outcomes: dict[str, tuple[str, bool]]
     controls: ControlsEntry | None
+    encoded: int
+    known: int
+    peak_memory: int
+    peak_device_memory: int
 
 
 class ControlsEntry(TypedDict):
@@ -73,6 +77,10 @@ def entry(result: Result) -> Entry:
         values=values,
         outcomes=outcomes,
         controls=None if result.controls is None else _controls_entry(result.controls),
+        encoded=result.work.encoded,
+        known=result.work.known,
+        peak_memory=result.work.peak_memory,
+        peak_device_memory=result.work.peak_device_memory,
     )
 
 
@@ -134,7 +142,17 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
     output.print(legend)
+    output.print(Text(_work([row for rows in groups.values() for row in rows]), style="dim"))
     return output.text()
+
+
+def _work(rows: Sequence[Entry]) -> str:
+    """What all of it took."""
+    encoded, known = (sum(row[what] for row in rows) for what in ("encoded", "known"))
+    memory = f"peak memory {max(row['peak_memory'] for row in rows) / 2**30:.1f} GiB"
+    if device := max(row["peak_device_memory"] for row in rows):
+        memory += f", {device / 2**30:.1f} GiB on the device"
+    return f"{encoded:,} images and prompts encoded, {known:,} known from before; {memory}"
 
 
 def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
