@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytest_qreliab import embedding, self_check
+from pytest_qreliab import embedding, self_check, workers
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.data.images import evenly
@@ -325,8 +325,8 @@ def _short(model: str) -> str:
 
 def resolve_device(text: str) -> torch.device:
     """The device of a setting; `auto` is a GPU where there is one."""
+    if text == "cuda" or (text == "auto" and torch.cuda.is_available()):
+        return workers.cuda()
     if text != "auto":
         return torch.device(text)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

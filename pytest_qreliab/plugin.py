@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.run import Run
+    from pytest_qreliab.scheduler import BuildScheduling
 
 SUITE = Path(__file__).parent / "suite" / "test_reliability.py"
 SELF_CHECK_SUITE = SUITE.with_name("test_self_check.py")
@@ -51,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, ood, spectrum) it runs "
         "for the cases that have a gate of that aspect. Tests that use the qreliab fixtures get it by themselves.",
     )
-    config.pluginmanager.register(Summary(), "qreliab-summary")
+    config.pluginmanager.register(Summary(config), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
     config.stash[SHIPPED] = _shipped(config)
     if settings.given or config.getoption("qreliab_aa"):
@@ -82,6 +83,16 @@ def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: tell a worker what its own arguments no longer show."""
     node.workerinput["qreliab_shipped"] = node.config.stash[SHIPPED]
     node.workerinput["qreliab_args"] = [str(arg) for arg in node.config.args]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BuildScheduling | None:
+    """pytest-xdist: our own scheduler, where there are cases and the user asked for no other than -n gives."""
+    if RUN not in config.stash or config.getoption("dist") not in ("load", "worksteal"):
+        return None
+    from pytest_qreliab import scheduler
+
+    return scheduler.make(config, log, config.stash[RUN].plan)
 
 
 def _run(config: pytest.Config) -> Run:
@@ -257,7 +268,8 @@ def pytest_runtest_makereport(
 class Summary:
     """Gathers the results from the reports, wherever the tests ran, and prints the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._entries: dict[str, Entry] = {}
         self._self_checks: dict[str, self_check.Entry] = {}
 
@@ -281,10 +293,11 @@ class Summary:
                 color=writer.hasmarkup,
                 unicode=(getattr(writer._file, "encoding", None) or "").lower().startswith("utf"),
             )
+            run = _run(self._config)  # which a controller has not made where no setting is given
             if self._entries:
                 terminalreporter.section("reliability")
-                terminalreporter.write_line(terminal.render(self._entries.values(), output))
+                terminalreporter.write_line(terminal.render(run.in_order(self._entries), output))
             if self._self_checks:
                 terminalreporter.section("self-check of the gates")
-                terminalreporter.write_line(self_check.render(self._self_checks.values(), output))
+                terminalreporter.write_line(self_check.render(run.in_order(self._self_checks), output))
         yield

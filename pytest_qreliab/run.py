@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.self_check import CheckedSelfCheck
+
+T = TypeVar("T")
 
 
 class Run:
@@ -37,6 +40,7 @@ class Run:
 
     @cached_property
     def evaluator(self) -> Evaluator:
+        from pytest_qreliab import workers
         from pytest_qreliab.evaluate import Evaluator
         from pytest_qreliab.report import progress
 
@@ -47,7 +51,9 @@ class Run:
             from pytest_qreliab.report import drawings  # which imports matplotlib
 
             draw = partial(drawings.draw, self.plan.figures)
-        return Evaluator(self.plan, progress.for_config(self._config), checkpoints, draw)
+        evaluator = Evaluator(self.plan, progress.for_config(self._config), checkpoints, draw)
+        workers.take_share(evaluator.device)
+        return evaluator
 
     def cases(self, aspect: str | None) -> list[Case]:
         """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""
@@ -60,6 +66,10 @@ class Run:
     def position(self, value: Case | Build | str) -> float:
         """Where a case, a build or a model stands in the plan's order; what is not of the plan comes last."""
         return self._order.get(value, float("inf"))
+
+    def in_order(self, found: Mapping[str, T]) -> list[T]:
+        """What was found for cases, by their ids, in the plan's order, whichever worker was first."""
+        return [found[case.id] for case in self.plan.cases if case.id in found]
 
     def header(self) -> list[str]:
         """What the run will do, for the head of pytest's output."""

@@ -117,10 +117,10 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     for found in entries:
         groups.setdefault((found["model"], found["benchmark"]), []).append(found)
     for (model, benchmark), rows in groups.items():
-        first = rows[0]
+        devices = ", ".join(sorted({row["device"] for row in rows}))
         output.print(
             Text(f"{model} on {benchmark}", style="bold"),
-            Text(f"({first['samples']} samples, {first['device']})", style="dim"),
+            Text(f"({rows[0]['samples']} samples, {devices})", style="dim"),
         )
         metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
         runs = _fitting(metrics, rows, output.width)
