@@ -58,8 +58,11 @@ OPTIONS = (
     ),
     Option("figures", "none", "DIR", "a folder for figures of every case, which needs pytest-qreliab[report]; none"),
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
+    Option("shard", "none", "K/N", "run part K of N of the quantized models, as one of N machines; none"),
+    Option("json", "none", "FILE", "a file for the results, which `qreliab merge` reads; none"),
 )
 
+OF_A_MACHINE = ("shard", "json")  # options that say where a plan runs, not what it is
 SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
 
@@ -101,6 +104,8 @@ class Settings:
     controls: Setting
     figures: Setting
     device: Setting
+    shard: Setting
+    json: Setting
 
     def __iter__(self) -> Iterator[Setting]:
         return (getattr(self, option.name) for option in OPTIONS)

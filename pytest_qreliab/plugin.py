@@ -169,7 +169,8 @@ def _aspect(mark: pytest.Mark) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark our tests, and put them in the plan's order, in the places that they hold among the others."""
+    """Mark our tests, put them in the plan's order, in the places that they hold among the others, and deselect those
+    of other shards."""
     places, ours = [], []
     for place, item in enumerate(items):
         params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
@@ -177,10 +178,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if name in params:
                 item.add_marker("qreliab")
                 places.append(place)
-                ours.append((_run(config).position(params[name]), item))
+                ours.append((_run(config).position(params[name]), params[name], item))
                 break
-    for place, (_, item) in zip(places, sorted(ours, key=lambda found: found[0]), strict=True):
+    elsewhere = set()
+    for place, (_, value, item) in zip(places, sorted(ours, key=lambda found: found[0]), strict=True):
         items[place] = item
+        if not _run(config).here(value):
+            elsewhere.add(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=list(elsewhere))
+        items[:] = [item for item in items if item not in elsewhere]
 
 
 # Fixtures
@@ -258,6 +265,8 @@ def pytest_runtest_makereport(
         report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
         mark = item.get_closest_marker("qreliab")
         item.user_properties += result.properties(_aspect(mark) if mark else None)
+    if report.failed and CASE in getattr(getattr(item, "callspec", None), "params", {}):
+        report.qreliab_case = item.callspec.params[CASE].id  # type: ignore[attr-defined]
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash and call.when == "call" and (SELF_CHECK in item.stash or RESULT in item.stash):
         # On CI pytest's short summary would print the whole explanation a second time.
@@ -272,6 +281,7 @@ class Summary:
         self._config = config
         self._entries: dict[str, Entry] = {}
         self._self_checks: dict[str, self_check.Entry] = {}
+        self._errors: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         entry: Entry | None = getattr(report, "qreliab", None)
@@ -280,6 +290,22 @@ class Summary:
         checked: self_check.Entry | None = getattr(report, "qreliab_self_check", None)
         if checked is not None:
             self._self_checks[checked["case"]] = checked
+        case: str | None = getattr(report, "qreliab_case", None)
+        if case is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            text = (crash.message if crash else report.longreprtext).strip()
+            self._errors.setdefault(case, text.partition("\n")[0].removeprefix("Failed: "))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        """Write the results, after all else: the exit status is known, and the table is out if that fails."""
+        yield
+        run = self._config.stash.get(RUN, None)
+        if run is not None and run.json is not None:
+            try:
+                run.write(self._entries, self._errors, int(session.exitstatus))
+            except OSError as error:
+                pytest.exit(f"qreliab: {run.json} cannot be written: {error.strerror}", pytest.ExitCode.USAGE_ERROR)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:

@@ -99,6 +99,7 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
         if subject is None:
             return
         node: Any = report.node
+        report.qreliab_case = subject  # type: ignore[attr-defined]
         report.longrepr = f"worker {node.gateway.id} crashed while it measured {subject}{_cause(node)}"
         for nodeid in (crashitem, *self._died_with):
             of_test = report if nodeid == crashitem else copy.copy(report)
@@ -123,7 +124,9 @@ def _cause(node: Any) -> str:
         name = signal.Signals(-node.gateway._io.popen.wait(1)).name
     except (AttributeError, ValueError, subprocess.TimeoutExpired):  # a worker elsewhere, or that ended by itself
         return ""
-    hint = "; out of memory? Fewer workers (-n) need less" if name == "SIGKILL" else ""
+    hint = (
+        "; out of memory? Fewer workers (-n) or more machines (--qreliab-shard) need less" if name == "SIGKILL" else ""
+    )
     return f": {name}{hint}"
 
 

@@ -92,7 +92,7 @@ def test_when_a_worker_dies_its_case_fails_and_the_rest_goes_on(pytester, run):
         case = f"tiny-digits/deadly/w3/{benchmark}"
         lines = [line for line in result.outlines if re.match(rf"worker gw\d+ crashed .* measured {case}", line)]
         assert len(lines) == 4
-        assert all("SIGKILL; out of memory? Fewer workers (-n) need less" in line for line in lines)
+        assert all("SIGKILL; out of memory? Fewer workers (-n)" in line for line in lines)
         for aspect in ("accuracy", "calibration", "ood", "spectrum"):
             assert result.stdout.str().count(f"FAILED qreliab::test_{aspect}[{case}] -") == 1
     assert sum(line.startswith(("deadly w2", "deadly w4")) for line in table(result)) == 8  # of two parts each

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import TypedDict  # which pydantic can check before Python 3.12
 
-from pytest_qreliab.evaluate import Result
-from pytest_qreliab.explanation import Controls
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report.failure import number
+
+if TYPE_CHECKING:
+    from pytest_qreliab.evaluate import Result
+    from pytest_qreliab.explanation import Controls
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
