@@ -36,10 +36,10 @@ def report(names: Sequence[str], output: str | None, *, color: bool, unicode: bo
         for path, found in files.items()
         if found.exitstatus
     ]
-    failed = len(merged.failed())
+    cases, failed = len(merged.plan.cases), len(merged.failed())
     lines.append(
         Text(
-            f"{len(merged.plan.cases)} cases: {len(merged.cases) - failed} passed, {failed} failed, "
+            f"{cases} case{'s' * (cases > 1)}: {len(merged.cases) - failed} passed, {failed} failed, "
             f"{len(without)} without result",
             style="red" if merged.exitstatus else "green",
         )
