@@ -36,7 +36,7 @@ class Entry:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, 1 where data are missing, or 2 for an argument that cannot be used."""
+    """Run the command; 0, 1 where data or results are missing or failed, or 2 for an argument that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="qreliab", description="What pytest-qreliab can gate: run the tests themselves with pytest."
     )
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dir", type=Path, help="the folder; by default QRELIAB_CACHE_DIR, or that in pytest's cache here"
     )
     cacher.add_argument("--size", default="0MB", help="prune: what is left at most, as in 5GB; nothing by default")
+    merger = commands.add_parser("merge", help="put the results of shards together, in one table")
+    merger.add_argument("files", nargs="+", metavar="FILE", help="what --qreliab-json wrote, the file of each shard")
+    merger.add_argument("--output", metavar="FILE", help="a file for the results of all, in the same format")
     args = parser.parse_args(argv)
     code = 0
     try:
@@ -61,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines, code = _checked(args.benchmarks)
         elif args.command == "cache":
             lines, code = _cache(args.action, args.dir, Setting(args.size, "--size", given=True))
+        elif args.command == "merge":
+            from pytest_qreliab.report import merged  # imports NumPy, which lists do without
+
+            unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+            lines, code = merged.report(args.files, args.output, color=sys.stdout.isatty(), unicode=unicode)
         else:
             catalog = Catalog()
             catalog.add_entry_points()

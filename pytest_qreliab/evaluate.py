@@ -17,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from pytest_qreliab import embedding, identity, self_check
+from pytest_qreliab import embedding, identity, self_check, workers
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.data.batches import Reader
@@ -511,8 +511,8 @@ def _short(model: str) -> str:
 
 def resolve_device(text: str) -> torch.device:
     """The device of a setting; `auto` is a GPU where there is one."""
+    if text == "cuda" or (text == "auto" and torch.cuda.is_available()):
+        return workers.cuda()
     if text != "auto":
         return torch.device(text)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

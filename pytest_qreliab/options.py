@@ -71,8 +71,11 @@ OPTIONS = (
         plan=False,
     ),
     Option("cache_size", "20GB", "SIZE", "what is kept at most; those unused for longest go first", plan=False),
+    Option("shard", "none", "K/N", "run part K of N of the quantized models, as one of N machines; none"),
+    Option("json", "none", "FILE", "a file for the results, which `qreliab merge` reads; none"),
 )
 
+OF_A_MACHINE = ("shard", "json")  # of a run on one machine, and not of what is repeated elsewhere
 SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
 IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # what `cache_dir` auto is, where pytest's own cache is not moved
@@ -125,6 +128,8 @@ class Settings:
     device: Setting
     cache_dir: Setting
     cache_size: Setting
+    shard: Setting
+    json: Setting
 
     def __iter__(self) -> Iterator[Setting]:
         return (getattr(self, option.name) for option in OPTIONS)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.run import Run
+    from pytest_qreliab.scheduler import BuildScheduling
 
 SUITE = Path(__file__).parent / "suite" / "test_reliability.py"
 SELF_CHECK_SUITE = SUITE.with_name("test_self_check.py")
@@ -51,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, ood, spectrum) it runs "
         "for the cases that have a gate of that aspect. Tests that use the qreliab fixtures get it by themselves.",
     )
-    config.pluginmanager.register(Summary(), "qreliab-summary")
+    config.pluginmanager.register(Summary(config), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
     config.stash[SHIPPED] = _shipped(config)
     if settings.given or config.getoption("qreliab_aa"):
@@ -82,6 +83,16 @@ def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: tell a worker what its own arguments no longer show."""
     node.workerinput["qreliab_shipped"] = node.config.stash[SHIPPED]
     node.workerinput["qreliab_args"] = [str(arg) for arg in node.config.args]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BuildScheduling | None:
+    """pytest-xdist: our own scheduler, where there are cases and the user asked for no other than -n gives."""
+    if RUN not in config.stash or config.getoption("dist") not in ("load", "worksteal"):
+        return None
+    from pytest_qreliab import scheduler
+
+    return scheduler.make(config, log, config.stash[RUN].plan)
 
 
 def _run(config: pytest.Config) -> Run:
@@ -158,7 +169,8 @@ def _aspect(mark: pytest.Mark) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark our tests, and put them in the plan's order, in the places that they hold among the others."""
+    """Mark our tests, put them in the plan's order, in the places that they hold among the others, and deselect those
+    of other shards."""
     places, ours = [], []
     for place, item in enumerate(items):
         params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
@@ -166,10 +178,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if name in params:
                 item.add_marker("qreliab")
                 places.append(place)
-                ours.append((_run(config).position(params[name]), item))
+                ours.append((_run(config).position(params[name]), params[name], item))
                 break
-    for place, (_, item) in zip(places, sorted(ours, key=lambda found: found[0]), strict=True):
+    elsewhere = set()
+    for place, (_, value, item) in zip(places, sorted(ours, key=lambda found: found[0]), strict=True):
         items[place] = item
+        if not _run(config).here(value):
+            elsewhere.add(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=list(elsewhere))
+        items[:] = [item for item in items if item not in elsewhere]
 
 
 # Fixtures
@@ -247,19 +265,25 @@ def pytest_runtest_makereport(
         report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
         mark = item.get_closest_marker("qreliab")
         item.user_properties += result.properties(_aspect(mark) if mark else None)
+    if report.failed and CASE in getattr(getattr(item, "callspec", None), "params", {}):
+        report.qreliab_case = item.callspec.params[CASE].id  # type: ignore[attr-defined]
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash and call.when == "call" and (SELF_CHECK in item.stash or RESULT in item.stash):
         # On CI pytest's short summary would print the whole explanation a second time.
         crash.message = crash.message.partition("\n")[0]
+    if call.when == "teardown" and RESULT in item.stash:
+        del item.stash[RESULT]  # which holds on to every sample
     return report
 
 
 class Summary:
     """Gathers the results from the reports, wherever the tests ran, and prints the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._entries: dict[str, Entry] = {}
         self._self_checks: dict[str, self_check.Entry] = {}
+        self._errors: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         entry: Entry | None = getattr(report, "qreliab", None)
@@ -268,6 +292,22 @@ class Summary:
         checked: self_check.Entry | None = getattr(report, "qreliab_self_check", None)
         if checked is not None:
             self._self_checks[checked["case"]] = checked
+        case: str | None = getattr(report, "qreliab_case", None)
+        if case is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            text = (crash.message if crash else report.longreprtext).strip()
+            self._errors.setdefault(case, text.partition("\n")[0].removeprefix("Failed: "))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        """Write the results, after all else: the exit status is known, and the table is out if that fails."""
+        yield
+        run = self._config.stash.get(RUN, None)
+        if run is not None and run.json is not None:
+            try:
+                run.write(self._entries, self._errors, int(session.exitstatus))
+            except OSError as error:
+                pytest.exit(f"qreliab: {run.json} cannot be written: {error.strerror}", pytest.ExitCode.USAGE_ERROR)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
@@ -281,10 +321,13 @@ class Summary:
                 color=writer.hasmarkup,
                 unicode=(getattr(writer._file, "encoding", None) or "").lower().startswith("utf"),
             )
+            run = _run(self._config)  # which a controller has not made where no setting is given
             if self._entries:
                 terminalreporter.section("reliability")
-                terminalreporter.write_line(terminal.render(self._entries.values(), output))
+                entries = run.in_order(self._entries)
+                terminalreporter.write_line(terminal.render(entries, output))
+                terminalreporter.write_line(terminal.work(entries))
             if self._self_checks:
                 terminalreporter.section("self-check of the gates")
-                terminalreporter.write_line(self_check.render(self._self_checks.values(), output))
+                terminalreporter.write_line(self_check.render(run.in_order(self._self_checks), output))
         yield

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pytest_qreliab import plan
+from pytest_qreliab import plan, shards
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS, SELF_CHECK, Setting, Settings, size_of
+from pytest_qreliab.options import OF_A_MACHINE, OPTIONS, SELF_CHECK, Setting, Settings, size_of
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.self_check import CheckedSelfCheck
+    from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.store import Store
+
+T = TypeVar("T")
 
 
 class Run:
@@ -38,9 +42,22 @@ class Run:
             self._order.setdefault(case.build.model, index - 0.5)
             self._order.setdefault(case.build, index - 0.25)
             self._order[case] = index
+        self.shard = shards.select(settings.shard, self.plan.cases)
+        self.json = self._json(settings.json)
+
+    def _json(self, setting: Setting) -> Path | None:
+        """The file for results, where this process writes one."""
+        if hasattr(self._config, "workerinput") or self._config.getoption("collectonly") or setting.text == "none":
+            return None
+        if self._config.getoption("qreliab_aa"):
+            raise InputError(f"{setting.origin}: is for results of the gates, which {SELF_CHECK} does not try")
+        from pytest_qreliab import results
+
+        return results.prepare(setting)
 
     @cached_property
     def evaluator(self) -> Evaluator:
+        from pytest_qreliab import workers
         from pytest_qreliab.evaluate import Evaluator
         from pytest_qreliab.report import progress
 
@@ -49,7 +66,9 @@ class Run:
             from pytest_qreliab.report import drawings  # which imports matplotlib
 
             draw = partial(drawings.draw, self.plan.figures)
-        return Evaluator(self.plan, progress.for_config(self._config), self.store(), draw)
+        evaluator = Evaluator(self.plan, progress.for_config(self._config), self.store(), draw)
+        workers.take_share(evaluator.device)
+        return evaluator
 
     def store(self) -> Store | None:
         """Where embeddings are kept for later runs; None for nowhere."""
@@ -75,6 +94,14 @@ class Run:
         """Where a case, a build or a model stands in the plan's order; what is not of the plan comes last."""
         return self._order.get(value, float("inf"))
 
+    def in_order(self, found: Mapping[str, T]) -> list[T]:
+        """What was found for cases, by their ids, in the plan's order, whichever worker was first."""
+        return [found[case.id] for case in self.plan.cases if case.id in found]
+
+    def here(self, value: Case | Build | str) -> bool:
+        """Whether a case, a build or a model is of this shard."""
+        return self.shard is None or value in self.shard.parts
+
     def header(self) -> list[str]:
         """What the run will do, for the head of pytest's output."""
         cases = self.plan.cases
@@ -92,6 +119,9 @@ class Run:
             f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
             f"qreliab: {gates} gates of {', '.join(files)}, device {self.plan.device}",
         ]
+        if self.shard is not None:
+            here = sum(map(self.here, cases))
+            lines.append(f"qreliab: {self.shard}: {here} of {len(cases)} cases")
         if self.plan.figures is not None:
             lines.append(f"qreliab: figures go to {shown(self.plan.figures)}")
         for by, metrics in self.plan.untested.items():
@@ -113,6 +143,22 @@ class Run:
         head = "qreliab: underpowered, a harmless case may well be inconclusive (spread as of a CLIP at w4a8):"
         return [head, *lines] if lines else []
 
+    def write(self, entries: Mapping[str, Entry], errors: Mapping[str, str], exitstatus: int) -> None:
+        """Write the file of results, if one is wanted. Raises OSError."""
+        from pytest_qreliab import __version__, results
+
+        if self.json is None:
+            return
+        found = results.Results(
+            qreliab=__version__,
+            shard=None if self.shard is None else (self.shard.number, self.shard.count),
+            plan=results.planned(self.plan),
+            cases=self.in_order(entries),
+            errors={case.id: errors[case.id] for case in self.plan.cases if case.id in errors.keys() - entries.keys()},
+            exitstatus=exitstatus,
+        )
+        results.write(self.json, found)
+
     def result(self, case: Case, item: pytest.Item) -> CheckedResult:
         """The result of a case for the test that asks for it. Raises InputError for unusable input."""
         from pytest_qreliab.report.result import CheckedResult
@@ -127,7 +173,9 @@ class Run:
 
     def _repeat(self, item: pytest.Item) -> str:
         """The command that repeats one test, with the same plan and so with the same verdict."""
-        settings = ((option, getattr(self._settings, option.name)) for option in OPTIONS)
+        settings = (
+            (option, getattr(self._settings, option.name)) for option in OPTIONS if option.name not in OF_A_MACHINE
+        )
         flags = [
             f"{option.flag}={s.text}" for option, s in settings if s.given and s.origin in (option.flag, option.env)
         ]

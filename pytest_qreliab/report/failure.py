@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pytest_qreliab.gates import Verdict
 from pytest_qreliab.metrics import registry
+
+if TYPE_CHECKING:
+    from pytest_qreliab.gates import Verdict
 
 
 def explain(case: str, violated: Sequence[Verdict], gates: int, samples: int, alpha: float, repeat: str) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import TypedDict  # which pydantic can check before Python 3.12
 
-from pytest_qreliab.evaluate import Result
-from pytest_qreliab.explanation import Controls
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report.failure import number
+
+if TYPE_CHECKING:
+    from pytest_qreliab.evaluate import Result
+    from pytest_qreliab.explanation import Controls
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -125,10 +128,10 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     for found in entries:
         groups.setdefault((found["model"], found["benchmark"]), []).append(found)
     for (model, benchmark), rows in groups.items():
-        first = rows[0]
+        devices = ", ".join(sorted({row["device"] for row in rows}))
         output.print(
             Text(f"{model} on {benchmark}", style="bold"),
-            Text(f"({first['samples']} samples, {first['device']})", style="dim"),
+            Text(f"({rows[0]['samples']} samples, {devices})", style="dim"),
         )
         metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
         runs = _fitting(metrics, rows, output.width)
@@ -142,12 +145,11 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
     output.print(legend)
-    output.print(Text(_work([row for rows in groups.values() for row in rows]), style="dim"))
     return output.text()
 
 
-def _work(rows: Sequence[Entry]) -> str:
-    """What all of it took."""
+def work(rows: Sequence[Entry]) -> str:
+    """What all of it took, on one machine."""
     encoded, known = (sum(row[what] for row in rows) for what in ("encoded", "known"))
     memory = f"peak memory {max(row['peak_memory'] for row in rows) / 2**30:.1f} GiB"
     if device := max(row["peak_device_memory"] for row in rows):
