@@ -31,6 +31,7 @@ from pytest_qreliab.gates import Verdict, judge
 from pytest_qreliab.measurement import Measurement, measure
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.rank import residual_ratio
+from pytest_qreliab.models.blocks import compile_blocks
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.plan import Plan
@@ -149,7 +150,7 @@ class Evaluator:
 
     @cached_property
     def _environment(self) -> str:
-        return identity.environment(self.device)
+        return digest(identity.environment(self.device), "compiled" if self._plan.compiled else "")
 
     def baseline(self, model: str) -> Clip:
         """The full-precision model on the device. Raises InputError, the same again when asked again."""
@@ -158,6 +159,8 @@ class Evaluator:
                 self._quantized = self._baseline = None  # room first
                 clip = self._plan.models[model]()
                 clip.module.to(self.device)
+                if self._plan.compiled:
+                    compile_blocks(clip)
                 advance(1)
             self._baseline = clip
         return self._baseline
@@ -442,6 +445,8 @@ class Evaluator:
             convolutions=recipe.quantizer.convolutions,
             mend=mend,
         )
+        if self._plan.compiled:
+            compile_blocks(clip)
         return QuantizedClip(**vars(clip), coverage=coverage)
 
     def _baseline_measurement(self, case: Case) -> Measurement:

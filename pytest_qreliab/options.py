@@ -63,6 +63,7 @@ OPTIONS = (
     ),
     Option("figures", "none", "DIR", "a folder for figures of every case, which needs pytest-qreliab[report]; none"),
     Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
+    Option("compile", "no", "yes|no", "compile the blocks of open_clip's towers by torch.compile: slower at first"),
     Option(
         "cache_dir",
         "auto",
@@ -126,6 +127,7 @@ class Settings:
     controls: Setting
     figures: Setting
     device: Setting
+    compile: Setting
     cache_dir: Setting
     cache_size: Setting
     shard: Setting

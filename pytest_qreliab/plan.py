@@ -35,7 +35,7 @@ class Plan:
     outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
     benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
     thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
-    `figures` where its figures go."""
+    `figures` where its figures go, `compiled` whether blocks are compiled."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Loader]
@@ -48,6 +48,7 @@ class Plan:
     controls: str
     figures: Path | None
     device: str
+    compiled: bool = False
 
     def alpha(self, case: Case) -> float:
         """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
@@ -97,6 +98,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     (controls,) = (_checked(v, check_controls, v.text) for v in values("controls"))
     (figures,) = (_checked(v, check_figures, v) for v in values("figures"))
     (device,) = (_checked(v, check_device, v.text) for v in values("device"))
+    (compiled,) = (_checked(v, check_yes, v.text) for v in settings.compile.values(many=False))
     quantizations = dict.fromkeys(
         (recipe.name, bits, scope, recipe.needs(bits) != "nothing")
         for named, recipe in chosen
@@ -126,7 +128,18 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
     thresholds = {case: policies.of(case) for case in cases}
     gates, untested = _gates(thresholds, benchmarks, image_sets, recordings)
     return Plan(
-        tuple(cases), loaders, recipes, recordings, gates, thresholds, image_sets, untested, controls, figures, device
+        tuple(cases),
+        loaders,
+        recipes,
+        recordings,
+        gates,
+        thresholds,
+        image_sets,
+        untested,
+        controls,
+        figures,
+        device,
+        compiled,
     )
 
 
@@ -297,6 +310,13 @@ def check_figures(value: Value) -> Path | None:
     if find_spec("matplotlib") is None:
         raise InputError("drawing figures needs pip install 'pytest-qreliab[report]'")
     return folder
+
+
+def check_yes(text: str) -> bool:
+    """Whether it is `yes`; raises InputError for another word than `yes` and `no`."""
+    if text not in ("yes", "no"):
+        raise unknown("answer", text, ("yes", "no"))
+    return text == "yes"
 
 
 def check_device(text: str) -> str:

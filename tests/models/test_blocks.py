@@ -98,3 +98,27 @@ def test_what_is_no_map_is_passed_by():
     assert blocks._square(torch.zeros(2, 5, 3), 1, (2, 2)).shape == (2, 3, 2, 2)
     assert blocks._square(torch.zeros(2, 6, 3), 1, (2, 2)) is None
     assert blocks._spatial(torch.zeros(2, 4, 3)) is None
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_what_the_model_gives_however_it_rounds(make_plan, small_benchmark):
+    """Those with quantized activations too, after others of the same code without."""
+    from pytest_qreliab.evaluate import Evaluator
+
+    found = []
+    for compiled in ("yes", "no"):
+        plan = make_plan(bits="w4,4", benchmarks=str(small_benchmark), compile=compiled)
+        evaluator = Evaluator(plan)
+        found.append([{name: c.quantized for name, c in evaluator.result(case).changes.items()} for case in plan.cases])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours["nll"] == pytest.approx(theirs["nll"], rel=1e-4)
+        assert ours["ood.auroc.mcm"] == pytest.approx(theirs["ood.auroc.mcm"], abs=1e-3)
+        assert ours["kl"] == pytest.approx(theirs["kl"], rel=1e-2)
+
+
+def test_a_model_of_unknown_blocks_is_not_compiled(tiny):
+    from pytest_qreliab.errors import InputError
+    from pytest_qreliab.models.blocks import compile_blocks
+
+    with pytest.raises(InputError, match="its blocks are not known, and cannot be compiled"):
+        compile_blocks(Clip.wrap(tiny.module, tiny.preprocess, tiny.tokenizer))
