@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pytest_qreliab import cli
@@ -123,3 +124,62 @@ def test_a_pipe_that_closes_early_is_no_error():
     command = f"{sys.executable} -m pytest_qreliab.cli list quantizers metrics | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("quantizers\n", "")
+
+
+# The cache
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The store in pytest's cache of the folder that is the current one, with three entries."""
+    from pytest_qreliab.options import IN_PYTESTS_CACHE
+    from pytest_qreliab.store import Store, digest
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QRELIAB_CACHE_DIR", raising=False)
+    store = Store(tmp_path / IN_PYTESTS_CACHE)
+    for number in range(2):
+        store.put(digest(number), {"x": np.zeros(100_000, np.uint8)}, {}, f"features {number}")
+    with store.rows(digest("images"), (10, 200_000), "10 images") as keep:
+        for _ in range(10):
+            keep(np.zeros(200_000, np.uint8))
+    return store
+
+
+def test_the_cache_is_listed_with_what_each_entry_is(cache, capsys):
+    assert cli.main(["cache", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines[:-1]] == ["features 0", "features 1", "10 images"]
+    assert "1.9 MiB  10 images" in lines[2]
+    assert lines[-1].endswith(": 2.1 MiB")
+
+
+def test_the_cache_is_pruned_to_a_size(cache, capsys):
+    assert cli.main(["cache", "prune", "--size=2.05MB"]) == 0
+    assert capsys.readouterr().out.strip().endswith("97.8 KiB removed, 2.0 MiB left")
+    assert cli.main(["cache", "prune"]) == 0
+    assert not list(cache.stored())
+
+
+def test_the_cache_is_verified_and_what_is_damaged_goes(cache, capsys):
+    assert cli.main(["cache", "verify"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    for path in (next(cache.folder.rglob("*.npy")), next(cache.folder.rglob("*.safetensors"))):
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        path.write_bytes(content)
+    assert cli.main(["cache", "verify"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("damaged" in line and line.endswith("; removed") for line in lines) == 2
+    assert lines[-1].endswith("2 damaged")
+    assert cli.main(["cache", "verify"]) == 0
+    assert len(list(cache.stored())) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [(["list", "--dir=none"], "there is no cache at"), (["prune", "--size=5"], "--size: '5' is no size; write 500MB")],
+)
+def test_a_cache_that_is_not_there_and_a_size_that_is_none(cache, capsys, args, message):
+    assert cli.main(["cache", *args]) == 2
+    assert message in capsys.readouterr().err
