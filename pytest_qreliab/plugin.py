@@ -295,7 +295,7 @@ class Summary:
         case: str | None = getattr(report, "qreliab_case", None)
         if case is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
-            text = (crash.message if crash else report.longreprtext).strip()
+            text = (crash.message if crash else str(report.longrepr)).strip()
             self._errors.setdefault(case, text.partition("\n")[0].removeprefix("Failed: "))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -154,7 +154,9 @@ class Run:
             shard=None if self.shard is None else (self.shard.number, self.shard.count),
             plan=results.planned(self.plan),
             cases=self.in_order(entries),
-            errors={case.id: errors[case.id] for case in self.plan.cases if case.id in errors.keys() - entries.keys()},
+            errors={
+                case.id: errors[case.id] for case in self.plan.cases if case.id in errors and case.id not in entries
+            },
             exitstatus=exitstatus,
         )
         results.write(self.json, found)

@@ -85,13 +85,19 @@ def test_each_build_has_one_worker_and_the_table_is_that_of_one_process(pytester
 
 def test_when_a_worker_dies_its_case_fails_and_the_rest_goes_on(pytester, run):
     pytester.makeconftest(DIE)
-    result = run("--qreliab-quantizers=deadly", "--qreliab-bits=w2,w3,w4", "-n2", "-v")
+    result = run("--qreliab-quantizers=deadly", "--qreliab-bits=w2,w3,w4", "--qreliab-json=it.json", "-n2", "-v")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=16, failed=8)
+    written = json.loads((pytester.path / "it.json").read_text())
+    assert [entry["case"] for entry in written["cases"]] == [
+        case for case in written["plan"]["cases"] if "w3" not in case
+    ]
+    assert len(written["errors"]) == 2
     for benchmark in ("small", "second"):
         case = f"tiny-digits/deadly/w3/{benchmark}"
         lines = [line for line in result.outlines if re.match(rf"worker gw\d+ crashed .* measured {case}", line)]
         assert len(lines) == 4
+        assert written["errors"][case] == lines[0]
         assert all("SIGKILL; out of memory? Fewer workers (-n)" in line for line in lines)
         for aspect in ("accuracy", "calibration", "ood", "spectrum"):
             assert result.stdout.str().count(f"FAILED qreliab::test_{aspect}[{case}] -") == 1
