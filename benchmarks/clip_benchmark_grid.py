@@ -45,14 +45,14 @@ BATCH = 64
 FOLDERS = "imagenet_sketch"  # clip-benchmark's name for whatever class folders --dataset_root has
 ALONE = """
 import sys
-from pytest_qreliab import embedding, measurement, options, plan
+from pytest_qreliab import measurement, options, plan
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.evaluate import Evaluator
 given = dict(zip(("models", "benchmarks"), sys.argv[1:]), bits="w8", device="cpu")
 made = plan.make(options.resolve(lambda name: given.get(name.removeprefix("qreliab_")), lambda name: None), Catalog())
 (data,) = made.data.values()
-clip, needs = Evaluator(made).baseline(given["models"]), made.needs(made.cases[0].benchmark)
-found = embedding.embed(clip, data, lambda done: None, needs)
+evaluator, needs = Evaluator(made), made.needs(made.cases[0].benchmark)
+found = evaluator.embedder.embed(evaluator.subject(given["models"]), data, lambda done: None, needs)
 print(measurement.values(measurement.measure(found, data.classes))["accuracy"])
 """
 

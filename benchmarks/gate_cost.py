@@ -29,6 +29,10 @@ import speed
 
 BATCH, CALIBRATION = 64, 128
 CLASSES = speed.CLASSES[:10]
+HEAD = [
+    *("images", "cold s", "bare s", "decode s", "cold / bare", "warm s", "import s", "warm - import s"),
+    *("forward calls, warm", "peak memory, cold"),
+]
 
 COUNT_FORWARD = """\
 from pathlib import Path
@@ -121,12 +125,11 @@ def main() -> None:
         speed.photos(work / "calibration", CALIBRATION, ["all"], seed=1)
         for size in sizes:
             speed.photos(work / f"images-{size}", size, CLASSES)
-        rows = [row(args, work, weights, size) for size in sizes]
-    prompts = len(CLASSES) * len(speed.TEMPLATES)
-    print(f"{args.model}, random weights, minmax at {args.bits}, {prompts} prompts, {speed.CORES} threads\n")
-    head = ["images", "cold s", "bare s", "decode s", "cold / bare", "warm s", "import s", "warm - import s"]
-    head += ["forward calls, warm", "peak memory, cold"]
-    print(speed.table(head, rows))
+        prompts = len(CLASSES) * len(speed.TEMPLATES)
+        print(f"{args.model}, random weights, minmax at {args.bits}, {prompts} prompts, {speed.CORES} threads\n")
+        print(speed.table(HEAD, []), flush=True)
+        for size in sizes:
+            print(speed.line(row(args, work, weights, size)), flush=True)
 
 
 def row(args: argparse.Namespace, work: Path, weights: Path, size: int) -> list[object]:

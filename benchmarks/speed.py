@@ -155,9 +155,13 @@ def write_yaml(path: Path, **content: object) -> Path:
     return path
 
 
+def line(cells: Iterable[object]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(map(line, [head, ["---"] * len(head), *rows]))
 
 
 # Images

@@ -233,22 +233,23 @@ class Evaluator:
 
     def _measurements_of(self, case: Case) -> tuple[Measurement, Measurement]:
         """The case in full precision and quantized."""
+        found = None
         if case.build.model not in self._plan.recordings:
-            full = self._subject(case.build.model)
+            full = self.subject(case.build.model)
             if full.store.is_claimed(full.key):  # another process is at work on it: it comes last
-                self._embeddings(case)
+                found = self._embeddings(case)
         baseline = self._baseline_measurement(case)
-        return baseline, measure(self._embeddings(case), self._plan.data[case.benchmark].classes)
+        return baseline, measure(found or self._embeddings(case), self._plan.data[case.benchmark].classes)
 
     def _embeddings(self, case: Case) -> Embeddings:
         """Of the case's quantized model."""
         if case.build.quantizer in self._plan.recordings:
             return self._recorded(case.build.quantizer, case)
-        return self._embed(self._subject(case.build), case, case.quantization)
+        return self._embed(self.subject(case.build), case, case.quantization)
 
     # What is embedded, and the names that it is kept under
 
-    def _subject(self, of: str | Build) -> Subject:
+    def subject(self, of: str | Build) -> Subject:
         """A full-precision model, by its name, or a quantized one."""
         if of not in self._subjects:
             make: Callable[[], Clip]
@@ -261,7 +262,7 @@ class Evaluator:
                     of.model,
                 )
                 key = self._key_of_build(of)
-            self._subjects[of] = self._kept(name, key, make, None if full is None else self._subject(full))
+            self._subjects[of] = self._kept(name, key, make, None if full is None else self.subject(full))
         return self._subjects[of]
 
     def _kept(self, name: str, key: str | None, make: Callable[[], Clip], full: Subject | None) -> Subject:
@@ -299,7 +300,7 @@ class Evaluator:
         """What the quantized model covers; None for recorded outputs."""
         if build.quantizer in self._plan.recordings:
             return None
-        subject = self._subject(build)
+        subject = self.subject(build)
         key = digest("coverage", subject.key)
         found = subject.store.get(key)
         if found is not None:
@@ -341,7 +342,7 @@ class Evaluator:
     ) -> Measurement:
         """One control, measured. Raises InputError where it cannot be matched."""
         build, data, how = case.build, self._plan.data[case.benchmark], self._plan.controls
-        of = self._subject(build)
+        of = self.subject(build)
         matched_on = self.embedder.reader.contents(data.in_distribution) if how == "features" else None
         key = digest("control", of.key, kind, seed, how, matched_on, data.classes, data.templates)
 
@@ -380,7 +381,7 @@ class Evaluator:
 
     def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
         """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
-        subject = self._subject(build)
+        subject = self.subject(build)
         key = digest("weights", subject.key)
         found = subject.store.get(key)
         if found is not None:
@@ -461,7 +462,7 @@ class Evaluator:
                 known.embeddings[benchmark] = (
                     self._recorded(model, case)
                     if model in self._plan.recordings
-                    else self._embed(self._subject(model), case, "full precision")
+                    else self._embed(self.subject(model), case, "full precision")
                 )
             embeddings = known.embeddings[benchmark]
             if refitted is not None:
@@ -471,7 +472,7 @@ class Evaluator:
 
     def _refitted_logit_scale(self, model: str, benchmark: str) -> float:
         """The logit scale of the full-precision model that fits the held-out calibration images best."""
-        subject, data = self._subject(model), self._plan.data[benchmark]
+        subject, data = self.subject(model), self._plan.data[benchmark]
         key = digest("refitted", subject.key, self._key_of_calibration(data))
         found = subject.store.get(key)
         if found is not None:

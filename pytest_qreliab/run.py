@@ -80,7 +80,10 @@ class Run:
         if where != "auto":
             return Store(Path(where).expanduser().absolute(), self._cache_size)
         cache = self._config.cache if hasattr(self._config, "cache") else None  # absent with -p no:cacheprovider
-        return None if cache is None else Store(Path(cache.mkdir("qreliab")), self._cache_size)
+        try:
+            return None if cache is None else Store(Path(cache.mkdir("qreliab")), self._cache_size)
+        except OSError:
+            return None  # pytest itself warns of a cache that cannot be written
 
     def cases(self, aspect: str | None) -> list[Case]:
         """The plan's cases, or those with a gate of that aspect. Raises InputError for an unknown aspect."""
