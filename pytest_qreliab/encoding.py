@@ -33,7 +33,7 @@ WATCHED: frozenset[Part] = frozenset({"blocks", "penultimate"})
 
 LARGE_BATCH = 256  # on a GPU, to begin with
 GRATING_RMS = 0.1  # in units of the pixels' own spread
-SAME = 1e-4  # of unit features: what cutting the padding off may change, by rounding
+FEW = 4  # prompts, on which padding is tried
 
 
 @dataclass
@@ -214,7 +214,7 @@ def classifier(
 ) -> npt.NDArray[np.float32]:
     """One unit vector per class: the mean over its captions of their unit features, normalised again."""
     prompts = [prompt for of_class in captions for prompt in of_class]
-    encode = _text_encoder(clip, prompts[:BATCH])
+    encode = _text_encoder(clip, prompts[:FEW])
     encoded = []
     for start in range(0, len(prompts), BATCH):
         for count, features in size.run(encode, prompts[start : start + BATCH]):
@@ -229,7 +229,8 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
     """What encodes prompts without the padding behind the longest, where that is no part of the features.
 
     A causal text tower that is read at the end of the text does not see what follows; but a quantizer may take a range
-    over all tokens. So `some` prompts are encoded both ways.
+    over all tokens. So `some` prompts are encoded with other tokens in the place of the padding as well: where that
+    changes the features by a single bit, the padding stays.
     """
     module: Any = clip.module
     mask = getattr(module, "attn_mask", None)
@@ -249,8 +250,11 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
         with _cut(module, length):
             return clip.layout.encode_text(module, tokens[:, :length], clip.device)
 
-    short, whole = (F.normalize(of(some).float(), dim=-1) for of in (encode, clip.encode_text))
-    return encode if bool(((short - whole).norm(dim=-1) < SAME).all()) else clip.encode_text
+    tokens = clip.tokenizer(list(some))
+    behind = torch.arange(tokens.shape[1]) > tokens.argmax(dim=-1, keepdim=True)
+    others = torch.where(behind, tokens[:, 1:2], tokens)
+    plain, filled = (clip.layout.encode_text(module, of, clip.device) for of in (tokens, others))
+    return encode if torch.equal(plain, filled) else clip.encode_text
 
 
 @contextmanager

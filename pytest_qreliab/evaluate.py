@@ -129,6 +129,7 @@ class Evaluator:
         self._keys: dict[str, str | None] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._of_model = "", _OfModel()
+        self._seen: tuple[str, str | None, dict[object, Any]] = "", None, {}
         self._results: tuple[Build | None, dict[str, Result]] = None, {}
         self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
@@ -309,6 +310,12 @@ class Evaluator:
         subject.store.put(key, {}, vars(coverage), f"coverage of {subject.name}")
         return coverage
 
+    def _seen_on(self, build: Build) -> dict[object, Any]:
+        """What was observed of the model at work on the calibration data of the build."""
+        if self._seen[:2] != (build.model, build.calibration):
+            self._seen = build.model, build.calibration, {}
+        return self._seen[2]
+
     def _calibration(self, benchmark: str) -> Calibration:
         if benchmark not in self._calibrations:
             self._calibrations[benchmark] = self.embedder.calibration(self._plan.data[benchmark])
@@ -427,7 +434,14 @@ class Evaluator:
             full_precision(),
         ):
             request = Request(
-                build.bits, build.scope, recipe.parameters, calibration, advance, recipe.matched, self._checkpoints
+                build.bits,
+                build.scope,
+                recipe.parameters,
+                calibration,
+                advance,
+                recipe.matched,
+                self._checkpoints,
+                self._seen_on(build),
             )
             clip = recipe.apply()(full, request)
             if recipe.rescale and build.calibration is not None:

@@ -8,6 +8,7 @@ scope takes part, attention and final projections included; embeddings, norms an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -40,6 +41,7 @@ def quantize(
     if transforms is not None:
         for name, by in transforms(clip, layers, request).items():
             fake.transform(layers[name], by)
+        request = replace(request, seen={})  # the layers read other values now
     inputs: Mapping[str, fake.Round] = {}
     if request.bits.activations is not None:
         inputs = (input_rounder or from_range(grid.minmax))(clip, layers, request)
@@ -75,7 +77,10 @@ def from_range(rule: RangeRule) -> InputRounder:
         assert bits is not None
         if request.parameters.activations == "dynamic":
             return dict.fromkeys(layers, fake.Dynamic(bits, symmetric))
-        seen = fake.observe(clip, layers, request, fake.Values)
+        key = "values", request.scope, request.parameters.images
+        if key not in request.seen:
+            request.seen[key] = fake.observe(clip, layers, request, fake.Values)
+        seen: dict[str, fake.Values] = request.seen[key]
         return {
             name: grid.lay(lowest[0, 0], highest[0, 0], bits, symmetric).round
             for name, values in seen.items()

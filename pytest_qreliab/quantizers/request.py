@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ class Request:
 
     `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where nothing
     asks for it. `matched` is the recipe that a control takes its error from. `advance` is told of every step done,
-    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none.
+    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `seen` holds
+    what was observed of the same full-precision model on the same calibration data, for the next quantizer.
     """
 
     bits: Bits
@@ -34,6 +35,7 @@ class Request:
     advance: Callable[[int], None] = _ignore
     matched: Recipe | None = None
     checkpoints: Path | None = None
+    seen: dict[object, Any] = field(default_factory=dict)
 
     def needed(self) -> Calibration:
         """The calibration data, of a method that cannot do without."""
