@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from pytest_qreliab.data.corruptions import corrupt
 from pytest_qreliab.data.images import Corruption
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
@@ -77,4 +76,6 @@ def corrupted(preprocess: Preprocess, corruption: Corruption) -> Preprocess:
 
 def spoilt(pixels: npt.NDArray[np.uint8], corruption: Corruption) -> npt.NDArray[np.uint8]:
     """The image, uint8 (height, width, 3), corrupted."""
+    from pytest_qreliab.data.corruptions import corrupt  # whose filters take a second to import
+
     return corrupt(pixels, corruption.kind, corruption.severity, corruption.seed)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import nn
 
 from pytest_qreliab.errors import InputError
@@ -61,7 +60,9 @@ def compile_blocks(clip: Clip) -> None:
         blocks = [block for block, _ in _blocks(module.visual)] + list(getattr(text, "resblocks", []))
     if not blocks:
         raise InputError(f"{clip.name}: its blocks are not known, and cannot be compiled; leave --qreliab-compile out")
-    config: Any = torch._dynamo.config
+    from torch._dynamo import config as options  # which takes a second to import
+
+    config: Any = options
     config.recompile_limit = max(config.recompile_limit, 4 * len(blocks))
     config.skip_nnmodule_hook_guards = False  # or a block would be given the code of one that rounds otherwise
     for block in blocks:
