@@ -15,6 +15,7 @@ from pytest_qreliab.data.embedded import digits, photo_patches
 from pytest_qreliab.data.images import Corruption, ImageSet
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.models.layout import Layout
 from pytest_qreliab.store import Store
 
 GATES = "accuracy: {max_drop: 0.5}\nood.auroc: {max_drop: 0.5}\n"
@@ -26,10 +27,13 @@ def passes(monkeypatch):
     counted = []
 
     def counting(name):
-        function = getattr(encoding.Clip, name)
-        monkeypatch.setattr(
-            encoding.Clip, name, lambda self, batch: counted.append(len(batch)) or function(self, batch)
-        )
+        function = getattr(Layout, name)
+
+        def count(self, module, batch, *device):
+            counted.append(len(batch))
+            return function(self, module, batch, *device)
+
+        monkeypatch.setattr(Layout, name, count)
 
     for name in ("encode_image", "encode_image_with_map", "encode_image_with_local", "encode_text"):
         counting(name)

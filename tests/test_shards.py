@@ -238,6 +238,10 @@ def entry(case: str, value: float = 0.9, outcome: str = "pass"):
         "values": {"accuracy": (0.9, value)},
         "outcomes": {"accuracy": (outcome, outcome == "pass")},
         "controls": None,
+        "encoded": 0,
+        "known": 20,
+        "peak_memory": 2**30,
+        "peak_device_memory": 0,
     }
 
 
