@@ -52,7 +52,7 @@ given = dict(zip(("models", "benchmarks"), sys.argv[1:]), bits="w8", device="cpu
 made = plan.make(options.resolve(lambda name: given.get(name.removeprefix("qreliab_")), lambda name: None), Catalog())
 (data,) = made.data.values()
 evaluator, needs = Evaluator(made), made.needs(made.cases[0].benchmark)
-found = evaluator.embedder.embed(evaluator.subject(given["models"]), data, lambda done: None, needs)
+found = evaluator.embedder.embed(evaluator.subjects.of(given["models"]), data, lambda done: None, needs)
 print(measurement.values(measurement.measure(found, data.classes))["accuracy"])
 """
 

@@ -24,10 +24,10 @@ from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.registry import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
-from pytest_qreliab.quantizers import fake
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
 from pytest_qreliab.record import Recording
-from pytest_qreliab.store import Store, digest, of_array
+from pytest_qreliab.store import digest, of_array
+from pytest_qreliab.subjects import Subject
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
 
@@ -120,56 +120,6 @@ class Embeddings:
     near: frozenset[str] = frozenset()
     labelled: Mapping[str, LabelledEmbeddings] = field(default_factory=dict)
     probabilities: bool = False
-
-
-@dataclass(eq=False)
-class Subject:
-    """What is embedded: a model, full precision or quantized, which is made only where the store lacks something of it.
-
-    `key` tells what it gives from what any other model gives; `store` is where that is kept. `full` is the
-    full-precision model that it was made from: a tower that gives the same to the bit is not run, nor kept, twice.
-    """
-
-    name: str
-    key: str
-    store: Store
-    make: Callable[[], Clip]
-    full: Subject | None = None
-
-    def facts(self) -> Facts:
-        """What else is known of the model, which is made for it at most once."""
-        key = digest("facts", self.key)
-        found = self.store.get(key)
-        if found is None:
-            facts = Facts.of(self.make(), None if self.full is None else self.full.make())
-            self.store.put(key, {}, vars(facts), f"logit scale of {self.name}")
-            return facts
-        return Facts(**found.facts)
-
-    def tower(self, which: str) -> Subject:
-        """The model that the image (`vision`) or text tower is that of."""
-        return self.full if self.full is not None and which in self.facts().shared else self
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The logit scale and bias of a model, and which towers, `vision` or `text`, give what full precision gives."""
-
-    logit_scale: float
-    logit_bias: float
-    shared: list[str]
-
-    @classmethod
-    def of(cls, clip: Clip, full: Clip | None) -> Facts:
-        shared = []
-        if full is not None:
-            with full_precision():
-                image, prompt = fake.one_image(clip), ["a photo"]
-                if torch.equal(clip.encode_image(image), full.encode_image(image)):
-                    shared.append("vision")
-                if torch.equal(clip.encode_text(prompt), full.encode_text(prompt)):
-                    shared.append("text")
-        return cls(clip.logit_scale, clip.logit_bias, shared)
 
 
 @dataclass

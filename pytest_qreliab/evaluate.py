@@ -7,12 +7,11 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -21,9 +20,8 @@ from pytest_qreliab import embedding, identity, self_check, workers
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.comparison import Change, compare
 from pytest_qreliab.data.batches import Reader
-from pytest_qreliab.data.benchmark import Data
 from pytest_qreliab.data.images import evenly
-from pytest_qreliab.embedding import Embedder, Embeddings, Subject
+from pytest_qreliab.embedding import Embedder, Embeddings
 from pytest_qreliab.encoding import Advance, full_precision
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.explanation import Controls, explain, strength
@@ -45,6 +43,7 @@ from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.self_check import SelfCheck
 from pytest_qreliab.store import Store, digest
+from pytest_qreliab.subjects import Subject, Subjects
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
 DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
@@ -125,8 +124,6 @@ class Evaluator:
         self._checkpoints = None if store is None else store.training
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
-        self._subjects: dict[str | Build, Subject] = {}
-        self._keys: dict[str, str | None] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._of_model = "", _OfModel()
         self._seen: tuple[str, str | None, dict[object, Any]] = "", None, {}
@@ -147,11 +144,23 @@ class Evaluator:
 
     @cached_property
     def embedder(self) -> Embedder:
-        return Embedder(Reader(self._store, self._environment))
+        return Embedder(Reader(self._store, identity.libraries()))
 
     @cached_property
     def _environment(self) -> str:
         return digest(identity.environment(self.device), "compiled" if self._plan.compiled else "")
+
+    @cached_property
+    def subjects(self) -> Subjects:
+        return Subjects(
+            self._plan,
+            self._store,
+            self._passing,
+            self.embedder.reader,
+            self._environment,
+            self.baseline,
+            self.quantized,
+        )
 
     def baseline(self, model: str) -> Clip:
         """The full-precision model on the device. Raises InputError, the same again when asked again."""
@@ -236,7 +245,7 @@ class Evaluator:
         """The case in full precision and quantized."""
         found = None
         if case.build.model not in self._plan.recordings:
-            full = self.subject(case.build.model)
+            full = self.subjects.of(case.build.model)
             if full.store.is_claimed(full.key):  # another process is at work on it: it comes last
                 found = self._embeddings(case)
         baseline = self._baseline_measurement(case)
@@ -246,62 +255,13 @@ class Evaluator:
         """Of the case's quantized model."""
         if case.build.quantizer in self._plan.recordings:
             return self._recorded(case.build.quantizer, case)
-        return self._embed(self.subject(case.build), case, case.quantization)
-
-    # What is embedded, and the names that it is kept under
-
-    def subject(self, of: str | Build) -> Subject:
-        """A full-precision model, by its name, or a quantized one."""
-        if of not in self._subjects:
-            make: Callable[[], Clip]
-            if isinstance(of, str):
-                name, make, key, full = of, partial(self.baseline, of), self._key_of_model(of), None
-            else:
-                name, make, full = (
-                    f"{of.model} {of.quantizer} {of.bits} {of.scope}",
-                    partial(self.quantized, of),
-                    of.model,
-                )
-                key = self._key_of_build(of)
-            self._subjects[of] = self._kept(name, key, make, None if full is None else self.subject(full))
-        return self._subjects[of]
-
-    def _kept(self, name: str, key: str | None, make: Callable[[], Clip], full: Subject | None) -> Subject:
-        """In the store, or, where nothing tells it from what it may be in another run, for this run alone."""
-        store = self._store if key is not None else self._passing
-        return Subject(name, digest(self._environment, key or uuid4().hex), store, make, full)
-
-    def _key_of_model(self, model: str) -> str | None:
-        if model not in self._keys:
-            loader = self._plan.models[model]
-            self._keys[model] = (
-                identity.of_weights(self.baseline(model))
-                if loader.by_weights
-                else identity.of_loader(loader, self._store.digests)
-            )
-        return self._keys[model]
-
-    def _key_of_build(self, build: Build) -> str | None:
-        recipe = identity.of_recipe(self._plan.recipes[build.quantizer], self._store.digests)
-        model = self._key_of_model(build.model)
-        if recipe is None or model is None:
-            return None
-        calibration = (
-            None if build.calibration is None else self._key_of_calibration(self._plan.data[build.calibration])
-        )
-        return digest("build", model, recipe, str(build.bits), build.scope, calibration)
-
-    def _key_of_calibration(self, data: Data) -> list[Any]:
-        images, reader = data.calibration, self.embedder.reader
-        labels = None if images is None or images.labels is None else images.labels.tolist()
-        contents = None if images is None else reader.contents(images)
-        return [contents, labels, data.classes, data.templates, data.preprocessing.model_dump()]
+        return self._embed(self.subjects.of(case.build), case, case.quantization)
 
     def _coverage(self, build: Build) -> Coverage | None:
         """What the quantized model covers; None for recorded outputs."""
         if build.quantizer in self._plan.recordings:
             return None
-        subject = self.subject(build)
+        subject = self.subjects.of(build)
         key = digest("coverage", subject.key)
         found = subject.store.get(key)
         if found is not None:
@@ -349,7 +309,7 @@ class Evaluator:
     ) -> Measurement:
         """One control, measured. Raises InputError where it cannot be matched."""
         build, data, how = case.build, self._plan.data[case.benchmark], self._plan.controls
-        of = self.subject(build)
+        of = self.subjects.of(build)
         matched_on = self.embedder.reader.contents(data.in_distribution) if how == "features" else None
         key = digest("control", of.key, kind, seed, how, matched_on, data.classes, data.templates)
 
@@ -388,7 +348,7 @@ class Evaluator:
 
     def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
         """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
-        subject = self.subject(build)
+        subject = self.subjects.of(build)
         key = digest("weights", subject.key)
         found = subject.store.get(key)
         if found is not None:
@@ -476,7 +436,7 @@ class Evaluator:
                 known.embeddings[benchmark] = (
                     self._recorded(model, case)
                     if model in self._plan.recordings
-                    else self._embed(self.subject(model), case, "full precision")
+                    else self._embed(self.subjects.of(model), case, "full precision")
                 )
             embeddings = known.embeddings[benchmark]
             if refitted is not None:
@@ -486,8 +446,8 @@ class Evaluator:
 
     def _refitted_logit_scale(self, model: str, benchmark: str) -> float:
         """The logit scale of the full-precision model that fits the held-out calibration images best."""
-        subject, data = self.subject(model), self._plan.data[benchmark]
-        key = digest("refitted", subject.key, self._key_of_calibration(data))
+        subject, data = self.subjects.of(model), self._plan.data[benchmark]
+        key = digest("refitted", subject.key, self.subjects.key_of_calibration(data))
         found = subject.store.get(key)
         if found is not None:
             return float(found.facts["logit_scale"])

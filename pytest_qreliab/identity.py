@@ -22,14 +22,19 @@ LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", 
 Digests = Callable[[list[Path]], list[str]]
 
 
+def libraries() -> str:
+    """The libraries and this package's own code."""
+    return digest(_versions(LIBRARIES), _own_code())
+
+
 def environment(device: torch.device) -> str:
-    """The libraries, this package's own code, and the kind of device: numbers of another kind differ in the last digits
-    in full precision, and where they are rounded in the first."""
+    """The same, and the kind of device: numbers of another kind differ in the last digits in full precision, and where
+    they are rounded in the first."""
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:
         kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-    return digest(_versions(LIBRARIES), _own_code(), kind, "float32")
+    return digest(libraries(), kind, "float32")
 
 
 def of_loader(loader: Loader, digests: Digests) -> str | None:

@@ -48,8 +48,9 @@ def embedder(tmp_path):
 def embed(tmp_path_factory):
     """Embeds a benchmark with a model, whatever was embedded before."""
     from pytest_qreliab.data.batches import Reader
-    from pytest_qreliab.embedding import Embedder, Subject
+    from pytest_qreliab.embedding import Embedder
     from pytest_qreliab.store import Store
+    from pytest_qreliab.subjects import Subject
 
     def embed(clip, data, needs=(), advance=lambda done: None):
         store = Store(tmp_path_factory.mktemp("store"))

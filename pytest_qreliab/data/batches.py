@@ -22,6 +22,7 @@ from pytest_qreliab.store import Store, digest
 
 BATCH = 64  # on a CPU, where larger ones are no faster
 AHEAD = 128  # images
+KNOWN = 256  # image sets whose contents are remembered
 CPU = torch.device("cpu")
 
 Pixels = npt.NDArray[np.uint8]
@@ -52,7 +53,7 @@ class Reader:
 
     def __init__(self, store: Store, environment: str) -> None:
         self.store, self._environment = store, environment
-        self._contents: dict[int, tuple[ImageSet, list[str]]] = {}
+        self._contents: dict[tuple[int, int], tuple[ImageSet, list[str]]] = {}
         self._mapped: dict[str, list[tuple[dict[str, int], Pixels]]] = {}
 
     def contents(self, images: ImageSet) -> list[str]:
@@ -60,7 +61,8 @@ class Reader:
 
         Raises InputError where files cannot be read.
         """
-        known = self._contents.get(id(images))
+        key = id(images.ids), id(images.content)  # which the corrupted variants of a set share
+        known = self._contents.get(key)
         if known is None:
             assert images.content is not None
             found = [images.content(i) for i in range(len(images))]
@@ -68,7 +70,9 @@ class Reader:
             digests = dict(zip(paths, self.store.digests(paths), strict=True))
             contents = [digests[content] if isinstance(content, Path) else content for content in found]
             known = images, [f"{name} {content}" for name, content in zip(images.ids, contents, strict=True)]
-            self._contents[id(images)] = known
+            while len(self._contents) >= KNOWN:  # most are parts that were taken for one use
+                del self._contents[next(iter(self._contents))]
+            self._contents[key] = known
         return known[1]
 
     def batches(
