@@ -104,6 +104,7 @@ def test_when_a_worker_dies_its_case_fails_and_the_rest_goes_on(pytester, run):
     assert sum(line.startswith(("deadly w2", "deadly w4")) for line in table(result)) == 8  # of two parts each
 
 
+@pytest.mark.slow
 def test_what_no_worker_is_left_for_is_named(pytester, run):
     pytester.makeconftest(DIE)
     result = run("--qreliab-quantizers=deadly", "--qreliab-bits=w3,w2", "-n1", "--max-worker-restart=0", "-k", "small")
@@ -114,6 +115,7 @@ def test_what_no_worker_is_left_for_is_named(pytester, run):
     )
 
 
+@pytest.mark.slow
 def test_loadfile_remains_what_it_is(pytester, run):
     pytester.makeconftest(RECORD)
     run("--qreliab-bits=w8,w4", "-n2", "--dist=loadfile").assert_outcomes(passed=16)
@@ -121,6 +123,7 @@ def test_loadfile_remains_what_it_is(pytester, run):
     assert len({json.loads(line)[1] for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_fixtures_without_any_option_leave_the_tests_to_xdist(pytester, run):
     pytester.makepyfile(test_it="def test_it(qreliab_result): assert qreliab_result.samples == 898")
     result = pytester.runpytest_subprocess("-n1", "-k", "w4a8")
