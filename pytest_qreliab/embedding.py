@@ -151,14 +151,13 @@ class Embedder:
                 parts: list[Part] = ["features"] if beside is None else ["features", "local"]
                 return ImageEmbeddings(**self._images(subject, data, images, parts, advance, beside))
 
-            facts = subject.facts()
             return Embeddings(
                 self._in_distribution(subject, data, needs, advance, local_to),
                 labels,
                 {name: features(images, local_to) for name, images in data.ood.items()},
                 classifier,
-                facts.logit_scale,
-                facts.logit_bias,
+                subject.facts.logit_scale,
+                subject.facts.logit_bias,
                 negatives,
                 self._calibration(data, features) if CALIBRATION_NEEDS & set(needs) else None,
                 data.near,
@@ -217,7 +216,7 @@ class Embedder:
 
     def _key(self, subject: Subject, data: Data, images: ImageSet) -> str:
         done = None if images.corruption is None else vars(images.corruption)
-        return digest("images", subject.key, self.reader.contents(images), done, data.preprocessing.model_dump())
+        return digest("images", subject.key, self.reader.manifest(images), done, data.preprocessing.model_dump())
 
     def _sensitivity(self, subject: Subject, data: Data) -> npt.NDArray[np.float64]:
         """How far gratings move the features of some images."""

@@ -76,8 +76,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Without gradients, and matrix products in true float32 on a GPU: TF32 keeps 10 bits, coarser than what is to be
-    measured."""
+    """Matrix products in true float32 on a GPU: TF32 keeps 10 bits, coarser than what is to be measured."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -310,7 +310,7 @@ class Evaluator:
         """One control, measured. Raises InputError where it cannot be matched."""
         build, data, how = case.build, self._plan.data[case.benchmark], self._plan.controls
         of = self.subjects.of(build)
-        matched_on = self.embedder.reader.contents(data.in_distribution) if how == "features" else None
+        matched_on = self.embedder.reader.manifest(data.in_distribution) if how == "features" else None
         key = digest("control", of.key, kind, seed, how, matched_on, data.classes, data.templates)
 
         def make() -> Clip:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from uuid import uuid4
 
@@ -35,6 +35,7 @@ class Subject:
     make: Callable[[], Clip]
     full: Subject | None = None
 
+    @cached_property
     def facts(self) -> Facts:
         """What else is known of the model, which is made for it at most once."""
         key = digest("facts", self.key)
@@ -47,7 +48,7 @@ class Subject:
 
     def tower(self, which: str) -> Subject:
         """The model that the image (`vision`) or text tower is that of."""
-        return self.full if self.full is not None and which in self.facts().shared else self
+        return self.full if self.full is not None and which in self.facts.shared else self
 
 
 @dataclass(frozen=True)
@@ -129,5 +130,5 @@ class Subjects:
         """What a quantizer may look at of a benchmark."""
         images = data.calibration
         labels = None if images is None or images.labels is None else images.labels.tolist()
-        contents = None if images is None else self.reader.contents(images)
-        return [contents, labels, data.classes, data.templates, data.preprocessing.model_dump()]
+        manifest = None if images is None else self.reader.manifest(images)
+        return [manifest, labels, data.classes, data.templates, data.preprocessing.model_dump()]

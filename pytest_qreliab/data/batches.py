@@ -53,14 +53,15 @@ class Reader:
 
     def __init__(self, store: Store, environment: str) -> None:
         self.store, self._environment = store, environment
-        self._contents: dict[tuple[int, int], tuple[ImageSet, list[str]]] = {}
+        self._contents: dict[tuple[int, int], tuple[ImageSet, list[str], str]] = {}
         self._mapped: dict[str, list[tuple[dict[str, int], Pixels]]] = {}
 
-    def contents(self, images: ImageSet) -> list[str]:
-        """What tells each image, undone to, from all others: its id and a digest of its content.
+    def manifest(self, images: ImageSet) -> str:
+        """A digest of which images these are, whatever is done to them. Raises InputError for unreadable files."""
+        return self._known(images)[2]
 
-        Raises InputError where files cannot be read.
-        """
+    def _known(self, images: ImageSet) -> tuple[ImageSet, list[str], str]:
+        """What tells each image from all others, its id and a digest of its content, and a digest of all."""
         key = id(images.ids), id(images.content)  # which the corrupted variants of a set share
         known = self._contents.get(key)
         if known is None:
@@ -69,11 +70,12 @@ class Reader:
             paths = [content for content in found if isinstance(content, Path)]
             digests = dict(zip(paths, self.store.digests(paths), strict=True))
             contents = [digests[content] if isinstance(content, Path) else content for content in found]
-            known = images, [f"{name} {content}" for name, content in zip(images.ids, contents, strict=True)]
+            told = [f"{name} {content}" for name, content in zip(images.ids, contents, strict=True)]
+            known = images, told, digest(told)
             while len(self._contents) >= KNOWN:  # most are parts that were taken for one use
                 del self._contents[next(iter(self._contents))]
             self._contents[key] = known
-        return known[1]
+        return known
 
     def batches(
         self, images: ImageSet, preprocess: Preprocess, size: int = BATCH, device: torch.device = CPU
@@ -83,7 +85,7 @@ class Reader:
         if parts is None:
             yield from batches(images, preprocess, size, device)
             return
-        key = digest("pixels", self._environment, parts.signature, self.contents(images))
+        key = digest("pixels", self._environment, parts.signature, self.manifest(images))
         if self._find(images, parts, key) is None:
             with self.store.claimed(key):
                 if self._find(images, parts, key) is None:
@@ -107,7 +109,7 @@ class Reader:
 
     def _find(self, images: ImageSet, parts: Halves, key: str) -> Callable[[int, int], Pixels] | None:
         """What gives the images from one number to another, if they are kept: on their own, or among others."""
-        wanted = self.contents(images)
+        wanted = self._known(images)[1]
         opened = self._mapped.setdefault(parts.signature, [])
         for places, array in opened:
             if all(content in places for content in wanted):
