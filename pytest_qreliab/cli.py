@@ -1,4 +1,4 @@
-"""The console command `qreliab`: what there is to choose from, and whether the data are there."""
+"""The console command `qreliab`: all that needs no test run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+from rich_argparse import RichHelpFormatter
 
 from pytest_qreliab import __version__, models
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.config.document import shipped
+from pytest_qreliab.config.document import find, read, shipped
+from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import IN_PYTESTS_CACHE, Setting, size_of
@@ -37,38 +39,15 @@ class Entry:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, 1 where data or results are missing or failed, or 2 for an argument that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="qreliab", description="What pytest-qreliab can gate: run the tests themselves with pytest."
-    )
-    parser.add_argument("--version", action="version", version=f"qreliab {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    lister = commands.add_parser("list", help="list models, quantizers, benchmarks and metrics")
-    lister.add_argument(
-        "kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)}; all of them where none is given"
-    )
-    checker = commands.add_parser("check", help="say which images of a benchmark are there, before any model is loaded")
-    checker.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="shipped names, or paths of YAML files")
-    cacher = commands.add_parser("cache", help="list, verify or prune the embeddings and images kept for later runs")
-    cacher.add_argument("action", choices=("list", "verify", "prune"))
-    cacher.add_argument(
-        "--dir", type=Path, help="the folder; by default QRELIAB_CACHE_DIR, or that in pytest's cache here"
-    )
-    cacher.add_argument("--size", default="0MB", help="prune: what is left at most, as in 5GB; nothing by default")
-    merger = commands.add_parser("merge", help="put the results of shards together, in one table")
-    merger.add_argument("files", nargs="+", metavar="FILE", help="what --qreliab-json wrote, the file of each shard")
-    merger.add_argument("--output", metavar="FILE", help="a file for the results of all, in the same format")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     code = 0
     try:
         if args.command == "check":
-            lines, code = _checked(args.benchmarks)
+            lines, code = _checked(args.names)
         elif args.command == "cache":
             lines, code = _cache(args.action, args.dir, Setting(args.size, "--size", given=True))
-        elif args.command == "merge":
-            from pytest_qreliab.report import merged  # imports NumPy, which lists do without
-
-            unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-            lines, code = merged.report(args.files, args.output, color=sys.stdout.isatty(), unicode=unicode)
+        elif args.command in ("merge", "report", "compare", "accept"):
+            lines, code = _of_results(args)
         else:
             catalog = Catalog()
             catalog.add_entry_points()
@@ -88,6 +67,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qreliab",
+        description="All of pytest-qreliab that needs no test run; the tests themselves are run with pytest.",
+        epilog="Exit codes: 0; 1 where data or results are missing, damaged, failed or worse; 2 for input that cannot "
+        "be used.",
+        formatter_class=RichHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"qreliab {__version__}")
+    adder = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return adder.add_parser(
+            name, help=help, description=f"{help[0].upper()}{help[1:]}.", formatter_class=RichHelpFormatter
+        )
+
+    lister = command("list", "list models, quantizers, benchmarks and metrics")
+    lister.add_argument(
+        "kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)}; all of them where none is given"
+    )
+    checker = command("check", "validate benchmarks, thresholds and suites, and say which images are there")
+    checker.add_argument("names", nargs="+", metavar="NAME", help="shipped names, or paths of YAML files")
+    cacher = command("cache", "list, verify or prune the embeddings and images kept for later runs")
+    cacher.add_argument("action", choices=("list", "verify", "prune"))
+    cacher.add_argument(
+        "--dir", type=Path, help="the folder; by default QRELIAB_CACHE_DIR, or that in pytest's cache here"
+    )
+    cacher.add_argument("--size", default="0MB", help="prune: what is left at most, as in 5GB; nothing by default")
+    merger = command("merge", "put the results of shards together, in one table")
+    merger.add_argument("files", nargs="+", metavar="FILE", help="what --qreliab-json wrote, the file of each shard")
+    merger.add_argument("--output", metavar="FILE", help="a file for the results of all, in the same format")
+    reporter = command("report", "show results, or write them as HTML, Markdown, CSV or Parquet")
+    reporter.add_argument("results", metavar="RESULTS", help="what --qreliab-json wrote")
+    reporter.add_argument(
+        "--output",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file that ends in .html, .md, .csv or .parquet; may be given again",
+    )
+    comparer = command("compare", "compare two runs; the exit code is 1 where the later is worse")
+    comparer.add_argument("before", metavar="BEFORE", help="results of the earlier run")
+    comparer.add_argument("after", metavar="AFTER", help="results of the later run")
+    comparer.add_argument(
+        "--thresholds", metavar="NAME", default="default", help="whose max_drift counts: a shipped name, or a YAML file"
+    )
+    accepter = command("accept", "accept results that were measured elsewhere into a snapshot")
+    accepter.add_argument("results", metavar="RESULTS", help="what --qreliab-json wrote")
+    accepter.add_argument("--snapshot", metavar="DIR", required=True, help="the folder of accepted results")
+    accepter.add_argument(
+        "--update", choices=("new", "all"), default="new", help="what it has not yet (new, the default), or all"
+    )
+    return parser
+
+
+def _of_results(args: argparse.Namespace) -> tuple[list[Text], int]:
+    from pytest_qreliab.report import commands  # imports pydantic and more, which `--help` does without
+
+    color, unicode = sys.stdout.isatty(), (sys.stdout.encoding or "").lower().startswith("utf")
+    if args.command == "merge":
+        return commands.merge(args.files, args.output, color=color, unicode=unicode)
+    if args.command == "report":
+        return commands.report(args.results, args.output, color=color, unicode=unicode)
+    if args.command == "compare":
+        return commands.compare(args.before, args.after, args.thresholds)
+    return commands.accept(args.results, args.snapshot, args.update)
+
+
 def _cache(action: str, folder: Path | None, size: Setting) -> tuple[list[Text], int]:
     """What the store holds, what is wrong with it, or what was removed of it; and 1 if anything was wrong, else 0."""
     from pytest_qreliab.store import Store  # imports NumPy
@@ -101,7 +148,9 @@ def _cache(action: str, folder: Path | None, size: Setting) -> tuple[list[Text],
         left = sum(entry.size for entry in store.stored())
         return [Text(f"{folder}: {_bytes(removed)} removed, {_bytes(left)} left")], 0
     lines, total, bad = [], 0, 0
-    for entry in sorted(store.stored(read=True, verify=action == "verify"), key=lambda entry: entry.used):
+    with Console(stderr=True).status(f"reading {folder}"):
+        entries = sorted(store.stored(read=True, verify=action == "verify"), key=lambda entry: entry.used)
+    for entry in entries:
         total += entry.size
         if entry.problem:
             bad += 1
@@ -120,24 +169,63 @@ def _bytes(size: float) -> str:
 
 
 def _checked(names: Sequence[str]) -> tuple[list[Text], int]:
-    """What is there of each benchmark, a line for each image set; and 1 if a run could not go on, else 0."""
+    """That each file is valid, and what is there of a benchmark; and 1 if a run could not go on, else 0."""
+    lines, code = [], 0
+    with Console(stderr=True).status("") as status:
+        for name in names:
+            status.update(f"checking {name}")
+            kind = _kind_of(name)
+            if kind == "thresholds":
+                policy = Thresholds.load(name).policy
+                text = f"{name}: thresholds for {len(policy.gates)} metrics, {len(policy.overrides)} overrides"
+                lines.append(Text(text, style="bold"))
+            elif kind == "suites":
+                lines.append(Text(f"{name}: a suite of {_cases_of_suite(name)} cases", style="bold"))
+            else:
+                of_benchmark, bad = _present(Benchmark.load(name))
+                lines += of_benchmark
+                code = max(code, bad)
+    return lines, code
+
+
+def _kind_of(name: str) -> str:
+    """`benchmarks`, `suites` or `thresholds`: of a shipped name, or by what a YAML file holds."""
+    for kind in ("benchmarks", "suites", "thresholds"):
+        if name in shipped(kind):
+            return kind
+    data = read(find("benchmarks", name)).data
+    if "gates" in data:
+        return "thresholds"
+    return "benchmarks" if {"in_distribution", "extends", "classes"} & set(data) else "suites"
+
+
+def _cases_of_suite(name: str) -> int:
+    """The number of cases, after everything that the suite names was checked as a run would."""
+    from pytest_qreliab import options, plan  # imports NumPy, which lists do without
+
+    catalog = Catalog()
+    catalog.add_entry_points()
+    settings = options.resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
+    return len(plan.make(settings, catalog).cases)
+
+
+def _present(benchmark: Benchmark) -> tuple[list[Text], int]:
+    """A line for each image set; and 1 if one is missing, else 0."""
     from pytest_qreliab.data import benchmark as data  # imports NumPy, which lists do without
 
-    lines, code = [], 0
-    for name in names:
-        benchmark = Benchmark.load(name)
-        lines.append(Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold"))
-        for found in data.presence(benchmark):
-            count = f"{found.images:,} images"
-            if found.problem:
-                code = 1
-                lines.append(Text(f"  missing  {found.name}: {found.problem}", style="red"))
-            elif found.expected not in (None, found.images):
-                what = "smaller" if found.images < (found.expected or 0) else "larger "
-                text = f"  {what}  {found.name}: {count} of {found.expected:,}; a run measures on what is there"
-                lines.append(Text(text, style="yellow"))
-            else:
-                lines.append(Text(f"  present  {found.name}: {count}"))
+    code = 0
+    lines = [Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold")]
+    for found in data.presence(benchmark):
+        count = f"{found.images:,} images"
+        if found.problem:
+            code = 1
+            lines.append(Text(f"  missing  {found.name}: {found.problem}", style="red"))
+        elif found.expected not in (None, found.images):
+            what = "smaller" if found.images < (found.expected or 0) else "larger "
+            text = f"  {what}  {found.name}: {count} of {found.expected:,}; a run measures on what is there"
+            lines.append(Text(text, style="yellow"))
+        else:
+            lines.append(Text(f"  present  {found.name}: {count}"))
     return lines, code
 
 

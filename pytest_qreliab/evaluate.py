@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -25,7 +25,7 @@ from pytest_qreliab.embedding import Embedder, Embeddings
 from pytest_qreliab.encoding import Advance, full_precision
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.explanation import Controls, explain, strength
-from pytest_qreliab.gates import Verdict, judge
+from pytest_qreliab.gates import Verdict, judge, judge_drift
 from pytest_qreliab.measurement import Measurement, measure
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.rank import residual_ratio
@@ -39,7 +39,7 @@ from pytest_qreliab.quantizers.controls import Control, Kind
 from pytest_qreliab.quantizers.coverage import Coverage
 from pytest_qreliab.quantizers.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.grid import Granularity
-from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.request import Request, Tensors, made
 from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.self_check import SelfCheck
 from pytest_qreliab.store import Store, digest
@@ -52,6 +52,7 @@ MATCHED_ON = 1000  # images, at most, on which the features of controls are matc
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 # Of a case: measurements in full precision and quantized, and the spectra of its weights, if they can be seen.
 Draw = Callable[[Case, Measurement, Measurement, Sequence[WeightSpectrum]], None]
+Outline = Mapping[str, Any]
 
 
 def silent(description: str, total: int) -> AbstractContextManager[Advance]:
@@ -74,7 +75,9 @@ class Result:
     """A case, measured and judged: every metric's change, the verdict of every gate, the coverage, which of recorded
     outputs is not known.
 
-    `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model.
+    `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model. `data` and
+    `environment` describe what it was measured on and with, `outline` is what can be drawn of it, and `warnings` say
+    what is not as it was accepted, where the plan asks for evidence.
     """
 
     case: Case
@@ -87,6 +90,10 @@ class Result:
     alpha: float
     controls: Controls | None
     work: Work
+    data: Mapping[str, str]
+    environment: Mapping[str, str]
+    outline: Outline | None
+    warnings: tuple[str, ...]
 
     def of(self, aspect: str | None) -> list[Verdict]:
         """The verdicts of one aspect, or all of them."""
@@ -117,16 +124,21 @@ class Evaluator:
     """
 
     def __init__(
-        self, plan: Plan, progress: Progress = silent, store: Store | None = None, draw: Draw | None = None
+        self,
+        plan: Plan,
+        progress: Progress = silent,
+        store: Store | None = None,
+        draw: Draw | None = None,
+        outline: Callable[[Measurement, Measurement], Outline] | None = None,
     ) -> None:
-        self._plan, self._progress, self._draw = plan, progress, draw
+        self._plan, self._progress, self._draw, self._outline = plan, progress, draw, outline
         self._store = store or self._passing
         self._checkpoints = None if store is None else store.training
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._calibrations: dict[str, Calibration] = {}
         self._of_model = "", _OfModel()
-        self._seen: tuple[str, str | None, dict[object, Any]] = "", None, {}
+        self._last_observed: tuple[str, Tensors] = "", {}
         self._results: tuple[Build | None, dict[str, Result]] = None, {}
         self._self_checks: dict[Case, SelfCheck] = {}
         self._refused: dict[str | Build, InputError] = {}
@@ -194,17 +206,19 @@ class Evaluator:
         if case.benchmark not in results:
             before = self.embedder.encoded, self.embedder.known
             baseline, quantized = self._measurements_of(case)
-            gates = self._plan.gates[case]
-            wanted = {registry.canonical(gate.metric) for gate in gates}
+            wanted = {registry.canonical(gate.metric) for gate in self._plan.all_gates(case)}
             looks = any("weights" in registry.lookup(name).needs for name in wanted)
             of_weights = weights.metrics(self._weight_spectra(case.build)) if looks else ()
             changes = compare(baseline, quantized, wanted, *of_weights)
             if self._draw is not None:
                 self._draw(case, baseline, quantized, self._dense_weights(case.build))
-            verdicts = judge(
-                changes, gates, baseline.samples, self._plan.alpha(case), self._plan.thresholds[case].policy
-            )
+            policy = self._plan.thresholds[case].policy
+            verdicts = judge(changes, self._plan.gates[case], baseline.samples, self._plan.alpha(case), policy)
             controls = self._controls(case, baseline, quantized)
+            data, environment, warnings = self._described(case)
+            if self._plan.snapshot is not None:
+                accepted = self._plan.snapshot.accepted(case.id, case.build.model, data)
+                verdicts += judge_drift(changes, self._plan.drift[case], accepted)
             results[case.benchmark] = Result(
                 case,
                 self._plan.recipes[case.build.quantizer].rescale,
@@ -221,8 +235,23 @@ class Evaluator:
                     peak_memory(),
                     torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
                 ),
+                data,
+                environment,
+                None if self._outline is None else self._outline(baseline, quantized),
+                tuple(warnings),
             )
         return results[case.benchmark]
+
+    def _described(self, case: Case) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """The data and the environment of a case in words, if they are asked for, and what of them was another when the
+        case was accepted."""
+        if not self._plan.evidence:
+            return {}, {}, []
+        data = identity.describe_data(self._plan.data[case.benchmark], self.embedder.reader.manifest)
+        environment = identity.describe_environment(self.device)
+        snapshot = self._plan.snapshot
+        differences = [] if snapshot is None else snapshot.differences(case.id, case.build.model, data, environment)
+        return data, environment, differences
 
     def self_check(self, case: Case) -> SelfCheck:
         """The case's gates tried where there is no difference. Raises InputError for input that cannot be used."""
@@ -270,11 +299,21 @@ class Evaluator:
         subject.store.put(key, {}, vars(coverage), f"coverage of {subject.name}")
         return coverage
 
-    def _seen_on(self, build: Build) -> dict[object, Any]:
-        """What was observed of the model at work on the calibration data of the build."""
-        if self._seen[:2] != (build.model, build.calibration):
-            self._seen = build.model, build.calibration, {}
-        return self._seen[2]
+    def _observed(self, build: Build, name: str, make: Callable[[], Tensors]) -> Tensors:
+        """What was, or is now, observed of the full-precision model on the calibration data of the build."""
+        subject, data = self.subjects.of(build.model), self._plan.data[build.calibration or ""]
+        key = digest("observed", subject.key, self.subjects.key_of_calibration(data), name)
+        if self._last_observed[0] != key:
+            with subject.store.claimed(key):
+                entry = subject.store.get(key)
+                if entry is None:
+                    tensors = make()
+                    arrays = {of: tensor.cpu().numpy() for of, tensor in tensors.items()}
+                    subject.store.put(key, arrays, about=f"{name}, {subject.name}")
+                else:
+                    tensors = {of: torch.from_numpy(array).to(self.device) for of, array in entry.arrays.items()}
+            self._last_observed = key, tensors
+        return self._last_observed[1]
 
     def _calibration(self, benchmark: str) -> Calibration:
         if benchmark not in self._calibrations:
@@ -401,7 +440,8 @@ class Evaluator:
                 advance,
                 recipe.matched,
                 self._checkpoints,
-                self._seen_on(build),
+                # Another's code may observe a model that it has changed first.
+                partial(self._observed, build) if recipe.quantizer.ours and build.calibration else made,
             )
             clip = recipe.apply()(full, request)
             if recipe.rescale and build.calibration is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pytest_qreliab.comparison import Change
 from pytest_qreliab.config.thresholds import Correction, Gate, Inconclusive, Policy
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.snapshot import Accepted
 from pytest_qreliab.statistics import multiplicity
 from pytest_qreliab.statistics.interval import Bounds, Interval
 
@@ -29,7 +30,8 @@ class Verdict:
 
     `outcome` is the statistical verdict, `passed` whether the test lets it pass: an inconclusive one is
     decided by the thresholds' `inconclusive` setting. `settling_n` is the number of in-distribution samples
-    that would probably settle an inconclusive one.
+    that would probably settle an inconclusive one. `accepted` is the quantized value that a snapshot holds, of a gate
+    on the drift from it.
     """
 
     gate: Gate
@@ -42,6 +44,7 @@ class Verdict:
     method: str
     settling_n: int | None
     problem: str
+    accepted: float | None = None
 
 
 def judge(changes: Mapping[str, Change], gates: Sequence[Gate], n: int, alpha: float, policy: Policy) -> list[Verdict]:
@@ -65,6 +68,38 @@ def judge(changes: Mapping[str, Change], gates: Sequence[Gate], n: int, alpha: f
                 )
     return [_verdict(harm, outcome, n, policy.inconclusive) for harm, outcome in zip(measured, outcomes, strict=True)]
 
+
+def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: Accepted) -> list[Verdict]:
+    """The verdict of each gate on the drift from accepted values: by the estimate, as those have no samples to pair.
+
+    A metric that was not measured fails, and so does one of which nothing is accepted. Where other data were measured
+    the gate tells nothing, and is inconclusive.
+    """
+    return [_drifted(gate, changes.get(registry.canonical(gate.metric)), accepted) for gate in gates]
+
+
+def _drifted(gate: Gate, change: Change | None, accepted: Accepted) -> Verdict:
+    nan = float("nan")
+    before, after = accepted.values.get(registry.canonical(gate.metric)), nan if change is None else change.quantized
+    baseline = nan if change is None else change.baseline
+    outcome: Outcome = "fail"
+    harm, problem = nan, ""
+    if change is None or not math.isfinite(after):
+        problem = NOT_MEASURED if change is None else change.problem or "not a finite number"
+    elif before is None and accepted.renewing:
+        before, harm, outcome = after, 0.0, "pass"
+    elif before is None:
+        problem = f"nothing is accepted in {accepted.where}; accept it with --qreliab-update=new"
+    else:
+        drift = after - before
+        harm = {"higher": -drift, "lower": drift, "neither": abs(drift)}[registry.lookup(gate.metric).better]
+        outcome = "pass" if harm <= gate.value + ROUNDING else "fail"
+        if not accepted.comparable:
+            outcome, problem = "inconclusive", f"other data were measured for {accepted.where}"
+    return Verdict(gate, outcome, outcome != "fail", baseline, after, harm, None, "drift", None, problem, before)
+
+
+NOT_MEASURED = "the benchmark does not measure it"
 
 # How p-values are adjusted, and whether the level is that of all gates of the case together, or of each.
 STEPWISE: dict[Correction, tuple[Callable[[list[float]], npt.NDArray[np.float64]], bool]] = {
@@ -101,7 +136,7 @@ def _measure(gate: Gate, change: Change | None, alpha: float) -> _Harm:
     if change is None:
         nan = float("nan")
         local = "local" in registry.lookup(gate.metric).needs
-        problem = "the image tower shows no local features" if local else "the benchmark does not measure it"
+        problem = "the image tower shows no local features" if local else NOT_MEASURED
         return _Harm(gate, Change(gate.metric, nan, nan, None, "", problem), nan, None, None, limit, problem)
     harm, bounds = _turned(change, gate)
     if change.problem or not all(map(math.isfinite, (change.baseline, change.quantized, harm))):
@@ -166,6 +201,8 @@ def _turned(change: Change, gate: Gate) -> tuple[float, Bounds | None]:
             return gate.value - change.quantized, None
         case "max":
             return change.quantized - gate.value, None
+        case "max_drift":
+            raise ValueError("a gate on the drift is judged by `judge_drift`")
 
 
 def _magnitude(interval: Interval) -> Interval:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import torch
 
+from pytest_qreliab import __version__
+from pytest_qreliab.data.benchmark import CORRUPTION, Data
+from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.models import Loader
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import Recipe
@@ -30,11 +34,45 @@ def libraries() -> str:
 def environment(device: torch.device) -> str:
     """The same, and the kind of device: numbers of another kind differ in the last digits in full precision, and where
     they are rounded in the first."""
+    return digest(libraries(), _kind(device), "float32")
+
+
+def _kind(device: torch.device) -> str:
     if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
-    else:
-        kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-    return digest(libraries(), kind, "float32")
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """What a reader should know of the libraries and of the device."""
+    versions = {name: version for name, version in _versions(LIBRARIES).items() if version}
+    return {
+        "pytest-qreliab": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": _kind(device),
+        **versions,
+    }
+
+
+def describe_data(data: Data, manifest: Callable[[ImageSet], str]) -> dict[str, str]:
+    """What a benchmark measures on, each part with a digest of its content; the corrupted sets as one."""
+    found = {
+        "classes": f"{len(data.classes)} {digest(data.classes)[:8]}",
+        "templates": f"{len(data.templates)} {digest(data.templates)[:8]}",
+        "preprocessing": digest(data.preprocessing.model_dump())[:8],
+    }
+    corrupted = {}
+    for name, images in data.sets.items():
+        labels = None if images.labels is None else images.labels.tolist()
+        told = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
+        if images.corruption is None and not name.startswith(CORRUPTION):
+            found[name] = told
+        else:
+            corrupted[name] = told, None if images.corruption is None else vars(images.corruption)
+    if corrupted:
+        found["corruption"] = f"{len(corrupted)} sets {digest(corrupted)[:8]}"
+    return found
 
 
 def of_loader(loader: Loader, digests: Digests) -> str | None:
@@ -56,8 +94,7 @@ def of_weights(clip: Clip) -> str:
 def of_recipe(recipe: Recipe, digests: Digests) -> str | None:
     """Of a quantizer with its parameters; None for one that is registered without a version."""
     quantizer, parameters = recipe.quantizer, recipe.parameters
-    ours = isinstance(quantizer.function, str) and quantizer.function.startswith("pytest_qreliab.")
-    if not ours and not quantizer.version:
+    if not quantizer.ours and not quantizer.version:
         return None
     given = parameters.model_dump(mode="json")
     if isinstance(parameters, Artifact):

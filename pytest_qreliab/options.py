@@ -73,10 +73,14 @@ OPTIONS = (
     ),
     Option("cache_size", "20GB", "SIZE", "what is kept at most; those unused for longest go first", plan=False),
     Option("shard", "none", "K/N", "run part K of N of the quantized models, as one of N machines; none"),
-    Option("json", "none", "FILE", "a file for the results, which `qreliab merge` reads; none"),
+    Option("snapshot", "none", "DIR", "a folder of accepted results that this run's are held against; none"),
+    Option("update", "none", "new|all", "accept results into the snapshot: those that it has not (new), or all; none"),
+    Option("json", "none", "FILE", "a file for the results, which the command `qreliab` reads; none"),
+    Option("html", "none", "FILE", "a file for a report to look at; none"),
 )
 
-OF_A_MACHINE = ("shard", "json")  # of a run on one machine, and not of what is repeated elsewhere
+# Of one run on one machine, and not of what is repeated elsewhere.
+OF_A_RUN = ("shard", "update", "json", "html")
 SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
 IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # what `cache_dir` auto is, where pytest's own cache is not moved
@@ -131,7 +135,10 @@ class Settings:
     cache_dir: Setting
     cache_size: Setting
     shard: Setting
+    snapshot: Setting
+    update: Setting
     json: Setting
+    html: Setting
 
     def __iter__(self) -> Iterator[Setting]:
         return (getattr(self, option.name) for option in OPTIONS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from pytest_qreliab import snapshot as snapshots
 from pytest_qreliab.cases import Bits, Case, expand, parse_scope
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config import suite as suites
@@ -24,6 +25,7 @@ from pytest_qreliab.models import Loader
 from pytest_qreliab.options import NO_SUITE, Setting, Settings, Value
 from pytest_qreliab.quantizers import Recipe
 from pytest_qreliab.record import Recording
+from pytest_qreliab.snapshot import Snapshot
 
 FEWEST_HELD_OUT = 25  # images that one number can be fitted on
 LABELLED = "give a source of the benchmark's classes: digits, or an image-folder with the same folder names"
@@ -35,7 +37,8 @@ class Plan:
     outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
     benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
     thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
-    `figures` where its figures go, `compiled` whether blocks are compiled."""
+    `figures` where its figures go, `compiled` whether blocks are compiled. `drift` are the gates of each case on what
+    the `snapshot` holds of it. With `evidence` it is also described what was measured, and what is drawn is kept."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Loader]
@@ -49,6 +52,9 @@ class Plan:
     figures: Path | None
     device: str
     compiled: bool = False
+    snapshot: Snapshot | None = None
+    drift: Mapping[Case, tuple[Gate, ...]] = field(default_factory=dict)
+    evidence: bool = False
 
     def alpha(self, case: Case) -> float:
         """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
@@ -58,17 +64,25 @@ class Plan:
         """
         policy = self.thresholds[case].policy
         shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
-        return (1 - policy.confidence) / shares
+        return (1 - policy.confidence) / max(shares, 1)  # 0 where there are none but on the drift
 
     def needs(self, benchmark: str) -> frozenset[registry.Need]:
         """What the gates on a benchmark need beyond its images."""
-        gated = (gate for case, gates in self.gates.items() if case.benchmark == benchmark for gate in gates)
-        drawn: frozenset[registry.Need] = frozenset() if self.figures is None else frozenset({"blocks", "penultimate"})
-        return drawn.union(*(registry.lookup(gate.metric).needs for gate in gated))
+        gated = (gate for case in self.cases if case.benchmark == benchmark for gate in self.all_gates(case))
+        drawn: set[registry.Need] = set()
+        if self.figures is not None:
+            drawn |= {"blocks", "penultimate"}
+        if self.evidence:
+            drawn |= {"blocks"}
+        return frozenset(drawn).union(*(registry.lookup(gate.metric).needs for gate in gated))
+
+    def all_gates(self, case: Case) -> tuple[Gate, ...]:
+        """Those on the change from full precision, and those on the drift from the snapshot."""
+        return (*self.gates[case], *self.drift.get(case, ()))
 
     def tested(self, case: Case, aspect: str) -> bool:
         """Whether any gate of the case is of that aspect."""
-        return any(gate.aspect == aspect for gate in self.gates[case])
+        return any(gate.aspect == aspect for gate in self.all_gates(case))
 
 
 def make(settings: Settings, catalog: Catalog) -> Plan:
@@ -126,7 +140,14 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         _check_calibration(case, recipes[case.build.quantizer], benchmarks[case.benchmark], image_sets[case.benchmark])
         recorded.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
     thresholds = {case: policies.of(case) for case in cases}
-    gates, untested = _gates(thresholds, benchmarks, image_sets, recordings)
+    snapshot = snapshots.select(settings.snapshot, settings.update)
+    every, untested = _gates(thresholds, benchmarks, image_sets, recordings, drift=snapshot is not None)
+    gates = {case: tuple(gate for gate in of_case if not gate.is_drift) for case, of_case in every.items()}
+    drift = {case: tuple(gate for gate in of_case if gate.is_drift) for case, of_case in every.items()}
+    if snapshot is not None and not any(drift.values()):
+        (value,) = settings.snapshot.values(many=False)
+        where = next(iter(thresholds.values())).document.where(("gates",))
+        raise InputError(f"{value.origin}: nothing is held against the snapshot: {where} has no gate with max_drift")
     return Plan(
         tuple(cases),
         loaders,
@@ -140,6 +161,9 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         figures,
         device,
         compiled,
+        snapshot,
+        drift,
+        evidence=snapshot is not None or any(s.text != "none" for s in (settings.json, settings.html)),
     )
 
 
@@ -177,8 +201,12 @@ def _gates(
     benchmarks: Mapping[str, Benchmark],
     image_sets: Mapping[str, data.Data],
     recordings: Mapping[str, Recording],
+    *,
+    drift: bool,
 ) -> tuple[dict[Case, tuple[Gate, ...]], dict[str, list[str]]]:
     """The gates of each case that there are images for, and the metrics of the others, by benchmark or recording.
+
+    Those on the drift are left out without `drift`.
 
     Raises InputError for gates that nothing in the plan can tell, and for cases without any.
     """
@@ -188,7 +216,11 @@ def _gates(
     for case, policy in thresholds.items():
         benchmark, images = benchmarks[case.benchmark], image_sets[case.benchmark]
         kept = []
-        for gate in policy.gates(case):
+        of_policy = policy.gates(case)
+        wanted = [gate for gate in of_policy if drift or not gate.is_drift]
+        if not wanted:
+            raise InputError(f"{of_policy[0].where}: all gates are max_drift, which need --qreliab-snapshot=DIR")
+        for gate in wanted:
             asked.setdefault(gate.metric, gate)
             by = recorded.cannot_tell(gate.metric, case, recordings)
             if not registry.image_sets(gate.metric, images.sets):

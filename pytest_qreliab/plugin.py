@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_qreliab.evaluate import QuantizedClip
     from pytest_qreliab.models.clip import Clip
     from pytest_qreliab.report import self_check
+    from pytest_qreliab.report.entry import Entry
     from pytest_qreliab.report.result import CheckedResult
-    from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.run import Run
     from pytest_qreliab.scheduler import BuildScheduling
 
@@ -259,10 +260,8 @@ def pytest_runtest_makereport(
     if call.when == "call" and SELF_CHECK in item.stash:
         report.qreliab_self_check = item.stash[SELF_CHECK].entry()  # type: ignore[attr-defined]
     if call.when == "call" and RESULT in item.stash:
-        from pytest_qreliab.report import terminal
-
         result = item.stash[RESULT]
-        report.qreliab = terminal.entry(result)  # type: ignore[attr-defined]
+        report.qreliab = _run(item.config).entry(result)  # type: ignore[attr-defined]
         mark = item.get_closest_marker("qreliab")
         item.user_properties += result.properties(_aspect(mark) if mark else None)
     if report.failed and CASE in getattr(getattr(item, "callspec", None), "params", {}):
@@ -284,6 +283,7 @@ class Summary:
         self._entries: dict[str, Entry] = {}
         self._self_checks: dict[str, self_check.Entry] = {}
         self._errors: dict[str, str] = {}
+        self._accepted: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         entry: Entry | None = getattr(report, "qreliab", None)
@@ -300,14 +300,30 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        """Write the results, after all else: the exit status is known, and the table is out if that fails."""
-        yield
+        """Renew the snapshot first, so that the summary can tell. Write the results after all else: the exit status is
+        known, and the table is out if that fails."""
         run = self._config.stash.get(RUN, None)
-        if run is not None and run.json is not None:
+        problem: Exception | None = None
+        if run is not None and self._entries:
             try:
-                run.write(self._entries, self._errors, int(session.exitstatus))
-            except OSError as error:
-                pytest.exit(f"qreliab: {run.json} cannot be written: {error.strerror}", pytest.ExitCode.USAGE_ERROR)
+                self._accepted = run.renew(self._entries)
+            except (OSError, InputError) as error:
+                problem = error
+        yield
+        if run is None:
+            return
+        try:
+            run.write(self._entries, self._errors, int(session.exitstatus))
+        except OSError as error:
+            problem = error
+        if isinstance(problem, OSError):
+            problem = InputError(f"{problem.filename} cannot be written: {problem.strerror}")
+        if problem is not None:
+            pytest.exit(f"qreliab: {problem}", pytest.ExitCode.USAGE_ERROR)
+
+    def _annotated(self) -> bool:
+        """Whether another plugin shows failures in GitHub's annotations."""
+        return self._config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
@@ -326,7 +342,13 @@ class Summary:
                 terminalreporter.section("reliability")
                 entries = run.in_order(self._entries)
                 terminalreporter.write_line(terminal.render(entries, output))
-                terminalreporter.write_line(terminal.work(entries))
+                for line in [*terminal.notes(entries), *self._accepted]:
+                    terminalreporter.write_line(line)
+                if os.environ.get("GITHUB_ACTIONS") == "true" and not self._annotated():
+                    from pytest_qreliab.report import github
+
+                    for line in github.commands(entries):
+                        terminalreporter.write_line(line)
             if self._self_checks:
                 terminalreporter.section("self-check of the gates")
                 terminalreporter.write_line(self_check.render(run.in_order(self._self_checks), output))

@@ -1,6 +1,6 @@
 """The results of a run in a JSON file, and those of several shards put together.
 
-Numbers that JSON has not are strings in it: "NaN", "Infinity" and "-Infinity".
+Of the numbers that JSON has not, NaN is null in it, and infinity the string "Infinity" or "-Infinity".
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pytest_qreliab import __version__
+from pytest_qreliab import __version__, files
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.options import Setting
 from pytest_qreliab.plan import Plan
-from pytest_qreliab.report.terminal import SIGNS, Entry
+from pytest_qreliab.report.entry import Entry, passed
 
 
 class Planned(BaseModel):
@@ -30,12 +28,16 @@ class Planned(BaseModel):
 
 
 class Results(BaseModel):
-    """The format of a results file, version 1. `errors` says what went wrong with cases that have no result."""
+    """The format of a results file, version 1.
+
+    `created` is the time of the run's end, in UTC. `errors` says what went wrong with cases that have no result.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     qreliab: str
+    created: str
     shard: tuple[int, int] | None
     plan: Planned
     cases: list[Entry]
@@ -49,7 +51,7 @@ class Results(BaseModel):
 
     def failed(self) -> list[str]:
         """The cases that a gate does not let pass."""
-        return [entry["case"] for entry in self.cases if not all(passed for _, passed in entry["outcomes"].values())]
+        return [entry["case"] for entry in self.cases if not passed(entry)]
 
 
 def planned(plan: Plan) -> Planned:
@@ -60,7 +62,7 @@ def planned(plan: Plan) -> Planned:
             plan.alpha(case),
             plan.thresholds[case].policy.correction,
             plan.thresholds[case].policy.inconclusive,
-            [[gate.metric, gate.limit, gate.value] for gate in plan.gates[case]],
+            [[gate.metric, gate.limit, gate.value] for gate in plan.all_gates(case)],
         ]
         for case in plan.cases
     ]
@@ -73,35 +75,14 @@ def planned(plan: Plan) -> Planned:
     return Planned(digest=hashlib.sha256(said.encode()).hexdigest(), cases=[case.id for case in plan.cases])
 
 
-def prepare(setting: Setting) -> Path | None:
-    """The file of a setting, which is free to be written: none is there, but its folder is. None for `none`.
-
-    Raises InputError where it cannot be written.
-    """
-    (value,) = setting.values(many=False)
-    if value.text == "none":
-        return None
-    path = Path(value.text).expanduser().absolute()
-    if path.exists() and not path.is_file():
-        raise InputError(f"{value.origin}: {path} is no file; give a file, which need not exist yet, or none")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).touch()
-        _part(path).unlink()
-        path.unlink(missing_ok=True)  # of a run before, which must not be taken for this one's
-    except OSError as error:
-        raise InputError(f"{value.origin}: {path} cannot be written: {error.strerror}") from None
-    return path
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
-
-
 def write(path: Path, results: Results) -> None:
-    """Write a results file, whole or not at all."""
-    _part(path).write_text(json.dumps(_plain(results.model_dump()), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    _part(path).replace(path)
+    """Write a results file, whole or not at all. Raises OSError."""
+    files.write(path, text(results))
+
+
+def text(results: Results) -> str:
+    """The results as JSON."""
+    return json.dumps(_plain(results.model_dump()), allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +92,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(of) for of in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
@@ -132,25 +113,24 @@ def read(path: Path) -> Results:
         first = error.errors()[0]
         raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for entry in results.cases:
-        fits = entry["case"] in results.plan.cases and entry["values"].keys() == entry["outcomes"].keys()
-        if not fits or not {outcome for outcome, _ in entry["outcomes"].values()} <= SIGNS.keys():
-            raise InputError(f"{path}: {entry['case']} does not fit its plan or its gates: the file is damaged")
+        if entry["case"] not in results.plan.cases or not entry["gates"]:
+            raise InputError(f"{path}: {entry['case']} is not of its plan, or has no gate: the file is damaged")
     return results
 
 
-def merge(files: Mapping[Path, Results]) -> tuple[Results, int, list[int]]:
+def merge(shards: Mapping[Path, Results]) -> tuple[Results, int, list[int]]:
     """The results of all shards of one plan as those of one run, how many shards there are, and which are missing.
 
     Its exit status is 0 where every run's is, every gate passed and every case has a result, else 1. Raises
     InputError for files that are not shards of one run, each there once.
     """
-    (first, of_first), *others = files.items()
+    (first, of_first), *others = shards.items()
     for path, results in others:
         if results.plan != of_first.plan:
             raise InputError(f"{path} is of another plan than {first}: options, files or versions differ")
     by_shard: dict[int, Path] = {}
     count = 1
-    for path, results in files.items():
+    for path, results in shards.items():
         if results.shard is None and others:
             raise InputError(f"{path} is of a whole run, no shard: give it alone")
         number, count = results.shard or (1, 1)
@@ -159,14 +139,15 @@ def merge(files: Mapping[Path, Results]) -> tuple[Results, int, list[int]]:
         if by_shard.setdefault(number, path) != path:
             raise InputError(f"{path} and {by_shard[number]} are both shard {number} of {count}")
     missing = [number for number in range(1, count + 1) if number not in by_shard]
-    entries = {entry["case"]: entry for results in files.values() for entry in results.cases}
+    entries = {entry["case"]: entry for results in shards.values() for entry in results.cases}
     merged = Results(
         qreliab=of_first.qreliab,
+        created=max(results.created for results in shards.values()),
         shard=None,
         plan=of_first.plan,
         cases=[entries[case] for case in of_first.plan.cases if case in entries],
-        errors={case: text for results in files.values() for case, text in results.errors.items()},
+        errors={case: text for results in shards.values() for case, text in results.errors.items()},
         exitstatus=0,
     )
-    bad = missing or merged.unmeasured() or merged.failed() or any(r.exitstatus for r in files.values())
+    bad = missing or merged.unmeasured() or merged.failed() or any(r.exitstatus for r in shards.values())
     return merged.model_copy(update={"exitstatus": 1 if bad else 0, "errors": merged.unmeasured()}), count, missing

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pytest_qreliab import plan, shards
+from pytest_qreliab import files, plan, shards
 from pytest_qreliab.cases import Build, Case
 from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.errors import InputError, place, raised, unknown
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OF_A_MACHINE, OPTIONS, SELF_CHECK, Setting, Settings, size_of
+from pytest_qreliab.options import OF_A_RUN, OPTIONS, SELF_CHECK, Setting, Settings, size_of
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluate import Evaluator
+    from pytest_qreliab.report.entry import Entry
     from pytest_qreliab.report.result import CheckedResult
     from pytest_qreliab.report.self_check import CheckedSelfCheck
-    from pytest_qreliab.report.terminal import Entry
     from pytest_qreliab.store import Store
 
 T = TypeVar("T")
@@ -37,23 +39,21 @@ class Run:
         self.plan = plan.make(settings, _catalog(config))
         self._cache_size = size_of(settings.cache_size)
         check_cache_dir(settings.cache_dir)
+        self._told: set[Case] = set()
         self._order: dict[object, float] = {}
         for index, case in enumerate(self.plan.cases):
             self._order.setdefault(case.build.model, index - 0.5)
             self._order.setdefault(case.build, index - 0.25)
             self._order[case] = index
         self.shard = shards.select(settings.shard, self.plan.cases)
-        self.json = self._json(settings.json)
-
-    def _json(self, setting: Setting) -> Path | None:
-        """The file for results, where this process writes one."""
-        if hasattr(self._config, "workerinput") or self._config.getoption("collectonly") or setting.text == "none":
-            return None
-        if self._config.getoption("qreliab_aa"):
-            raise InputError(f"{setting.origin}: is for results of the gates, which {SELF_CHECK} does not try")
-        from pytest_qreliab import results
-
-        return results.prepare(setting)
+        for setting in (settings.json, settings.html, settings.snapshot):
+            if setting.text != "none" and config.getoption("qreliab_aa"):
+                raise InputError(f"{setting.origin}: is for results of the gates, which {SELF_CHECK} does not try")
+        self.writes = not hasattr(config, "workerinput") and not config.getoption("collectonly")
+        self.json, self.html = (
+            files.prepare(setting.values(many=False)[0]) if self.writes else None
+            for setting in (settings.json, settings.html)
+        )
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -61,12 +61,16 @@ class Run:
         from pytest_qreliab.evaluate import Evaluator
         from pytest_qreliab.report import progress
 
-        draw = None
+        draw = outline = None
+        if self.plan.evidence:
+            from pytest_qreliab.report import curves
+
+            outline = curves.of
         if self.plan.figures is not None:
             from pytest_qreliab.report import drawings  # which imports matplotlib
 
             draw = partial(drawings.draw, self.plan.figures)
-        evaluator = Evaluator(self.plan, progress.for_config(self._config), self.store(), draw)
+        evaluator = Evaluator(self.plan, progress.for_config(self._config), self.store(), draw, outline)
         workers.take_share(evaluator.device)
         return evaluator
 
@@ -147,13 +151,16 @@ class Run:
         return [head, *lines] if lines else []
 
     def write(self, entries: Mapping[str, Entry], errors: Mapping[str, str], exitstatus: int) -> None:
-        """Write the file of results, if one is wanted. Raises OSError."""
-        from pytest_qreliab import __version__, results
-
-        if self.json is None:
+        """Write the files that are wanted of the results, and the summary of a step of GitHub's. Raises OSError."""
+        summary = os.environ.get("GITHUB_STEP_SUMMARY") if self.writes and entries else None
+        if self.json is None and self.html is None and not summary:
             return
+        from pytest_qreliab import __version__, results
+        from pytest_qreliab.report import html, markdown
+
         found = results.Results(
             qreliab=__version__,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             shard=None if self.shard is None else (self.shard.number, self.shard.count),
             plan=results.planned(self.plan),
             cases=self.in_order(entries),
@@ -162,7 +169,40 @@ class Run:
             },
             exitstatus=exitstatus,
         )
-        results.write(self.json, found)
+        if self.json is not None:
+            results.write(self.json, found)
+        if self.html is not None:
+            files.write(self.html, html.render(found))
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown.render(found))
+
+    def renew(self, entries: Mapping[str, Entry]) -> list[str]:
+        """Accept what was measured into the snapshot, where that is asked for, and say what became of it; and what the
+        snapshot holds beyond. Raises OSError."""
+        snapshot = self.plan.snapshot
+        if snapshot is None or not self.writes:
+            return []
+        where = shown(snapshot.folder.absolute())
+        lines = []
+        if snapshot.update != "none":
+            lines += snapshot.renew(self.in_order(entries)).lines(where)
+        # Where -k or a shard left something out, what is unused is not known.
+        if self.plan.cases and all(case.id in entries for case in self.plan.cases):
+            unused = snapshot.unused({case.id for case in self.plan.cases})
+            lines += [f"in {where} and not of this run: {case}" for case in unused]
+        return lines
+
+    def entry(self, result: CheckedResult) -> Entry | None:
+        """A result as reports hold it, with a command that measures the case again; None if it was given before."""
+        from pytest_qreliab.report import entry
+
+        if result.case in self._told:
+            return None
+        self._told.add(result.case)
+        parameters = self.plan.recipes[result.case.build.quantizer].parameters.model_dump(mode="json")
+        words = ", ".join(f"{name}={value}" for name, value in parameters.items())
+        return entry.of(result, words, self._command("qreliab", "-k", f"[{result.case.id}]"))
 
     def result(self, case: Case, item: pytest.Item) -> CheckedResult:
         """The result of a case for the test that asks for it. Raises InputError for unusable input."""
@@ -178,15 +218,16 @@ class Run:
 
     def _repeat(self, item: pytest.Item) -> str:
         """The command that repeats one test, with the same plan and so with the same verdict."""
-        settings = (
-            (option, getattr(self._settings, option.name)) for option in OPTIONS if option.name not in OF_A_MACHINE
-        )
+        return self._command(item.nodeid)
+
+    def _command(self, *tests: str) -> str:
+        settings = ((option, getattr(self._settings, option.name)) for option in OPTIONS if option.name not in OF_A_RUN)
         flags = [
             f"{option.flag}={s.text}" for option, s in settings if s.given and s.origin in (option.flag, option.env)
         ]
         if self._config.getoption("qreliab_aa"):
             flags.insert(0, SELF_CHECK)
-        return shlex.join(["pytest", item.nodeid, *flags])
+        return shlex.join(["pytest", *tests, *flags])
 
 
 def check_cache_dir(setting: Setting) -> None:

@@ -13,7 +13,7 @@ from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.quantizers import RESCALE, fake
 from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.report import terminal
+from pytest_qreliab.report import entry, terminal
 
 # +rescale
 
@@ -63,7 +63,7 @@ def test_the_fit_is_the_best_on_the_held_out_images(make_plan, small_benchmark, 
 def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, small_benchmark):
     plan = make_plan(quantizers="minmax,minmax+rescale", bits="w4", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
-    entries = [terminal.entry(evaluator.result(case)) for case in plan.cases]
+    entries = [entry.of(evaluator.result(case), "", "") for case in plan.cases]
     text = terminal.render(entries, terminal.Output(200, color=False, unicode=True))
     rows = [line.split("  ")[0].strip() for line in text.splitlines()]
     assert [row for row in rows if row.startswith(("full", "minmax"))] == [

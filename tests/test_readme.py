@@ -66,7 +66,7 @@ def test_the_benchmark_example_loads(tmp_path, make_plan, image_folders, monkeyp
 
 
 def test_the_python_example_passes(pytester, small_benchmark, digits_result):
-    pytester.makepyfile(blocks("python")[0])
+    pytester.makepyfile(next(block for block in blocks("python") if "def test_" in block))
     result = pytester.runpytest_inprocess(
         f"--qreliab-benchmarks={small_benchmark}", "--qreliab-bits=w8", *(str(p) for p in pytester.path.glob("*.py"))
     )

@@ -125,6 +125,23 @@ def test_what_a_static_range_is_taken_from_is_part_of_the_model(evaluated, small
     assert evaluated(bits="w4", benchmarks=str(path)).work.encoded == 2 * 260 - 260  # which looks at none
 
 
+def test_calibration_images_are_observed_once_for_all_widths_and_methods(evaluated, monkeypatch, tmp_path):
+    from pytest_qreliab.quantizers import fake
+
+    observed = []
+    observe = fake.observe
+    monkeypatch.setattr(fake, "observe", lambda *args: observed.append(args) or observe(*args))
+    anew = values(evaluated(Store(tmp_path / "other"), bits="w4a6"))
+    assert len(observed) == 1
+    evaluated(bits="w4a8")
+    assert len(observed) == 2
+    assert values(evaluated(bits="w4a6")) == anew
+    evaluated(bits="w4a8", quantizers="mse")
+    assert len(observed) == 2
+    evaluated(bits="w4a8", scopes="vision")  # in which the layers are others
+    assert len(observed) == 3
+
+
 def test_images_are_told_by_their_content(evaluated, folder_benchmark, passes):
     from PIL import Image
 

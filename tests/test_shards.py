@@ -18,7 +18,7 @@ from pytest_qreliab.shards import cut
 @pytest.fixture(autouse=True, scope="module")
 def everything_imported(make_plan, small_benchmark):
     """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import pytest_qreliab.report.merged
+    import pytest_qreliab.report.commands
     import pytest_qreliab.report.progress
     import pytest_qreliab.suite.test_reliability  # noqa: F401
     from pytest_qreliab.evaluate import Evaluator
@@ -226,18 +226,47 @@ def test_the_digest_is_of_what_decides_results_not_of_where_it_lies(
 
 
 def entry(case: str, value: float = 0.9, outcome: str = "pass"):
+    change = {"baseline": 0.9, "quantized": value, "low": None, "high": None, "problem": ""}
     return {
         "case": case,
         "model": "m",
+        "quantizer": "minmax",
+        "bits": case,
+        "scope": "both",
         "benchmark": "b",
         "quantization": f"minmax {case}",
         "rescaled": False,
+        "parameters": "",
         "samples": 10,
         "device": "cpu",
+        "confidence": 0.95,
         "coverage": None,
-        "values": {"accuracy": (0.9, value)},
-        "outcomes": {"accuracy": (outcome, outcome == "pass")},
+        "size": None,
+        "metrics": [
+            {"metric": "accuracy", "aspect": "accuracy", "better": "higher", "change": value - 0.9, **change},
+        ],
+        "gates": [
+            {
+                "metric": "accuracy",
+                "aspect": "accuracy",
+                "limit": "max_drop",
+                "value": 0.01,
+                "where": "limits.yaml:3",
+                "outcome": outcome,
+                "passed": outcome == "pass",
+                "accepted": None,
+                "harm": 0.9 - value,
+                "method": "",
+                "settling_n": None,
+                **change,
+            }
+        ],
         "controls": None,
+        "curves": None,
+        "data": {},
+        "environment": {},
+        "warnings": [],
+        "repeat": "pytest",
         "encoded": 0,
         "known": 20,
         "peak_memory": 2**30,
@@ -252,6 +281,7 @@ def of_shard(number: int, count: int = 3, **changes: object) -> Results:
     case = CASES[number - 1]
     fields = {
         "qreliab": "0.1.0",
+        "created": "2026-01-01T00:00:00+00:00",
         "shard": (number, count),
         "plan": Planned(digest="d", cases=CASES),
         "cases": [entry(case)],
@@ -270,18 +300,18 @@ def files(tmp_path, monkeypatch):
 
 
 def test_numbers_that_json_has_not_come_back(tmp_path):
-    values = {"nan": (math.nan, math.inf), "inf": (-math.inf, 0.1)}
-    found = entry("w8") | {"values": values, "outcomes": dict.fromkeys(values, ("fail", False))}
-    results.write(tmp_path / "it.json", of_shard(1, cases=[found]))
+    (gate,) = entry("w8")["gates"]
+    gate |= {"baseline": math.nan, "quantized": math.inf, "harm": -math.inf, "low": -math.inf}
+    found = of_shard(1, cases=[entry("w8") | {"gates": [gate]}])
+    results.write(tmp_path / "it.json", found)
 
     def refuse(text: str):
         raise AssertionError(text)
 
     json.loads((tmp_path / "it.json").read_text(), parse_constant=refuse)
-    (back,) = results.read(tmp_path / "it.json").cases
-    assert math.isnan(back["values"]["nan"][0])
-    assert back["values"]["nan"][1] == math.inf
-    assert back["values"]["inf"] == (-math.inf, 0.1)
+    back = results.read(tmp_path / "it.json")
+    assert repr(back) == repr(found)
+    assert back.cases[0]["gates"][0]["quantized"] == math.inf
 
 
 def test_all_shards_that_pass_are_a_run_that_passed(files, merge):
@@ -332,8 +362,9 @@ def test_missing_shards_are_named(files, merge):
         (["later.json"], "later.json: is no results file of version 1, as --qreliab-json writes it"),
         (["list.json"], "list.json: is no results file of version 1, as --qreliab-json writes it"),
         (["cut.json"], "cut.json: plan: Field required"),
-        (["strange.json"], "strange.json: w9 does not fit its plan or its gates: the file is damaged"),
-        (["odd.json"], "odd.json: w8 does not fit its plan or its gates: the file is damaged"),
+        (["strange.json"], "strange.json: w9 is not of its plan, or has no gate: the file is damaged"),
+        (["bare.json"], "bare.json: w8 is not of its plan, or has no gate: the file is damaged"),
+        (["odd.json"], "odd.json: cases.0.gates.0.outcome: Input should be 'pass', 'fail' or 'inconclusive'"),
         (["1.json", "--output=no/such.json"], "--output: no/such.json cannot be written: No such file or directory"),
     ],
 )
@@ -343,7 +374,10 @@ def test_files_that_do_not_belong_together(files, merge, names, message):
     results.write(files / "of-two.json", of_shard(2, 2))
     results.write(files / "whole.json", of_shard(1, shard=None))
     results.write(files / "strange.json", of_shard(1, cases=[entry("w9")]))
-    results.write(files / "odd.json", of_shard(1, cases=[entry("w8", outcome="perhaps")]))
+    results.write(files / "bare.json", of_shard(1, cases=[entry("w8") | {"gates": []}]))
+    odd = json.loads((files / "1.json").read_text())
+    odd["cases"][0]["gates"][0]["outcome"] = "perhaps"
+    (files / "odd.json").write_text(json.dumps(odd))
     (files / "bad.json").write_text("{")
     (files / "list.json").write_text("[]")
     (files / "later.json").write_text('{"version": 2}')

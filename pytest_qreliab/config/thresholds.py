@@ -15,7 +15,7 @@ from pytest_qreliab.config.document import Document, Location, Strict, find, rea
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
 
-Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max"]
+Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max", "max_drift"]
 Inconclusive = Literal["estimate", "fail", "pass"]
 Correction = Literal["bonferroni", "holm", "benjamini-hochberg", "none"]
 
@@ -24,7 +24,8 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Limits(Strict):
-    """What one metric may do. The tolerances are on the change from the baseline, `min` and `max` on the value."""
+    """What one metric may do. The tolerances are on the change from the baseline, `min` and `max` on the value, and
+    `max_drift` is on how much worse it may be than what a snapshot holds."""
 
     max_drop: Tolerance | None = None
     max_rise: Tolerance | None = None
@@ -32,6 +33,7 @@ class Limits(Strict):
     max_relative_change: Tolerance | None = None
     min: Bound | None = None
     max: Bound | None = None
+    max_drift: Tolerance | None = None
 
     def given(self) -> dict[Limit, float]:
         return {name: value for name, value in self if value is not None}  # type: ignore[misc]
@@ -140,6 +142,11 @@ class Gate:
     @property
     def aspect(self) -> str:
         return registry.lookup(self.metric).aspect
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether it is on the change from accepted results, where others are on that from full precision."""
+        return self.limit == "max_drift"
 
 
 @dataclass(frozen=True)

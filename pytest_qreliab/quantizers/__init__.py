@@ -58,6 +58,11 @@ class Quantizer:
     packages: tuple[str, ...] = ()
     version: str = ""
 
+    @property
+    def ours(self) -> bool:
+        """Whether it comes with this package, in whose code nothing goes unseen."""
+        return isinstance(self.function, str) and self.function.startswith("pytest_qreliab.")
+
     def missing(self) -> list[str]:
         """The packages that it needs and that are not installed."""
         return [package for package in self.packages if importlib.util.find_spec(package) is None]

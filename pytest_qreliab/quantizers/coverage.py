@@ -21,7 +21,7 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx import OnnxClip
-from pytest_qreliab.quantizers import grid, storage
+from pytest_qreliab.quantizers import grid, size, storage
 from pytest_qreliab.quantizers.fake import InputQuantizer, encode_one, one_image, prepare
 from pytest_qreliab.quantizers.graph import Graph
 from pytest_qreliab.quantizers.grid import Granularity
@@ -35,7 +35,8 @@ class Coverage:
 
     `weights` and `flops` are shares from 0 to 1 (by element count; by FLOPs of one image and one prompt),
     `matrices` the smaller of the two with the convolutions left out, `total_weights` the number of elements,
-    `missing` the names of those that are not, or not fully, quantized.
+    `missing` the names of those that are not, or not fully, quantized. `size` is that of the whole quantized model,
+    and `full_size` that in full precision, in bytes.
     """
 
     weights: float
@@ -43,6 +44,8 @@ class Coverage:
     matrices: float
     total_weights: int
     missing: tuple[str, ...]
+    size: int
+    full_size: int
 
     def require(self, declared: float, what: str, *, convolutions: bool = True, mend: str = "") -> None:
         """Raise InputError, ending with `mend`, when less than `declared` is covered.
@@ -85,21 +88,24 @@ def measure(
         products = list(_plain_products(full, quantized, bits, scope, granularity))
         if bits is not None:
             products += _library_products(full, quantized, bits, scope)
+    rounded = {} if bits is None else {product.name: bits.weights for product in products if product.quantized}
     return Coverage(
         weights=_share(products, lambda product: product.elements),
         flops=_share(products, lambda product: product.flops),
         matrices=min(
-            _share([product for product in products if not product.convolution], size)
-            for size in (lambda product: product.elements, lambda product: product.flops)
+            _share([product for product in products if not product.convolution], by)
+            for by in (lambda product: product.elements, lambda product: product.flops)
         ),
         total_weights=sum(product.elements for product in products),
         missing=tuple(product.name for product in products if not product.quantized),
+        size=size.of_model(quantized, rounded, granularity),
+        full_size=size.of_model(full),
     )
 
 
-def _share(products: list[_Product], size: Callable[[_Product], float]) -> float:
-    total = sum(map(size, products))
-    return sum(size(product) for product in products if product.quantized) / total if total else 0.0
+def _share(products: list[_Product], by: Callable[[_Product], float]) -> float:
+    total = sum(map(by, products))
+    return sum(by(product) for product in products if product.quantized) / total if total else 0.0
 
 
 def _plain_products(

@@ -59,6 +59,12 @@ class Graph:
         """Every weight that a matrix product or a convolution reads. Products of two activations are none."""
         return [matrix for node in self._live() if (matrix := self._matrix(node)) is not None]
 
+    def bits_of(self, initializer: Any) -> int:
+        """The width of one of its elements."""
+        return _bits(self.onnx, initializer.data_type) or (
+            8 * self.onnx.helper.tensor_dtype_to_np_dtype(initializer.data_type).itemsize
+        )
+
     def flops(self, matrices: list[Matrix], x: npt.NDArray[Any]) -> dict[str, float]:
         """FLOPs of each matrix, by its output, in a run of the graph on `x`, in which every node really runs."""
         runtime = importlib.import_module("onnxruntime")

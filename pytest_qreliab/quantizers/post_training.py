@@ -17,7 +17,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers import fake, grid
 from pytest_qreliab.quantizers.fake import Layers
 from pytest_qreliab.quantizers.grid import RangeRule
-from pytest_qreliab.quantizers.request import Request
+from pytest_qreliab.quantizers.request import Request, made
 from pytest_qreliab.quantizers.transform import Transform
 
 Transforms = Callable[[Clip, Layers, Request], Mapping[str, Transform]]
@@ -41,7 +41,7 @@ def quantize(
     if transforms is not None:
         for name, by in transforms(clip, layers, request).items():
             fake.transform(layers[name], by)
-        request = replace(request, seen={})  # the layers read other values now
+        request = replace(request, keep=made)  # the layers read other values now
     inputs: Mapping[str, fake.Round] = {}
     if request.bits.activations is not None:
         inputs = (input_rounder or from_range(grid.minmax))(clip, layers, request)
@@ -77,14 +77,15 @@ def from_range(rule: RangeRule) -> InputRounder:
         assert bits is not None
         if request.parameters.activations == "dynamic":
             return dict.fromkeys(layers, fake.Dynamic(bits, symmetric))
-        key = "values", request.scope, request.parameters.images
-        if key not in request.seen:
-            request.seen[key] = fake.observe(clip, layers, request, fake.Values)
-        seen: dict[str, fake.Values] = request.seen[key]
+
+        def observe() -> dict[str, torch.Tensor]:
+            return {name: of.row() for name, of in fake.observe(clip, layers, request, fake.Values).items()}
+
+        inputs = request.keep(f"values of {request.parameters.images} images in scope {request.scope}", observe)
         return {
             name: grid.lay(lowest[0, 0], highest[0, 0], bits, symmetric).round
-            for name, values in seen.items()
-            for lowest, highest in [rule(values.row(), bits, symmetric)]
+            for name, values in inputs.items()
+            for lowest, highest in [rule(values, bits, symmetric)]
         }
 
     return rounder

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from pytest_qreliab.cases import Bits
 from pytest_qreliab.quantizers.calibration import Calibration
 
 if TYPE_CHECKING:
     from pytest_qreliab.quantizers import Recipe
+
+
+Tensors = dict[str, torch.Tensor]
+Keep = Callable[[str, Callable[[], Tensors]], Tensors]
+
+
+def made(name: str, make: Callable[[], Tensors]) -> Tensors:
+    """Keeps nothing."""
+    return make()
 
 
 def _ignore(done: int) -> None:
@@ -24,8 +35,9 @@ class Request:
 
     `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where nothing
     asks for it. `matched` is the recipe that a control takes its error from. `advance` is told of every step done,
-    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `seen` holds
-    what was observed of the same full-precision model on the same calibration data, for the next quantizer.
+    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `keep(name,
+    make)` gives the tensors that `make` gives, which it calls once for the same full-precision model and calibration
+    data: what is observed for one quantizer is there for the next.
     """
 
     bits: Bits
@@ -35,7 +47,7 @@ class Request:
     advance: Callable[[int], None] = _ignore
     matched: Recipe | None = None
     checkpoints: Path | None = None
-    seen: dict[object, Any] = field(default_factory=dict)
+    keep: Keep = made
 
     def needed(self) -> Calibration:
         """The calibration data, of a method that cannot do without."""

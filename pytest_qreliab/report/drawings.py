@@ -17,7 +17,7 @@ from pytest_qreliab.measurement import Measurement
 from pytest_qreliab.metrics import registry, spectral
 from pytest_qreliab.metrics.rank import NOTHING, Floats, Spectrum
 from pytest_qreliab.quantizers.weights import WeightSpectrum
-from pytest_qreliab.report import figures
+from pytest_qreliab.report import curves, figures
 from pytest_qreliab.spectrum import Spectra
 
 FULL = "full precision"
@@ -58,22 +58,10 @@ def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
     }
     if any(scores.values()):
         yield "roc", figures.roc(scores)
-    if cells := _cells(baseline, quantized):
+    if cells := curves.cells(baseline, quantized):
         yield "corruptions", figures.corruption_grid(cells)
     yield from _by_rank(models)
     yield from _blocks(models)
-
-
-def _cells(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int], tuple[float, float]]:
-    """The accuracies of both models by kind and severity."""
-    cells = {}
-    for name in baseline.labelled:
-        category, *cell = name.split(".")
-        if category == "corruption" and name in quantized.labelled:
-            kind, severity = cell
-            accuracies = (float(m.labelled[name].correct.mean()) for m in (baseline, quantized))
-            cells[kind, int(severity)] = (next(accuracies), next(accuracies))
-    return cells
 
 
 def _by_rank(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:

@@ -25,6 +25,7 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
     lines = [
         f"  {gate.metric} ({registry.lookup(gate.metric).help})",
         f"    baseline   {number(verdict.baseline)}",
+        *([] if verdict.accepted is None else [f"    accepted   {number(verdict.accepted)}"]),
         f"    quantized  {number(verdict.quantized)}",
     ]
     if verdict.problem:

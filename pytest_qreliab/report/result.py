@@ -8,6 +8,7 @@ import pytest
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluate import Result
+from pytest_qreliab.metrics import registry
 from pytest_qreliab.report.failure import explain
 
 
@@ -42,4 +43,10 @@ class CheckedResult(Result):
                 (f"{name}.limit", verdict.gate.value),
                 (f"{name}.verdict", verdict.outcome),
             ]
+            if verdict.accepted is not None:
+                pairs.append((f"{name}.accepted", verdict.accepted))
+        gated = {registry.canonical(verdict.gate.metric) for verdict in self.of(aspect)}
+        for found in () if self.controls is None else self.controls.explanations:
+            if found.metric in gated:
+                pairs.append((f"{found.metric}.controls", found.conclusion))
         return pairs

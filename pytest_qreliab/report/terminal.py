@@ -5,100 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typing_extensions import TypedDict  # which pydantic can check before Python 3.12
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
+from pytest_qreliab.report import tradeoff
+from pytest_qreliab.report.entry import ControlsEntry, Entry, gated
 from pytest_qreliab.report.failure import number
-
-if TYPE_CHECKING:
-    from pytest_qreliab.evaluate import Result
-    from pytest_qreliab.explanation import Controls
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ASCII_SIGNS = {"pass": "+", "fail": "x", "inconclusive": "?"}
-
-
-class Entry(TypedDict):
-    """A result as plain scalars, so that it can travel on a test report between processes."""
-
-    case: str
-    model: str
-    benchmark: str
-    quantization: str
-    rescaled: bool
-    samples: int
-    device: str
-    coverage: float | None
-    values: dict[str, tuple[float, float]]
-    outcomes: dict[str, tuple[str, bool]]
-    controls: ControlsEntry | None
-    encoded: int
-    known: int
-    peak_memory: int
-    peak_device_memory: int
-
-
-class ControlsEntry(TypedDict):
-    """What the matched controls of a case show. The changes of each metric, (change, low, high), are those of the
-    quantized model and of the controls, by name, in the order of `residuals`."""
-
-    matched: str
-    problem: str
-    residuals: dict[str, float]
-    changes: dict[str, list[tuple[float, float, float]]]
-    conclusions: dict[str, str]
-
-
-def entry(result: Result) -> Entry:
-    """The part of a result that the table shows. Of several gates on a metric the worst outcome counts."""
-    outcomes: dict[str, tuple[str, bool]] = {}
-    values: dict[str, tuple[float, float]] = {}
-    rank = {"pass": 0, "inconclusive": 1, "fail": 2}
-    for verdict in result.verdicts:
-        metric = verdict.gate.metric
-        values[metric] = (verdict.baseline, verdict.quantized)
-        mine = (verdict.outcome, verdict.passed)
-        outcomes[metric] = max(outcomes.get(metric, mine), mine, key=lambda found: (not found[1], rank[found[0]]))
-    build = result.case.build
-    return Entry(
-        case=result.case.id,
-        model=build.model,
-        benchmark=result.case.benchmark,
-        quantization=result.case.quantization,
-        rescaled=result.rescaled,
-        samples=result.samples,
-        device=result.device,
-        coverage=None if result.coverage is None else result.coverage.weights,
-        values=values,
-        outcomes=outcomes,
-        controls=None if result.controls is None else _controls_entry(result.controls),
-        encoded=result.work.encoded,
-        known=result.work.known,
-        peak_memory=result.work.peak_memory,
-        peak_device_memory=result.work.peak_device_memory,
-    )
-
-
-def _controls_entry(controls: Controls) -> ControlsEntry:
-    changes = {
-        found.metric: [(moved.change, *moved.interval) for moved in (found.quantized, *found.controls.values())]
-        for found in controls.explanations
-    }
-    return ControlsEntry(
-        matched=controls.matched,
-        problem=controls.problem,
-        residuals=dict(controls.residuals),
-        changes=changes,
-        conclusions={found.metric: found.conclusion for found in controls.explanations},
-    )
 
 
 class Output:
@@ -133,7 +54,7 @@ def render(entries: Iterable[Entry], output: Output) -> str:
             Text(f"{model} on {benchmark}", style="bold"),
             Text(f"({rows[0]['samples']} samples, {devices})", style="dim"),
         )
-        metrics = list(dict.fromkeys(metric for row in rows for metric in row["values"]))
+        metrics = list(dict.fromkeys(metric for row in rows for metric in gated(row)))
         runs = _fitting(metrics, rows, output.width)
         for run in runs:
             output.print(_table(run, rows, signs, last=run is runs[-1]), soft_wrap=False)
@@ -148,8 +69,14 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     return output.text()
 
 
-def work(rows: Sequence[Entry]) -> str:
-    """What all of it took, on one machine."""
+def notes(rows: Sequence[Entry]) -> list[str]:
+    """Below the table: what is not as it was accepted, the smallest that passes, and what all of it took."""
+    warnings = [f"warning: {text}" for text in dict.fromkeys(text for row in rows for text in row["warnings"])]
+    return [*warnings, *tradeoff.smallest_passing(rows), _work(rows)]
+
+
+def _work(rows: Sequence[Entry]) -> str:
+    """On one machine."""
     encoded, known = (sum(row[what] for row in rows) for what in ("encoded", "known"))
     memory = f"peak memory {max(row['peak_memory'] for row in rows) / 2**30:.1f} GiB"
     if device := max(row["peak_device_memory"] for row in rows):
@@ -162,7 +89,7 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
     columns: list[list[Text]] = [[] for _ in metrics]
     labels, coverages = [], []
     for label, below in _by_baseline(rows).items():
-        baseline = {metric: values[0] for row in below for metric, values in row["values"].items()}
+        baseline = {metric: gate["baseline"] for row in below for metric, gate in gated(row).items()}
         labels += [label, *(row["quantization"] for row in below)]
         coverages += ["", *("recorded" if (share := row["coverage"]) is None else f"{share:.1%}" for row in below)]
         for metric, column in zip(metrics, columns, strict=True):
@@ -231,12 +158,12 @@ def _header(metric: str) -> str:
 
 def _cell(metric: str, row: Entry, signs: dict[str, str]) -> Text:
     """The value, and below it the change with the verdict's sign."""
-    if metric not in row["values"]:
+    gate = gated(row).get(metric)
+    if gate is None:
         return Text("")
-    baseline, quantized = row["values"][metric]
-    outcome, passed = row["outcomes"][metric]
-    style = STYLES[outcome] if passed or outcome == "fail" else STYLES["fail"]
-    return Text(f"{number(quantized)}  \n{number(quantized - baseline, '+')} {signs[outcome]}", style=style)
+    outcome, quantized = gate["outcome"], gate["quantized"]
+    style = STYLES[outcome] if gate["passed"] or outcome == "fail" else STYLES["fail"]
+    return Text(f"{number(quantized)}  \n{number(quantized - gate['baseline'], '+')} {signs[outcome]}", style=style)
 
 
 def _fitting(metrics: Sequence[str], rows: Sequence[Entry], width: int) -> list[list[str]]:

@@ -4,10 +4,17 @@ import json
 
 import pytest
 
+from pytest_qreliab import results, snapshot
 from pytest_qreliab.config import benchmark, suite, thresholds
 from pytest_qreliab.config.document import PACKAGE, read, shipped
 
-MODELS = {"benchmark": benchmark.Definition, "suite": suite.Definition, "thresholds": thresholds.Policy}
+MODELS = {
+    "benchmark": benchmark.Definition,
+    "results": results.Results,
+    "snapshot": snapshot.ModelSnapshot,
+    "suite": suite.Definition,
+    "thresholds": thresholds.Policy,
+}
 
 
 def schema(name: str) -> dict:

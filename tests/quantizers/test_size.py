@@ -1,0 +1,80 @@
+"""Bytes: counted by hand, and beside what libraries write to disk."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_qreliab.cases import Bits
+from pytest_qreliab.quantizers import coverage, size
+
+
+def measured(full, quantized, bits, scope="both", granularity="channel"):
+    return coverage.measure(full, quantized, bits, scope, granularity)
+
+
+def on_disk(clip) -> int:
+    file = io.BytesIO()
+    torch.save(clip.module.state_dict(), file)
+    return file.tell()
+
+
+def test_full_precision_is_four_bytes_a_parameter(tiny):
+    assert size.of_model(tiny) == 4 * sum(parameter.numel() for parameter in tiny.module.parameters())
+    assert size.of_model(tiny) == pytest.approx(on_disk(tiny), rel=0.05)
+
+
+@pytest.mark.parametrize("scope", ["vision", "text", "both"])
+@pytest.mark.parametrize("bits", [Bits(3), Bits(6, 8), Bits(8)])
+def test_rounded_weights_take_their_bits_and_a_scale_per_channel(tiny, quantize, bits, scope):
+    clip = quantize(tiny, "minmax", bits, scope)
+    found = measured(tiny, clip, bits, scope)
+    weights = [
+        module.weight
+        for name, module in clip.module.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and clip.in_scope(name, scope)
+    ]
+    saved = sum(weight.numel() * (32 - bits.weights) / 8 - 4 * len(weight) for weight in weights)
+    assert found.size == pytest.approx(found.full_size - saved, abs=1)
+    assert found.full_size == size.of_model(tiny)
+
+
+def test_groups_cost_more_scales_and_a_tensor_one(tiny, quantize):
+    sizes = [
+        measured(
+            tiny, quantize(tiny, "minmax", Bits(4), granularity=granularity), Bits(4), granularity=granularity
+        ).size
+        for granularity in ("tensor", "channel", 16)
+    ]
+    assert sizes == sorted(set(sizes))
+
+
+def test_what_is_not_quantized_counts_in_full(tiny):
+    found = measured(tiny, tiny.copy(), Bits(4))
+    assert (found.weights, found.size) == (0, found.full_size)
+
+
+def test_what_a_library_keeps_is_what_it_writes(tiny, quantize):
+    pytest.importorskip("torchao", reason="the extra pytest-qreliab[torchao] is not installed")
+    clip = quantize(tiny, "torchao", Bits(8))
+    found = measured(tiny, clip, Bits(8))
+    assert found.size == pytest.approx(on_disk(clip), rel=0.15)  # on disk names are as long as these small weights
+    assert measured(tiny, quantize(tiny, "torchao", Bits(4)), Bits(4)).size < found.size
+
+
+@pytest.mark.parametrize("bits", [Bits(4), Bits(8, 8)])
+def test_bitsandbytes_is_less_than_its_memory(tiny, quantize, bits):
+    pytest.importorskip("bitsandbytes", reason="the extra pytest-qreliab[bitsandbytes] is not installed")
+    found = measured(tiny, quantize(tiny, "bitsandbytes", bits), bits)
+    elements = found.total_weights * found.weights
+    assert found.size == pytest.approx(found.full_size - elements * (32 - bits.weights) / 8, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_graph_is_as_large_as_its_file(tiny, quantize):
+    for package in ("onnxruntime", "onnx", "onnxscript"):
+        pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")
+    clip = quantize(tiny, "onnxruntime", Bits(8, 8))
+    files = sum(len(tower.graph().SerializeToString()) for tower in clip.module.towers().values())
+    assert 0.7 * files < measured(tiny, clip, Bits(8, 8)).size < files
