@@ -6,6 +6,9 @@ A random ViT-B-32, `minmax` at eight widths, synthetic JPEGs. Three are run in t
 folder: one process with all threads; as many workers as there are cores, one thread each; one process with one thread.
 A test in the folder writes every metric of every case; runs are compared bit by bit. Sums of floats depend on the
 number of threads: the same bits are to be expected where that is the same.
+
+How much faster several processes can be at all is up to the machine, whose "cores" may share one: the ceiling is that
+of bare forward passes, as many processes at once, one thread each, beside one that does the work of all.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import speed
@@ -38,6 +44,32 @@ def compared(one: Values, other: Values) -> str:
         return f"all {len(pairs)} values of {len(one)} cases are the same, bit by bit"
     largest = max(abs(a - b) for a, b in differing)
     return f"{len(differing)} of {len(pairs)} values of {len(one)} cases differ, by {largest:.2g} at most"
+
+
+BARE = """
+import sys
+import torch
+from pytest_qreliab import models
+clip = models.load(sys.argv[1])
+images = torch.randn(64, 3, *[clip.module.visual.image_size[0]] * 2)
+for _ in range(int(sys.argv[2])):
+    clip.encode_image(images)
+"""
+
+
+def ceiling(model: str, folder: Path) -> float:
+    """How many times as fast as one process, of one thread, as many as there are cores do the same forward passes."""
+
+    def seconds(processes: int, batches: int) -> float:
+        command = [sys.executable, "-c", BARE, model, str(batches)]
+        with ThreadPoolExecutor(processes) as pool:
+            started = time.perf_counter()
+            list(pool.map(lambda _: speed.run(command, folder, threads=1), range(processes)))
+            return time.perf_counter() - started
+
+    n, few, many = speed.CORES, 2, 10  # the difference leaves out imports and loading
+    alone = seconds(1, n * many) - seconds(1, n * few)
+    return alone / (seconds(n, many) - seconds(n, few))
 
 
 def main() -> None:
@@ -78,6 +110,7 @@ def main() -> None:
                 took = speed.pytest(folder, *spread, *options, threads=threads)
                 times[name].append(took.seconds)
                 peaks[name], results[name] = took.gib, speed.values(folder)
+        most = ceiling(speed.model_name(args.model, weights), speed.fresh(work / "run"))
     first, workers, single = ways
     rows = []
     for name, taken in times.items():
@@ -85,7 +118,9 @@ def main() -> None:
         rows.append([name, f"{statistics.median(taken):.1f}", f"{ratio:.2f}", peaks[name]])
     print(f"{args.model}, {args.images} images, {len(args.bits.split(','))} cases\n")
     print(speed.table(["", "s", f"of {first}", "peak memory of the largest process"], rows))
-    print(f"\n{workers} and {single}: {compared(results[workers], results[single])}")
+    faster = statistics.median(a / b for a, b in zip(times[single], times[workers], strict=True))
+    print(f"\n{workers} are {faster:.2f} times as fast as {single}; this machine's ceiling is {most:.2f}")
+    print(f"{workers} and {single}: {compared(results[workers], results[single])}")
     print(f"{workers} and {first}: {compared(results[workers], results[first])}")
 
 

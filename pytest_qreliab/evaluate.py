@@ -77,7 +77,7 @@ class Result:
 
     `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model. `data` and
     `environment` describe what it was measured on and with, `outline` is what can be drawn of it, and `warnings` say
-    what is not as it was accepted, where the plan asks for evidence.
+    what is not as it was accepted, where there is a snapshot or a report.
     """
 
     case: Case
@@ -217,7 +217,7 @@ class Evaluator:
             controls = self._controls(case, baseline, quantized)
             data, environment, warnings = self._described(case)
             if self._plan.snapshot is not None:
-                accepted = self._plan.snapshot.accepted(case.id, case.build.model, data)
+                accepted = self._plan.snapshot.accepted(case, data)
                 verdicts += judge_drift(changes, self._plan.drift[case], accepted)
             results[case.benchmark] = Result(
                 case,
@@ -245,12 +245,12 @@ class Evaluator:
     def _described(self, case: Case) -> tuple[dict[str, str], dict[str, str], list[str]]:
         """The data and the environment of a case in words, if they are asked for, and what of them was another when the
         case was accepted."""
-        if not self._plan.evidence:
+        snapshot = self._plan.snapshot
+        if snapshot is None and not self._plan.drawn:
             return {}, {}, []
         data = identity.describe_data(self._plan.data[case.benchmark], self.embedder.reader.manifest)
         environment = identity.describe_environment(self.device)
-        snapshot = self._plan.snapshot
-        differences = [] if snapshot is None else snapshot.differences(case.id, case.build.model, data, environment)
+        differences = [] if snapshot is None else snapshot.differences(case, data, environment)
         return data, environment, differences
 
     def self_check(self, case: Case) -> SelfCheck:

@@ -74,7 +74,12 @@ OPTIONS = (
     Option("cache_size", "20GB", "SIZE", "what is kept at most; those unused for longest go first", plan=False),
     Option("shard", "none", "K/N", "run part K of N of the quantized models, as one of N machines; none"),
     Option("snapshot", "none", "DIR", "a folder of accepted results that this run's are held against; none"),
-    Option("update", "none", "new|all", "accept results into the snapshot: those that it has not (new), or all; none"),
+    Option(
+        "update",
+        "none",
+        "new|all",
+        "accept results into the snapshot: those that it has not (new), or all; in CI new,ci or all,ci; none",
+    ),
     Option("json", "none", "FILE", "a file for the results, which the command `qreliab` reads; none"),
     Option("html", "none", "FILE", "a file for a report to look at; none"),
 )

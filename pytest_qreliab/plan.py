@@ -38,7 +38,7 @@ class Plan:
     benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
     thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
     `figures` where its figures go, `compiled` whether blocks are compiled. `drift` are the gates of each case on what
-    the `snapshot` holds of it. With `evidence` it is also described what was measured, and what is drawn is kept."""
+    the `snapshot` holds of it. `drawn` says that results hold what is drawn of them."""
 
     cases: tuple[Case, ...]
     models: Mapping[str, Loader]
@@ -54,7 +54,7 @@ class Plan:
     compiled: bool = False
     snapshot: Snapshot | None = None
     drift: Mapping[Case, tuple[Gate, ...]] = field(default_factory=dict)
-    evidence: bool = False
+    drawn: bool = False
 
     def alpha(self, case: Case) -> float:
         """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
@@ -72,7 +72,7 @@ class Plan:
         drawn: set[registry.Need] = set()
         if self.figures is not None:
             drawn |= {"blocks", "penultimate"}
-        if self.evidence:
+        if self.drawn:
             drawn |= {"blocks"}
         return frozenset(drawn).union(*(registry.lookup(gate.metric).needs for gate in gated))
 
@@ -163,7 +163,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         compiled,
         snapshot,
         drift,
-        evidence=snapshot is not None or any(s.text != "none" for s in (settings.json, settings.html)),
+        drawn=any(setting.text != "none" for setting in (settings.json, settings.html)),
     )
 
 

@@ -50,8 +50,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, ood, spectrum) it runs "
-        "for the cases that have a gate of that aspect. Tests that use the qreliab fixtures get it by themselves.",
+        "qreliab(aspect=None): a reliability test; with an aspect (accuracy, calibration, robustness, ood, spectrum) "
+        "it runs for the cases that have a gate of that aspect. Tests that use its fixtures get it by themselves.",
     )
     config.pluginmanager.register(Summary(config), "qreliab-summary")
     config.stash[SETTINGS] = settings = options.resolve(config.getoption, config.getini)
@@ -284,8 +284,10 @@ class Summary:
         self._self_checks: dict[str, self_check.Entry] = {}
         self._errors: dict[str, str] = {}
         self._accepted: list[str] = []
+        self._ran = False  # any test of ours
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._ran |= "qreliab" in report.keywords
         entry: Entry | None = getattr(report, "qreliab", None)
         if entry is not None:
             self._entries[entry["case"]] = entry
@@ -328,6 +330,10 @@ class Summary:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
         """The table first, then pytest's own sections, which explain the failures."""
+        if RUN in self._config.stash and not self._ran and not self._config.getoption("collectonly"):
+            terminalreporter.write_line(
+                "qreliab: settings are given, and no reliability test ran: pytest qreliab runs the shipped ones"
+            )
         if self._entries or self._self_checks:
             from pytest_qreliab.report import self_check, terminal
 

@@ -62,7 +62,7 @@ class Run:
         from pytest_qreliab.report import progress
 
         draw = outline = None
-        if self.plan.evidence:
+        if self.plan.drawn:
             from pytest_qreliab.report import curves
 
             outline = curves.of
@@ -124,8 +124,15 @@ class Run:
         ]
         lines = [
             f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
-            f"qreliab: {gates} gates of {', '.join(files)}, device {self.plan.device}",
+            f"qreliab: {gates} gate{'s' * (gates != 1)} of {', '.join(files)}, device {self.plan.device}",
         ]
+        if self.plan.snapshot is not None:
+            drifts = sum(map(len, self.plan.drift.values()))
+            update = {"none": "", "new": "; what it has not is accepted", "all": "; all of it is accepted anew"}
+            lines.append(
+                f"qreliab: {drifts} gate{'s' * (drifts != 1)} on the drift from {self.plan.snapshot.folder}"
+                + update[self.plan.snapshot.update]
+            )
         if self.shard is not None:
             here = sum(map(self.here, cases))
             lines.append(f"qreliab: {self.shard}: {here} of {len(cases)} cases")

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pytest_qreliab import files
+from pytest_qreliab.cases import Case
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import Setting
@@ -103,25 +104,25 @@ class Snapshot:
     models: Mapping[str, ModelSnapshot]
     update: Update = "none"
 
-    def accepted(self, case: str, model: str, data: Mapping[str, str]) -> Accepted:
+    def accepted(self, case: Case, data: Mapping[str, str]) -> Accepted:
         """The values that a case is held against, which is measured on that data now."""
-        known = self._case(case, model)
+        known = self._known(case)
         if known is None or self.update == "all":
             return Accepted({}, str(self.folder), self.update != "none")
         values = {name: metric.value for name, metric in known.metrics.items()}
         same = known.data == key_of(data)
         return Accepted(values, str(self.folder), same and self.update == "new", same)
 
-    def differences(self, case: str, model: str, data: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    def differences(self, case: Case, data: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
         """What a case was accepted with and is not measured with now, field by field."""
-        known = self._case(case, model)
+        known = self._known(case)
         if known is None or self.update == "all":
             return []
-        of_model = self.models[model]
+        of_model = self.models[case.build.model]
         return [
-            f"{what} {name}: {before.get(name, 'none')} was accepted, {now.get(name, 'none')} is there now"
+            f"{what}: {name} {before.get(name, 'none')} was accepted, {now.get(name, 'none')} is there now"
             for what, before, now in (
-                ("data", of_model.data.get(known.data, {}), data),
+                (f"data of {case.benchmark}", of_model.data.get(known.data, {}), data),
                 ("environment", of_model.environments.get(known.environment, {}), environment),
             )
             for name in sorted({*before, *now})
@@ -172,8 +173,9 @@ class Snapshot:
                 files.write(path, after.text())
         return Renewed(new, changed, kept, refused)
 
-    def _case(self, case: str, model: str) -> AcceptedCase | None:
-        return self.models[model].cases.get(case) if model in self.models else None
+    def _known(self, case: Case) -> AcceptedCase | None:
+        of_model = self.models.get(case.build.model)
+        return None if of_model is None else of_model.cases.get(case.id)
 
 
 def _case(entry: Entry) -> AcceptedCase:

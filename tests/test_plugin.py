@@ -362,6 +362,17 @@ def test_help_shows_every_option_with_its_environment_and_ini_name(pytester):
 # Reports
 
 
+def test_a_run_without_reliability_tests_says_so_where_settings_are_given(pytester, run):
+    pytester.makeini("[pytest]\nqreliab_bits = w8\n")
+    pytester.makepyfile(test_own="def test_nothing(): pass")
+    hint = "qreliab: settings are given, and no reliability test ran: pytest qreliab runs the shipped ones"
+    run(benchmark=False).stdout.fnmatch_lines([hint, "*1 passed*"])
+    for args in (("qreliab",), ("--co",)):
+        assert hint not in run(*args).stdout.str()
+    pytester.makeini("[pytest]\n")
+    assert "qreliab:" not in run(benchmark=False).stdout.str()
+
+
 def test_junit_gets_flat_properties(pytester, run):
     run("--qreliab-bits=w8", "--junit-xml=out.xml")
     cases = {case.get("name"): case for case in ElementTree.parse(pytester.path / "out.xml").iter("testcase")}

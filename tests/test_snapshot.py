@@ -117,6 +117,16 @@ def test_from_the_first_release_to_the_next(pytester, run, disturb):
     result.assert_outcomes(passed=1, failed=3)  # the spectrum has no drift gate; from full precision all are fine
     result.stdout.fnmatch_lines(
         [
+            "qreliab: 4 gates of *limits.yaml*",
+            "qreliab: 3 gates on the drift from accepted",
+            "minmax w8 *",
+            "     *✓ *✓ *✓ *✓*",  # from full precision
+            "     *-0.0333 ✗ *+0.1439 ✗ *-0.1010 ✗",
+            "second line: change from full precision; third: from what was accepted; *",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        [
             "nll: 1 of 2 gates failed",
             "  nll (*)",
             "    baseline   *",
@@ -173,7 +183,7 @@ def test_another_data_set_or_environment_is_named_and_no_failure(pytester, run, 
     path.write_text(json.dumps(content))
     result = run()
     result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["warning: environment torch: 1.0 was accepted, * is there now"])
+    result.stdout.fnmatch_lines(["warning: environment: torch 1.0 was accepted, * is there now"])
     disturb()
     run().assert_outcomes(passed=1, failed=3)  # another environment excuses nothing
 
@@ -183,11 +193,11 @@ def test_another_data_set_or_environment_is_named_and_no_failure(pytester, run, 
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "warning: data in_distribution: 120 images * was accepted, 110 images * is there now",
-            "warning: data templates: 2 * was accepted, 2 * is there now",
+            "warning: data of small: in_distribution 120 images * was accepted, 110 images * is there now",
+            "warning: data of small: templates 2 * was accepted, 2 * is there now",
         ]
     )
-    assert "data classes" not in result.stdout.str()
+    assert "classes" not in result.stdout.str()
     (entry,) = json.loads(Path("it.json").read_text())["cases"]
     drifts = [gate for gate in entry["gates"] if gate["limit"] == "max_drift"]
     assert len(drifts) == 3

@@ -146,7 +146,20 @@ def load(name: str) -> Clip:
     module, preprocess = create(source, pretrained, force_quick_gelu=quick_gelu)
     with _loading(name):
         tokenizer = _open_clip().get_tokenizer(source)
+    _check_vocabulary(name, module, tokenizer)
     return Clip(name, module, preprocess, tokenizer)
+
+
+def _check_vocabulary(name: str, module: Any, tokenizer: Any) -> None:
+    """Raise InputError where the tokenizer gives tokens that the text tower has not."""
+    embedding = getattr(getattr(module, "text", module), "token_embedding", None)
+    known, given = getattr(embedding, "num_embeddings", None), getattr(tokenizer, "vocab_size", None)
+    if known is not None and given is not None and given > known:
+        raise InputError(
+            f"model {name!r}: its text tower knows {known} tokens, and its tokenizer, {type(tokenizer).__name__}, "
+            f"gives {given}; name the right one in its configuration (hf_tokenizer_name), or register the model with "
+            "its own"
+        )
 
 
 def create(

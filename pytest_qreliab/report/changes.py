@@ -41,6 +41,7 @@ def compare(before: Results, after: Results, thresholds: Thresholds) -> list[Dif
 
 
 def _verdicts(before: Entry, after: Entry) -> Iterator[Difference]:
+    # What a snapshot held against them is not told again: the drift between the two is.
     old, new = gated(before), gated(after)
     for metric, gate in new.items():
         if metric in old and old[metric]["passed"] != gate["passed"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -238,9 +239,35 @@ RANK = {"pass": 0, "inconclusive": 1, "fail": 2}
 
 
 def gated(entry: Entry) -> dict[str, GateEntry]:
-    """The gated metrics, each with its worst gate."""
+    """The gated metrics, each with its worst gate on the change from full precision, or on the drift if that is all."""
+    paired = _worst(gate for gate in entry["gates"] if not is_drift(gate))
+    return {**_worst(entry["gates"]), **paired}
+
+
+def drifted(entry: Entry) -> dict[str, GateEntry]:
+    """The metrics that a snapshot does not let pass, with the gate that says so."""
+    return _worst(gate for gate in entry["gates"] if is_drift(gate) and not gate["passed"])
+
+
+def is_drift(gate: GateEntry) -> bool:
+    """Whether it is on the change from what was accepted."""
+    return gate["limit"] == "max_drift"
+
+
+def drift(gate: GateEntry) -> float:
+    """The change from what was accepted; NaN where nothing was."""
+    return math.nan if gate["accepted"] is None else gate["quantized"] - gate["accepted"]
+
+
+def verdict(gate: GateEntry) -> str:
+    """The outcome, `fail` where the thresholds do not let an inconclusive one pass."""
+    return gate["outcome"] if gate["passed"] else "fail"
+
+
+def _worst(gates: Iterable[GateEntry]) -> dict[str, GateEntry]:
+    """The worst gate of each metric."""
     worst: dict[str, GateEntry] = {}
-    for gate in entry["gates"]:
+    for gate in gates:
         known = worst.setdefault(gate["metric"], gate)
         worst[gate["metric"]] = max(known, gate, key=lambda found: (not found["passed"], RANK[found["outcome"]]))
     return worst

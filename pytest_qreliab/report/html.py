@@ -16,7 +16,7 @@ from string import Template
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.entry import Curves, Entry, GateEntry, Points, gated, passed
+from pytest_qreliab.report.entry import Curves, Entry, GateEntry, Points, drift, drifted, gated, passed
 from pytest_qreliab.report.failure import number
 from pytest_qreliab.results import Results
 
@@ -278,14 +278,19 @@ def _row(index: int, entry: Entry, columns: Sequence[str], metrics: Sequence[str
         cells.append(tag("td", "" if size is None else f"{size['quantized'] / size['full']:.2f}"))
     count = sum(gate["passed"] for gate in entry["gates"])
     cells.append(tag("td", f"{count} of {len(entry['gates'])}"))
-    cells += [_cell(gates[metric]) if metric in gates else tag("td") for metric in metrics]
+    drifts = drifted(entry)
+    cells += [_cell(gates[metric], drifts.get(metric)) if metric in gates else tag("td") for metric in metrics]
     return tag("tr", head, *cells, data_case=index, data_group=group)
 
 
-def _cell(gate: GateEntry) -> Markup:
+def _cell(gate: GateEntry, drifting: GateEntry | None) -> Markup:
     state = _state(gate)
-    change = _number(gate["quantized"] - gate["baseline"], "+")
-    return tag("td", _sign(state), " ", _number(gate["quantized"]), tag("small", change), class_=state)
+    inside = [_sign(state), " ", _number(gate["quantized"])]
+    inside.append(tag("small", _number(gate["quantized"] - gate["baseline"], "+")))
+    if drifting is not None:
+        state = "fail"
+        inside.append(tag("small", _sign(state), f" {_number(drift(drifting), '+')} from accepted"))
+    return tag("td", *inside, class_=state)
 
 
 def _filters(metrics: Sequence[str]) -> Markup:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.entry import Entry, GateEntry, gated, passed
+from pytest_qreliab.report.entry import Entry, GateEntry, drift, drifted, gated, passed, verdict
 from pytest_qreliab.report.failure import number
 from pytest_qreliab.results import Results
 
@@ -43,7 +43,7 @@ def _failure(entry: Entry) -> list[str]:
         ["metric", "full precision", "quantized", "harm", "limit", "where"],
         (
             [
-                f"{SIGNS[gate['outcome']]} {_text(gate['metric'])}",
+                f"{SIGNS[verdict(gate)]} {_text(gate['metric'])}",
                 number(gate["baseline"]) if gate["accepted"] is None else f"{number(gate['accepted'])} (accepted)",
                 number(gate["quantized"]),
                 _harm(gate),
@@ -84,21 +84,20 @@ def _table(rows: Sequence[Entry]) -> Iterator[str]:
         )
         for row in below:
             size = row["size"]
-            cells = [
-                f"{number(gate['quantized'])}<br>{number(gate['quantized'] - gate['baseline'], '+')} "
-                f"{SIGNS['fail' if not gate['passed'] else gate['outcome']]}"
-                if (gate := gated(row).get(metric)) is not None
-                else ""
-                for metric in metrics
-            ]
-            body.append(
-                [
-                    _text(row["quantization"]),
-                    "" if size is None else f"{size['quantized'] / size['full']:.2f}",
-                    *cells,
-                ]
-            )
+            share = "" if size is None else f"{size['quantized'] / size['full']:.2f}"
+            body.append([_text(row["quantization"]), share, *(_cell(row, metric) for metric in metrics)])
     yield from _rows(head, body)
+
+
+def _cell(row: Entry, metric: str) -> str:
+    gate, drifting = gated(row).get(metric), drifted(row).get(metric)
+    if gate is None:
+        return ""
+    change = number(gate["quantized"] - gate["baseline"], "+")
+    lines = [number(gate["quantized"]), f"{change} {SIGNS[verdict(gate)]}"]
+    if drifting is not None:
+        lines.append(f"{number(drift(drifting), '+')} from accepted {SIGNS[verdict(drifting)]}")
+    return "<br>".join(lines)
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]] | Iterator[Sequence[str]]) -> list[str]:

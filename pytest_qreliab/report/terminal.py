@@ -14,7 +14,7 @@ from rich.text import Text
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.entry import ControlsEntry, Entry, gated
+from pytest_qreliab.report.entry import ControlsEntry, Entry, drift, drifted, gated, verdict
 from pytest_qreliab.report.failure import number
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
@@ -63,6 +63,8 @@ def render(entries: Iterable[Entry], output: Output) -> str:
         if row["controls"] is not None:
             _print_controls(row, row["controls"], output)
     legend = Text("second line: change from full precision; ", style="dim")
+    if any(drifted(row) for rows in groups.values() for row in rows):
+        legend.append("third: from what was accepted; ")
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
     output.print(legend)
@@ -95,6 +97,9 @@ def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str],
         for metric, column in zip(metrics, columns, strict=True):
             column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
             column += [_cell(metric, row, signs) for row in below]
+    for row in zip(*columns, strict=True):
+        for cell in row:  # heads are moved to the bottom, and so would be cells of fewer lines
+            cell.append("\n" * (max(of.plain.count("\n") for of in row) - cell.plain.count("\n")))
     for metric, column in zip(metrics, columns, strict=True):
         table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
         # rich strips a line before it aligns it, and with that the room for the sign.
@@ -157,13 +162,17 @@ def _header(metric: str) -> str:
 
 
 def _cell(metric: str, row: Entry, signs: dict[str, str]) -> Text:
-    """The value, and below it the change with the verdict's sign."""
-    gate = gated(row).get(metric)
+    """The value, below it the change with the verdict's sign, and below that the change from what was accepted where
+    that fails."""
+    gate, drifting = gated(row).get(metric), drifted(row).get(metric)
     if gate is None:
         return Text("")
-    outcome, quantized = gate["outcome"], gate["quantized"]
-    style = STYLES[outcome] if gate["passed"] or outcome == "fail" else STYLES["fail"]
-    return Text(f"{number(quantized)}  \n{number(quantized - gate['baseline'], '+')} {signs[outcome]}", style=style)
+    found, change = verdict(gate), gate["quantized"] - gate["baseline"]
+    lines = [f"{number(gate['quantized'])}  ", f"{number(change, '+')} {signs[found]}"]
+    if drifting is not None:
+        found = verdict(drifting)
+        lines.append(f"{number(drift(drifting), '+')} {signs[found]}")
+    return Text("\n".join(lines), style=STYLES[found])
 
 
 def _fitting(metrics: Sequence[str], rows: Sequence[Entry], width: int) -> list[list[str]]:

@@ -215,3 +215,11 @@ def test_the_training_recipe_matches_the_released_model(tiny):
     config = json.loads((embedded.FOLDER / "open_clip_config.json").read_text())["model_cfg"]
     assert config["text_cfg"]["vocab_size"] == embedded.ByteTokenizer.VOCABULARY
     assert tiny.tokenizer.context_length == config["text_cfg"]["context_length"]
+
+
+def test_a_tokenizer_with_more_words_than_the_text_tower_is_refused(tmp_path):
+    """As of a model that was trained with a tokenizer of its own, of which the configuration says nothing."""
+    for path in embedded.WEIGHTS.parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="its text tower knows 258 tokens, and its tokenizer, SimpleTokenizer"):
+        models.load(f"local-dir:{tmp_path}")
