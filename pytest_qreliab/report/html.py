@@ -21,6 +21,7 @@ from pytest_qreliab.report.failure import number
 from pytest_qreliab.results import Results
 
 PAGE = Path(__file__).with_name("page")
+MOST_NAMED = 20  # failed cases above all others
 BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "any change is harm"}
 
 
@@ -177,10 +178,22 @@ def _notes(results: Results) -> list[Markup]:
     warned = dict.fromkeys(text for entry in results.cases for text in entry["warnings"])
     warnings = [tag("li", text) for text in warned]
     smallest = [tag("li", line) for line in tradeoff.smallest_passing(results.cases)]
-    lists = {"Without result": without, "Warnings": warnings, "Smallest that pass": smallest}
+    failed = [
+        tag("li", tag("a", *_parts(entry["case"]), href=f"#case-{index}"), f": {', '.join(_failed(entry))}")
+        for index, entry in enumerate(results.cases)
+        if not passed(entry)
+    ]
+    if len(failed) > MOST_NAMED:
+        failed[MOST_NAMED:] = [tag("li", f"and {len(failed) - MOST_NAMED:,} more")]
+    lists = {"Failed": failed, "Without result": without, "Warnings": warnings, "Smallest that pass": smallest}
     return [
         part for name, items in lists.items() if items for part in (tag("h3", name), tag("ul", *items, class_="notes"))
     ]
+
+
+def _failed(entry: Entry) -> Iterator[str]:
+    """The metrics whose gates fail, once each."""
+    return iter(dict.fromkeys(gate["metric"] for gate in entry["gates"] if not gate["passed"]))
 
 
 # The matrix

@@ -67,7 +67,8 @@ def _harm(gate: GateEntry) -> str:
 
 
 def _table(rows: Sequence[Entry]) -> Iterator[str]:
-    """A row per case below its baseline, a column per gated metric: the value, and the change from full precision."""
+    """The baseline and the cases by gated metrics: the value, and the change from full precision. What there is more
+    of goes down the page."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in gated(row)))
     head = ["", "size", *(registry.lookup(metric).header for metric in metrics)]
     body: list[list[str]] = []
@@ -86,7 +87,10 @@ def _table(rows: Sequence[Entry]) -> Iterator[str]:
             size = row["size"]
             share = "" if size is None else f"{size['quantized'] / size['full']:.2f}"
             body.append([_text(row["quantization"]), share, *(_cell(row, metric) for metric in metrics)])
-    yield from _rows(head, body)
+    table = [head, *body]
+    if len(head) > len(table):
+        table = [list(row) for row in zip(*table, strict=True)]
+    yield from _rows(table[0], table[1:])
 
 
 def _cell(row: Entry, metric: str) -> str:
@@ -94,9 +98,9 @@ def _cell(row: Entry, metric: str) -> str:
     if gate is None:
         return ""
     change = number(gate["quantized"] - gate["baseline"], "+")
-    lines = [number(gate["quantized"]), f"{change} {SIGNS[verdict(gate)]}"]
+    lines = [number(gate["quantized"]), f"{change}&nbsp;{SIGNS[verdict(gate)]}"]
     if drifting is not None:
-        lines.append(f"{number(drift(drifting), '+')} from accepted {SIGNS[verdict(drifting)]}")
+        lines.append(f"{number(drift(drifting), '+')} from accepted&nbsp;{SIGNS[verdict(drifting)]}")
     return "<br>".join(lines)
 
 
