@@ -26,7 +26,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
 from pytest_qreliab.record import Recording
-from pytest_qreliab.store import digest, of_array
+from pytest_qreliab.store import Arrays, digest, of_array
 from pytest_qreliab.subjects import Subject
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
@@ -221,16 +221,15 @@ class Embedder:
     def _sensitivity(self, subject: Subject, data: Data) -> npt.NDArray[np.float64]:
         """How far gratings move the features of some images."""
         subject, images = subject.tower("vision"), data.in_distribution.limited(WITH_GRATINGS)
+
+        def make() -> tuple[Arrays, dict[str, Any]]:
+            clip = prepared(subject.make(), data)
+            with full_precision(), self._batch_size(subject, clip) as size:
+                batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
+                return {"sensitivity": encoding.sensitivity(clip, batches, size)}, {}
+
         key = digest(self._key(subject, data, images), "sensitivity")
-        found = subject.store.get(key)
-        if found is not None:
-            return found.arrays["sensitivity"]
-        clip = prepared(subject.make(), data)
-        with full_precision(), self._batch_size(subject, clip) as size:
-            batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
-            made = encoding.sensitivity(clip, batches, size)
-        subject.store.put(key, {"sensitivity": made}, about=f"sensitivity to gratings, {subject.name}")
-        return made
+        return subject.store.kept(key, f"sensitivity to gratings, {subject.name}", make).arrays["sensitivity"]
 
     def _calibration(self, data: Data, features: Callable[[ImageSet], ImageEmbeddings]) -> CalibrationEmbeddings | None:
         images = data.calibration

@@ -42,7 +42,7 @@ from pytest_qreliab.quantizers.grid import Granularity
 from pytest_qreliab.quantizers.request import Request, Tensors, made
 from pytest_qreliab.quantizers.weights import WeightSpectrum
 from pytest_qreliab.self_check import SelfCheck
-from pytest_qreliab.store import Store, digest
+from pytest_qreliab.store import Arrays, Store, digest
 from pytest_qreliab.subjects import Subject, Subjects
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
@@ -291,28 +291,25 @@ class Evaluator:
         if build.quantizer in self._plan.recordings:
             return None
         subject = self.subjects.of(build)
-        key = digest("coverage", subject.key)
-        found = subject.store.get(key)
-        if found is not None:
-            return Coverage(**{**found.facts, "missing": tuple(found.facts["missing"])})
-        coverage = self.quantized(build).coverage
-        subject.store.put(key, {}, vars(coverage), f"coverage of {subject.name}")
-        return coverage
+
+        def make() -> tuple[Arrays, dict[str, Any]]:
+            return {}, vars(self.quantized(build).coverage)
+
+        facts = subject.store.kept(digest("coverage", subject.key), f"coverage of {subject.name}", make).facts
+        return Coverage(**{**facts, "missing": tuple(facts["missing"])})
 
     def _observed(self, build: Build, name: str, make: Callable[[], Tensors]) -> Tensors:
         """What was, or is now, observed of the full-precision model on the calibration data of the build."""
         subject, data = self.subjects.of(build.model), self._plan.data[build.calibration or ""]
         key = digest("observed", subject.key, self.subjects.key_of_calibration(data), name)
+
+        def observe() -> tuple[Arrays, dict[str, Any]]:
+            return {of: tensor.cpu().numpy() for of, tensor in make().items()}, {}
+
         if self._last_observed[0] != key:
             with subject.store.claimed(key):
-                entry = subject.store.get(key)
-                if entry is None:
-                    tensors = make()
-                    arrays = {of: tensor.cpu().numpy() for of, tensor in tensors.items()}
-                    subject.store.put(key, arrays, about=f"{name}, {subject.name}")
-                else:
-                    tensors = {of: torch.from_numpy(array).to(self.device) for of, array in entry.arrays.items()}
-            self._last_observed = key, tensors
+                arrays = subject.store.kept(key, f"{name}, {subject.name}", observe).arrays
+            self._last_observed = key, {of: torch.from_numpy(array).to(self.device) for of, array in arrays.items()}
         return self._last_observed[1]
 
     def _calibration(self, benchmark: str) -> Calibration:
@@ -388,25 +385,24 @@ class Evaluator:
     def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
         """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
         subject = self.subjects.of(build)
-        key = digest("weights", subject.key)
-        found = subject.store.get(key)
-        if found is not None:
-            return [
-                WeightSpectrum(name, *(found.arrays[f"{name} {what}"] for what in ("full", "quantized", "error")))
-                for name in found.facts["names"]
-            ]
-        quantized = self.quantized(build)
-        with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
-            spectra = weights.spectra(self.baseline(build.model), quantized, build.scope)
-            advance(1)
-        arrays = {
-            f"{of.name} {what}": array
-            for of in spectra
-            for what, array in (("full", of.singular_values), ("quantized", of.quantized), ("error", of.error))
-        }
-        names = [of.name for of in spectra]
-        subject.store.put(key, arrays, {"names": names}, f"spectra of {len(names)} weights, {subject.name}")
-        return spectra
+
+        def make() -> tuple[Arrays, dict[str, Any]]:
+            quantized = self.quantized(build)
+            with self._progress(f"{_short(build.model)} {build.quantizer} {build.bits} weights", 1) as advance:
+                spectra = weights.spectra(self.baseline(build.model), quantized, build.scope)
+                advance(1)
+            arrays = {
+                f"{of.name} {what}": array
+                for of in spectra
+                for what, array in (("full", of.singular_values), ("quantized", of.quantized), ("error", of.error))
+            }
+            return arrays, {"names": [of.name for of in spectra]}
+
+        found = subject.store.kept(digest("weights", subject.key), f"spectra of the weights, {subject.name}", make)
+        return [
+            WeightSpectrum(name, *(found.arrays[f"{name} {what}"] for what in ("full", "quantized", "error")))
+            for name in found.facts["names"]
+        ]
 
     def _dense_weights(self, build: Build) -> list[WeightSpectrum]:
         """The same, or none where they cannot be seen."""
@@ -488,12 +484,11 @@ class Evaluator:
         """The logit scale of the full-precision model that fits the held-out calibration images best."""
         subject, data = self.subjects.of(model), self._plan.data[benchmark]
         key = digest("refitted", subject.key, self.subjects.key_of_calibration(data))
-        found = subject.store.get(key)
-        if found is not None:
-            return float(found.facts["logit_scale"])
-        scale = self.embedder.fitted_logit_scale(self.baseline(model), data)
-        subject.store.put(key, {}, {"logit_scale": scale}, f"refitted logit scale of {model}")
-        return scale
+
+        def make() -> tuple[Arrays, dict[str, Any]]:
+            return {}, {"logit_scale": self.embedder.fitted_logit_scale(self.baseline(model), data)}
+
+        return float(subject.store.kept(key, f"refitted logit scale of {model}", make).facts["logit_scale"])
 
     def _embed(self, subject: Subject, case: Case, what: str) -> Embeddings:
         data = self._plan.data[case.benchmark]

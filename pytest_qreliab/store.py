@@ -116,6 +116,15 @@ class Store:
         with self._replacing(path) as part:
             part.do(lambda file: file.write(safetensors.numpy.save(dict(arrays), metadata)))
 
+    def kept(self, key: str, about: str, make: Callable[[], tuple[Arrays, Mapping[str, Any]]]) -> Entry:
+        """The entry; where there is none, with the arrays and facts that `make` gives."""
+        found = self.get(key)
+        if found is None:
+            arrays, facts = make()
+            self.put(key, arrays, facts, about)
+            found = Entry(arrays, facts, about)
+        return found
+
     @contextmanager
     def rows(
         self, key: str, shape: Sequence[int], about: str = ""

@@ -18,7 +18,7 @@ from pytest_qreliab.encoding import full_precision
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.quantizers import fake
-from pytest_qreliab.store import Store, digest
+from pytest_qreliab.store import Arrays, Store, digest
 
 
 @dataclass(eq=False)
@@ -38,13 +38,11 @@ class Subject:
     @cached_property
     def facts(self) -> Facts:
         """What else is known of the model, which is made for it at most once."""
-        key = digest("facts", self.key)
-        found = self.store.get(key)
-        if found is None:
-            facts = Facts.of(self.make(), None if self.full is None else self.full.make())
-            self.store.put(key, {}, vars(facts), f"logit scale of {self.name}")
-            return facts
-        return Facts(**found.facts)
+
+        def make() -> tuple[Arrays, dict[str, Any]]:
+            return {}, vars(Facts.of(self.make(), None if self.full is None else self.full.make()))
+
+        return Facts(**self.store.kept(digest("facts", self.key), f"logit scale of {self.name}", make).facts)
 
     def tower(self, which: str) -> Subject:
         """The model that the image (`vision`) or text tower is that of."""
