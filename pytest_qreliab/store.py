@@ -27,6 +27,7 @@ import safetensors
 import safetensors.numpy
 from filelock import FileLock, Timeout
 
+from pytest_qreliab import workers
 from pytest_qreliab.errors import InputError
 
 FORMAT = "1"  # of the files; another one's are left alone
@@ -203,7 +204,7 @@ class Store:
                 changed = (stats != before.arrays["stats"]).any(axis=1)
                 found[~changed] = before.arrays["digests"][~changed]
             places = np.flatnonzero(changed).tolist()
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(min(8, workers.cores())) as pool:
                 for place, value in zip(places, pool.map(_of_file, [new[i] for i in places]), strict=True):
                     found[place] = np.frombuffer(value, np.uint8)
             if places:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def number() -> int | None:
@@ -14,8 +16,16 @@ def number() -> int | None:
     return int(match[1]) if match else None
 
 
+def cores() -> int:
+    """The cores that this process may use; of a worker's, its share."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return found if number() is None else max(found // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
+
+
 def cuda() -> torch.device:
     """The current GPU; in workers the visible ones, those of CUDA_VISIBLE_DEVICES, in turn."""
+    import torch
+
     worker = number()
     if worker is None:
         return torch.device("cuda")
@@ -29,8 +39,9 @@ def take_share(device: torch.device) -> None:
     """
     if number() is None:
         return
+    import torch
+
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not os.environ.get("OMP_NUM_THREADS"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1))
+        torch.set_num_threads(cores())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pytest_qreliab import workers
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.preprocessing import Halves, Preprocess, corrupted, halves, spoilt
 from pytest_qreliab.errors import InputError
@@ -156,7 +156,7 @@ def _batched(made: Iterator[Made], size: int) -> Iterator[list[Made]]:
 
 def _ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
     """What `make` makes of 0, 1, ... in order, the next ones in parallel while this one is used."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, workers.cores())) as pool:
         ahead: deque[Future[Made]] = deque()
         try:
             for index in range(count):
@@ -186,6 +186,6 @@ def _unreadable(images: ImageSet, first: InputError) -> InputError:
             return True
         return False
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, workers.cores())) as pool:
         count = sum(pool.map(bad, range(len(images))))
     return InputError(f"{images.name}: {count} of {len(images)} images cannot be read; the first: {first}")
