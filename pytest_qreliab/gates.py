@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_qreliab.comparison import Change
-from pytest_qreliab.config.thresholds import Correction, Gate, Inconclusive, Policy
+from pytest_qreliab.config.thresholds import ROUNDING, Correction, Gate, Inconclusive, Policy
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.snapshot import Accepted
 from pytest_qreliab.statistics import multiplicity
@@ -19,8 +19,6 @@ from pytest_qreliab.statistics.interval import Bounds, Interval
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
-# A harm that equals its limit passes, and binary rounding of decimal fractions must not decide otherwise.
-ROUNDING = 1e-9
 SMALLEST_P = 1e-12
 
 
@@ -91,8 +89,7 @@ def _drifted(gate: Gate, change: Change | None, accepted: Accepted) -> Verdict:
     elif before is None:
         problem = f"nothing is accepted in {accepted.where}; accept it with --qreliab-update=new"
     else:
-        drift = after - before
-        harm = {"higher": -drift, "lower": drift, "neither": abs(drift)}[registry.lookup(gate.metric).better]
+        harm = registry.lookup(gate.metric).harm(after - before)
         outcome = "pass" if harm <= gate.value + ROUNDING else "fail"
         if not accepted.comparable:
             outcome, problem = "inconclusive", f"other data were measured for {accepted.where}"

@@ -19,6 +19,9 @@ Limit = Literal["max_drop", "max_rise", "max_change", "max_relative_change", "mi
 Inconclusive = Literal["estimate", "fail", "pass"]
 Correction = Literal["bonferroni", "holm", "benjamini-hochberg", "none"]
 
+# A harm that equals its limit passes, and binary rounding of decimal fractions must not decide otherwise.
+ROUNDING = 1e-9
+
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -47,6 +47,10 @@ class Metric:
     spread: float | None = None
     needs: frozenset[Need] = frozenset()
 
+    def harm(self, change: float) -> float:
+        """The change turned so that positive is worse."""
+        return {"higher": -change, "lower": change, "neither": abs(change)}[self.better]
+
 
 RANK_BANDS = ("low_rank", "mid_rank", "high_rank")
 GRATINGS = {"low": 1 / 16, "mid": 1 / 4, "high": 7 / 16}  # cycles per pixel of the image as the model sees it

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_qreliab.cases import Bits, Build, Case
-from pytest_qreliab.config.thresholds import Thresholds
+from pytest_qreliab.config.thresholds import ROUNDING, Thresholds
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report.entry import Entry, gated
 from pytest_qreliab.report.failure import number
@@ -66,12 +66,8 @@ def _drifts(before: Entry, after: Entry, thresholds: Thresholds) -> Iterator[Dif
         metric = registry.canonical(gate.metric)
         if not gate.is_drift or metric not in old:
             continue
-        drift = new.get(metric, float("nan")) - old[metric]
-        better = registry.lookup(gate.metric).better
-        harm = {"higher": -drift, "lower": drift, "neither": abs(drift)}[better]
-        if not abs(drift) <= gate.value:
-            text = (
-                f"{gate.metric} {number(old[metric])} became {number(new.get(metric, float('nan')))}, beyond max_drift "
-                f"{gate.value:g}, {gate.where}"
-            )
-            yield Difference(after["case"], text, regression=not harm <= gate.value)
+        drift, most = new.get(metric, float("nan")) - old[metric], gate.value + ROUNDING
+        if not abs(drift) <= most:
+            values = f"{number(old[metric])} became {number(old[metric] + drift)}"
+            text = f"{gate.metric} {values}, beyond max_drift {gate.value:g}, {gate.where}"
+            yield Difference(after["case"], text, regression=not registry.lookup(gate.metric).harm(drift) <= most)

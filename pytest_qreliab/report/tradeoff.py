@@ -46,11 +46,10 @@ def candidates(entries: Sequence[Entry]) -> list[Candidate]:
 
 
 def _harms(entry: Entry) -> dict[str, float]:
-    harms = {}
-    for metric, gate in gated(entry).items():
-        change = gate["quantized"] - gate["baseline"]
-        harms[metric] = {"higher": -change, "lower": change, "neither": abs(change)}[registry.lookup(metric).better]
-    return harms
+    return {
+        metric: registry.lookup(metric).harm(gate["quantized"] - gate["baseline"])
+        for metric, gate in gated(entry).items()
+    }
 
 
 def front(found: Sequence[Candidate], key: tuple[str, str]) -> list[Candidate]:
