@@ -313,26 +313,6 @@ def test_what_is_wrong_in_a_command_is_found(text, error, check_command):
 # Pages that are run, block by block
 
 
-@pytest.fixture(scope="module")
-def everything_imported(make_plan, small_benchmark):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import hypothesis  # noqa: F401
-    import open_clip  # noqa: F401
-    from safetensors import torch  # noqa: F401
-
-    import pytest_qreliab.models.foreign
-    import pytest_qreliab.models.registered
-    import pytest_qreliab.report.commands
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.report.self_check
-    import pytest_qreliab.suite.test_reliability
-    import pytest_qreliab.suite.test_self_check  # noqa: F401
-    from pytest_qreliab.evaluate import Evaluator
-
-    plan = make_plan(benchmarks=str(small_benchmark), bits="4")
-    Evaluator(plan).result(plan.cases[0])
-
-
 @pytest.fixture
 def outside(monkeypatch):
     """Nothing of a CI system or of the user's settings."""

@@ -10,16 +10,9 @@ import pytest
 
 from pytest_qreliab.metrics import registry
 
+pytestmark = pytest.mark.usefixtures("everything_imported")
+
 HEAVY = ("torch", "numpy", "yaml", "rich", "pydantic", "open_clip", "scipy", "sklearn", "PIL", "safetensors")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def everything_imported(digits_result):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.report.self_check
-    import pytest_qreliab.report.terminal
-    import pytest_qreliab.suite.test_reliability  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -65,7 +65,7 @@ def test_the_benchmark_example_loads(tmp_path, make_plan, image_folders, monkeyp
     assert plan.data["animals"].ood.keys() == {"foxes", "textures"}
 
 
-def test_the_python_example_passes(pytester, small_benchmark, digits_result):
+def test_the_python_example_passes(pytester, small_benchmark, everything_imported):
     pytester.makepyfile(next(block for block in blocks("python") if "def test_" in block))
     result = pytester.runpytest_inprocess(
         f"--qreliab-benchmarks={small_benchmark}", "--qreliab-bits=w8", *(str(p) for p in pytester.path.glob("*.py"))
@@ -85,7 +85,7 @@ def MyClip():
 """
 
 
-def test_the_conftest_example_registers_a_model_and_a_quantizer(pytester, small_benchmark, digits_result):
+def test_the_conftest_example_registers_a_model_and_a_quantizer(pytester, small_benchmark, everything_imported):
     import pytest_qreliab.models.foreign
     import pytest_qreliab.models.registered
     import pytest_qreliab.suite.test_reliability  # noqa: F401

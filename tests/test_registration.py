@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("everything_imported")
+
 CONFTEST = """
 from pytest_qreliab import Parameters, Quantizer
 
@@ -22,15 +24,6 @@ def pytest_qreliab_register(catalog):
     catalog.add_quantizer(Quantizer("keep", "changes nothing", keep, Own, needs="nothing", coverage=0.0))
     catalog.add_model("mine", make, help="my own")
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def everything_imported(digits_result):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import pytest_qreliab.models.registered
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.report.terminal
-    import pytest_qreliab.suite.test_reliability  # noqa: F401
 
 
 @pytest.fixture
@@ -114,6 +107,7 @@ def test_a_package_registers_through_its_entry_point(package, run):
     run("--qreliab-quantizers=keep", "--qreliab-models=mine").assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_and_in_workers(pytester, package, small_benchmark):
     """conftest.py, entry point and suite file, under pytest-xdist: the workers leave testpaths out as well, and their
     results make one table, without progress in what is no terminal."""

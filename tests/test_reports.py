@@ -16,17 +16,7 @@ from pytest_qreliab.config.document import PACKAGE
 from pytest_qreliab.report import github, markdown, table, tradeoff
 from pytest_qreliab.report.curves import POINTS
 
-
-@pytest.fixture(autouse=True, scope="module")
-def everything_imported(make_plan, small_benchmark):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import pytest_qreliab.report.commands
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.suite.test_reliability  # noqa: F401
-    from pytest_qreliab.evaluate import Evaluator
-
-    plan = make_plan(benchmarks=str(small_benchmark), bits="4")
-    Evaluator(plan).result(plan.cases[0])
+pytestmark = pytest.mark.usefixtures("everything_imported")
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.gates import judge_drift
 from pytest_qreliab.snapshot import Accepted, ModelSnapshot
 
+pytestmark = pytest.mark.usefixtures("everything_imported")
+
 THRESHOLDS = """\
 accuracy: {max_drop: 0.5, max_drift: 0.02}
 nll: {max_rise: 9, max_drift: 0.05}
@@ -38,19 +40,6 @@ def mine():
 def pytest_qreliab_register(catalog):
     catalog.add_model("mine", mine)
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def everything_imported(make_plan, small_benchmark):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import pytest_qreliab.report.commands
-    import pytest_qreliab.report.curves
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.suite.test_reliability  # noqa: F401
-    from pytest_qreliab.evaluate import Evaluator
-
-    plan = make_plan(benchmarks=str(small_benchmark), bits="4")
-    Evaluator(plan).result(plan.cases[0])
 
 
 @pytest.fixture
@@ -151,7 +140,10 @@ def test_from_the_first_release_to_the_next(pytester, run, disturb):
     assert new > old + 0.05
 
 
-def test_workers_and_shards_accept_the_same_as_one_process(pytester, run):
+@pytest.fixture
+def accepted(pytester):
+    """Gives what was accepted, and forgets it."""
+
     def accepted() -> str:
         folder = pytester.path / "accepted"
         (path,) = folder.iterdir()
@@ -159,10 +151,20 @@ def test_workers_and_shards_accept_the_same_as_one_process(pytester, run):
         shutil.rmtree(folder)
         return text
 
-    run("--qreliab-update=new", bits="w8,w4").assert_outcomes(passed=8)
+    return accepted
+
+
+@pytest.mark.slow
+def test_workers_accept_the_same_as_one_process(run, accepted):
+    run("--qreliab-update=new", bits="w8,w4", subprocess=True).assert_outcomes(passed=8)
     whole = accepted()
     run("--qreliab-update=new", "-n2", bits="w8,w4", subprocess=True).assert_outcomes(passed=8)
     assert accepted() == whole
+
+
+def test_shards_accept_the_same_as_one_process(run, accepted):
+    run("--qreliab-update=new", bits="w8,w4").assert_outcomes(passed=8)
+    whole = accepted()
     for shard in ("1/2", "2/2"):
         result = run("--qreliab-update=new", f"--qreliab-shard={shard}", "--qreliab-json=it.json", bits="w8,w4")
         result.assert_outcomes(passed=4)

@@ -64,6 +64,7 @@ def table(result) -> list[str]:
     return lines[start : next(i for i, line in enumerate(lines) if line.startswith("second line:"))]
 
 
+@pytest.mark.slow
 def test_each_build_has_one_worker_and_the_table_is_that_of_one_process(pytester, run):
     pytester.makepyfile(test_theirs="import pytest\n@pytest.mark.parametrize('x', range(5))\ndef test_it(x): pass")
     args = ("--qreliab-bits=w8,w4,w3", "qreliab", "test_theirs.py")
@@ -83,6 +84,7 @@ def test_each_build_has_one_worker_and_the_table_is_that_of_one_process(pytester
     assert {worker for _, worker in pairs} == {"gw0", "gw1"}
 
 
+@pytest.mark.slow
 def test_when_a_worker_dies_its_case_fails_and_the_rest_goes_on(pytester, run):
     pytester.makeconftest(DIE)
     result = run("--qreliab-quantizers=deadly", "--qreliab-bits=w2,w3,w4", "--qreliab-json=it.json", "-n2", "-v")
