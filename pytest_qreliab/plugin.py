@@ -312,6 +312,7 @@ class Summary:
             except (OSError, InputError) as error:
                 problem = error
         yield
+        run = self._config.stash.get(RUN, None)  # which the summary may have made
         if run is None:
             return
         try:
@@ -335,7 +336,7 @@ class Summary:
                 "qreliab: settings are given, and no reliability test ran: pytest qreliab runs the shipped ones"
             )
         if self._entries or self._self_checks:
-            from pytest_qreliab.report import self_check, terminal
+            from pytest_qreliab.report import terminal
 
             writer = terminalreporter._tw
             output = terminal.Output(
@@ -356,6 +357,8 @@ class Summary:
                     for line in github.commands(entries):
                         terminalreporter.write_line(line)
             if self._self_checks:
+                from pytest_qreliab.report import self_check  # imports torch, which a controller else does without
+
                 terminalreporter.section("self-check of the gates")
                 terminalreporter.write_line(self_check.render(run.in_order(self._self_checks), output))
         yield

@@ -159,7 +159,7 @@ class Run:
 
     def write(self, entries: Mapping[str, Entry], errors: Mapping[str, str], exitstatus: int) -> None:
         """Write the files that are wanted of the results, and the summary of a step of GitHub's. Raises OSError."""
-        summary = os.environ.get("GITHUB_STEP_SUMMARY") if self.writes and entries else None
+        summary = os.environ.get("GITHUB_STEP_SUMMARY") if self.writes and (entries or errors) else None
         if self.json is None and self.html is None and not summary:
             return
         from pytest_qreliab import __version__, results

@@ -217,6 +217,16 @@ def test_github_gets_a_summary_and_annotations(pytester, run, monkeypatch):
     assert "::error" not in run("--qreliab-bits=w2").stdout.str()
 
 
+def test_the_summary_tells_of_cases_without_result(pytester, run, monkeypatch, folder_benchmark):
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    (folder_benchmark.parent / "images" / "dog" / "1.png").write_bytes(b"no image")
+    run(f"--qreliab-benchmarks={folder_benchmark}", "--qreliab-bits=w8").assert_outcomes(errors=4)
+    lines = summary.read_text().splitlines()
+    assert lines[0] == "## ❌ Reliability of 1 quantized case: 0 passed, 0 failed, 1 without result"
+    assert lines[2].startswith("- ❌ `tiny-digits/minmax/w8/folders` has no result: ")
+
+
 def test_another_plugin_annotates(pytester, run, monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     pytester.makeconftest(

@@ -120,10 +120,17 @@ def test_the_merged_table_is_that_of_one_run(pytester, run, merge, small_benchma
     assert (whole.ret, first.ret) == (1, 0)
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
         monkeypatch.delenv(name)
+    pytester.makeconftest(
+        "import sys\n"
+        "def pytest_unconfigure(config):\n"
+        "    if not hasattr(config, 'workerinput'):\n"
+        "        print('the controller has torch:', 'torch' in sys.modules)\n"
+    )
     second = pytester.runpytest_subprocess(
         f"--qreliab-benchmarks={small_benchmark}", *args, "--qreliab-shard=2/2", "--qreliab-json=out/2.json", "-n2"
     )
     second.assert_outcomes(passed=4, failed=4)
+    second.stdout.fnmatch_lines(["the controller has torch: False"])
     repeats = [line for line in second.outlines if "repeat: pytest" in line]
     assert len(repeats) == 4
     assert not any("shard" in line or "json" in line for line in repeats)
