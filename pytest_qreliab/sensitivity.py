@@ -9,8 +9,8 @@ import numpy as np
 
 from pytest_qreliab.cases import Case
 from pytest_qreliab.config.thresholds import Gate
-from pytest_qreliab.data.benchmark import Data
-from pytest_qreliab.metrics import registry, robustness
+from pytest_qreliab.data.benchmark import CORRUPTION, Data
+from pytest_qreliab.metrics import registry
 from pytest_qreliab.plan import Plan
 from pytest_qreliab.statistics import power
 
@@ -68,7 +68,7 @@ def effective_samples(metric: str, data: Data) -> float:
     sizes = [len(data.sets[name]) for name in registry.image_sets(metric, data.sets)]
     if not sizes:
         return 0.0
-    if metric.startswith(robustness.GRID):  # the same images in every cell
+    if metric.startswith(CORRUPTION):  # the same images in every cell
         return float(sizes[0])
     of_sets = sum(1 / size for size in sizes) / len(sizes) ** 2
     return 1 / (1 / n + of_sets) if metric.startswith("ood.") else 1 / of_sets
