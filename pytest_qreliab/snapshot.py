@@ -19,7 +19,7 @@ from pytest_qreliab.cases import Case
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.options import Setting
-from pytest_qreliab.report.entry import Entry
+from pytest_qreliab.report.entry import Entry, is_drift
 
 Update = Literal["none", "new", "all"]
 
@@ -155,7 +155,7 @@ class Snapshot:
                     metrics = {**now.metrics, **old.metrics} if same else old.metrics
                     now = old.model_copy(update={"metrics": metrics})
                 # That it is not as it was accepted is what accepting is for.
-                if not all(gate["passed"] for gate in entry["gates"] if gate["limit"] != "max_drift"):
+                if not all(gate["passed"] for gate in entry["gates"] if not is_drift(gate)):
                     refused.append(case)
                     continue
                 (new if old is None else kept if now == old else changed).append(case)

@@ -35,6 +35,16 @@ def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
     return np.searchsorted(edges, confidence, side="left").astype(np.int64)
 
 
+def bin_sums(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of each equal-width bin: the number of samples, the sum of their confidences, and how many are right."""
+    member = bin_indices(confidence)
+    count, confident, right = (
+        np.bincount(member, weights, BINS).astype(np.float64)
+        for weights in (np.ones_like(confidence), confidence, correct)
+    )
+    return count, confident, right
+
+
 class EqualWidthBins:
     """`ece`, `ece.debiased` and `mce` of top-label confidences, (n,), and correctness, 0 or 1, (n,).
 

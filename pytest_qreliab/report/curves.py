@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pytest_qreliab.measurement import Measurement
 from pytest_qreliab.metrics import registry, spectral
-from pytest_qreliab.metrics.calibration import BINS, bin_indices
+from pytest_qreliab.metrics.calibration import bin_sums
 from pytest_qreliab.metrics.classification import Floats, Predictions
 from pytest_qreliab.report.entry import Bin, Curves, Points
 from pytest_qreliab.spectrum import Spectra
@@ -52,10 +52,7 @@ def cells(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int]
 
 def _bins(predictions: Predictions) -> list[Bin]:
     confidence, correct = predictions.confidence, predictions.correct
-    member = bin_indices(confidence)
-    count, confident, right = (
-        np.bincount(member, weights, BINS) for weights in (np.ones_like(confidence), confidence, correct)
-    )
+    count, confident, right = bin_sums(confidence, correct)
     return [
         Bin(
             confidence=_short(confident[index] / count[index]),

@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from sklearn.metrics import auc, roc_curve
 
-from pytest_qreliab.metrics.calibration import BINS, bin_indices
+from pytest_qreliab.metrics.calibration import BINS, bin_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,10 +62,7 @@ def reliability_diagram(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     for (name, (confidence, correct)), colour, (upper, lower) in zip(
         models.items(), _colours(models), panels, strict=True
     ):
-        member = bin_indices(confidence)
-        count, confident, right = (
-            np.bincount(member, weights, BINS) for weights in (np.ones_like(confidence), confidence, correct)
-        )
+        count, confident, right = bin_sums(confidence, correct)
         ece = np.abs(confident - right).sum() / len(confidence)
         there = count > 0
         accuracy, gap = right[there] / count[there], (confident - right)[there] / count[there]
