@@ -16,12 +16,13 @@ from pathlib import Path
 
 import yaml
 
-from pytest_qreliab import options, plan
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config import settings as config_settings
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.data import benchmark as data
-from pytest_qreliab.evaluate import Evaluator, Result
-from pytest_qreliab.explanation import Explanation
+from pytest_qreliab.data import loading as data
+from pytest_qreliab.evaluation.evaluator import Evaluator, Result
+from pytest_qreliab.evaluation.planning import make_plan
+from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.evaluation.verdicts.controls import Explanation
 from pytest_qreliab.metrics import registry
 
 ALPHA = 0.025
@@ -73,8 +74,8 @@ def run(settings: dict[str, str], names: Sequence[str]) -> list[Result]:
         gates = {name: {"max_change": 1e9} for name in names}
         thresholds.write_text(yaml.safe_dump({"version": 1, "gates": gates, "correction": "none"}))
         given = {**settings, "thresholds": str(thresholds)}
-        resolved = options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
-        planned = plan.make(resolved, Catalog())
+        resolved = config_settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
+        planned = make_plan.make(resolved, Catalog())
         evaluator = Evaluator(planned)
         return [evaluator.result(case) for case in planned.cases]
 

@@ -123,8 +123,8 @@ def quantize(architecture: str, full: Path, paths: dict[str, Path]) -> None:
     from safetensors.torch import save_file
 
     from pytest_qreliab import models
-    from pytest_qreliab.cases import Bits
-    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.config.cases import Bits
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.quantizers.calibration import Calibration
     from pytest_qreliab.quantizers.request import Request
 

@@ -13,13 +13,13 @@ import numpy as np
 import open_clip
 import torch
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import coverage
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.request import Request
 
 ARCHITECTURES = "ViT-B-32,RN50,convnext_base,ViT-B-16-SigLIP,coca_ViT-B-32"

@@ -65,9 +65,9 @@ def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
     import torch
 
     from pytest_qreliab import models
-    from pytest_qreliab.cases import Bits
-    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.config.cases import Bits
     from pytest_qreliab.data.images import from_arrays
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.quantizers.calibration import Calibration
     from pytest_qreliab.quantizers.request import Request
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from pytest_qreliab import comparison, measurement
-from pytest_qreliab import gates as gating
 from pytest_qreliab.config.thresholds import Correction, Gate, Limit, Policy
-from pytest_qreliab.measurement import Measurement
+from pytest_qreliab.evaluation.measurement import comparison, measure
+from pytest_qreliab.evaluation.measurement.measure import Measurement
+from pytest_qreliab.evaluation.verdicts import gates as gating
 from pytest_qreliab.metrics import calibration, classification, ood, registry
 from pytest_qreliab.metrics.classification import Floats
 from pytest_qreliab.statistics import power, proportions
@@ -108,7 +108,7 @@ class World:
             id_scores=id_scores,
             ood_scores=of_sets,
         )
-        found.values.update(measurement.values(found))
+        found.values.update(measure.values(found))
         return found
 
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pytest_qreliab.comparison import compare
-from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmbeddings
-from pytest_qreliab.measurement import measure
+from pytest_qreliab.embedding.embedder import CalibrationEmbeddings, Embeddings, ImageEmbeddings
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.measurement.measure import measure
 from pytest_qreliab.metrics import registry
 
 DIM, CLASSES, NEGATIVES, CALIBRATION = 512, 1000, 200, 1000

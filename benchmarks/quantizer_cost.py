@@ -26,9 +26,9 @@ def measure(model: str, name: str, images: int) -> dict[str, float]:
     import open_clip
     import torch
 
-    from pytest_qreliab.cases import Bits
-    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.config.cases import Bits
     from pytest_qreliab.data.images import from_arrays
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.models.clip import Clip
     from pytest_qreliab.quantizers.calibration import Calibration
     from pytest_qreliab.quantizers.request import Request

@@ -13,9 +13,10 @@ import argparse
 import sys
 import time
 
-from pytest_qreliab import options, plan
-from pytest_qreliab.catalog import Catalog
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.config import settings as config_settings
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.planning import make_plan
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 
 OURS = (
     "minmax,percentile,mse,smoothquant,outlier-suppression,quarot,gptq,awq,"
@@ -31,8 +32,8 @@ def main() -> None:
     parser.add_argument("--quantizers", default=OURS)
     parser.add_argument("--bits", default="w8a8,w6a8,w4a8,w3,w2")
     args = vars(parser.parse_args())
-    settings = options.resolve(lambda ini: args.get(ini.removeprefix("qreliab_")), lambda ini: None)
-    planned = plan.make(settings, Catalog())
+    settings = config_settings.resolve(lambda ini: args.get(ini.removeprefix("qreliab_")), lambda ini: None)
+    planned = make_plan.make(settings, Catalog())
     evaluator = Evaluator(planned)
     cells: dict[tuple[str, str], str] = {}
     baseline = ""

@@ -19,7 +19,7 @@ import torch
 
 from pytest_qreliab.metrics import spectral
 from pytest_qreliab.metrics.rank import Pair, Spectrum
-from pytest_qreliab.models.blocks import watched
+from pytest_qreliab.models.block_hooks import watched
 from pytest_qreliab.models.clip import Clip
 
 BATCH, ROUNDS, SAMPLES = 32, 6, 2000

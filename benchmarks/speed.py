@@ -112,7 +112,7 @@ def python(code: str, folder: Path, *, threads: int = CORES) -> Finished:
 def pytest(folder: Path, *options: str, threads: int = CORES) -> Finished:
     """A run of the gate, without what other plugins take. Gates may fail, as random models are measured; anything else
     may not."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_qreliab.plugin", "-p", "xdist", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_qreliab.plugin.hooks", "-p", "xdist", *options]
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return run(command, folder, threads=threads, accept=(0, 1), environment=alone)
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import yaml
 from scipy.stats import norm
 
-from pytest_qreliab import options, plan
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config import settings as config_settings
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.data import benchmark as data
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.data import loading as data
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.planning import make_plan
+from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.evaluation.verdicts.power import effective_samples
 from pytest_qreliab.metrics import registry, robustness
-from pytest_qreliab.sensitivity import effective_samples
 
 ALPHA = 0.05
 
@@ -47,8 +48,8 @@ def main() -> None:
         thresholds = Path(folder) / "all.yaml"
         thresholds.write_text(yaml.safe_dump({"version": 1, "gates": limits}))
         args["thresholds"] = str(thresholds)
-        settings = options.resolve(lambda ini: args.get(ini.removeprefix("qreliab_")), lambda ini: None)
-        planned = plan.make(settings, Catalog())
+        settings = config_settings.resolve(lambda ini: args.get(ini.removeprefix("qreliab_")), lambda ini: None)
+        planned = make_plan.make(settings, Catalog())
         result = Evaluator(planned).result(planned.cases[0])
     for name in names:
         change = result.changes.get(registry.canonical(name))

@@ -30,9 +30,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import gaussian_blur
 
-from pytest_qreliab.data.embedded import digits
 from pytest_qreliab.data.images import ImageSet
-from pytest_qreliab.models import embedded
+from pytest_qreliab.data.sources.builtin import digits
+from pytest_qreliab.models import tiny_digits
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATES = (
@@ -91,7 +91,7 @@ def contrastive_loss(
 
 @torch.no_grad()
 def zero_shot(
-    model: torch.nn.Module, tokenizer: embedded.ByteTokenizer, x: torch.Tensor, y: torch.Tensor
+    model: torch.nn.Module, tokenizer: tiny_digits.ByteTokenizer, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[float, float, float]:
     """Top-1 accuracy, mean confidence and NLL of the template ensemble."""
     model.eval()
@@ -111,14 +111,14 @@ def zero_shot(
 def train(epochs: int, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
-    config = json.loads((embedded.FOLDER / "open_clip_config.json").read_text())
+    config = json.loads((tiny_digits.FOLDER / "open_clip_config.json").read_text())
     model = open_clip.CLIP(**config["model_cfg"])
     transform = open_clip.image_transform(
         model.visual.image_size,
         is_train=False,
         **{key: config["preprocess_cfg"][key] for key in ("mean", "std", "interpolation", "resize_mode")},
     )
-    tokenizer = embedded.ByteTokenizer(model.context_length)
+    tokenizer = tiny_digits.ByteTokenizer(model.context_length)
     seen, held_out = digits("train"), digits("test")
     x, y = pixels(seen, transform), torch.from_numpy(np.asarray(seen.labels))
     test_x, test_y = pixels(held_out, transform), torch.from_numpy(np.asarray(held_out.labels))
@@ -168,18 +168,18 @@ def train(epochs: int, seed: int) -> torch.nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=embedded.FOLDER, help="folder to write")
+    parser.add_argument("--out", type=Path, default=tiny_digits.FOLDER, help="folder to write")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(2)
     model = train(args.epochs, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    weights = args.out / embedded.WEIGHTS.name
+    weights = args.out / tiny_digits.WEIGHTS.name
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
-    (args.out / embedded.SHA256.name).write_text(hashlib.sha256(weights.read_bytes()).hexdigest() + "\n")
-    if args.out != embedded.FOLDER:
-        config = (embedded.FOLDER / "open_clip_config.json").read_text()
+    (args.out / tiny_digits.SHA256.name).write_text(hashlib.sha256(weights.read_bytes()).hexdigest() + "\n")
+    if args.out != tiny_digits.FOLDER:
+        config = (tiny_digits.FOLDER / "open_clip_config.json").read_text()
         (args.out / "open_clip_config.json").write_text(config)
     print(f"wrote {weights} ({weights.stat().st_size / 1e6:.2f} MB)")
 

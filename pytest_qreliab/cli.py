@@ -16,13 +16,13 @@ from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
 from pytest_qreliab import __version__, models
-from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import find, read, shipped
+from pytest_qreliab.config.settings import IN_PYTESTS_CACHE, Setting, size_of
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import IN_PYTESTS_CACHE, Setting, size_of
 from pytest_qreliab.quantizers import Quantizer, Recipe
 from pytest_qreliab.quantizers.parameters import Rounding, described
 
@@ -137,7 +137,7 @@ def _of_results(args: argparse.Namespace) -> tuple[list[Text], int]:
 
 def _cache(action: str, folder: Path | None, size: Setting) -> tuple[list[Text], int]:
     """What the store holds, what is wrong with it, or what was removed of it; and 1 if anything was wrong, else 0."""
-    from pytest_qreliab.store import Store  # imports NumPy
+    from pytest_qreliab.embedding.store import Store  # imports NumPy
 
     folder = folder or Path(os.environ.get("QRELIAB_CACHE_DIR") or IN_PYTESTS_CACHE).expanduser()
     if not folder.is_dir():
@@ -201,17 +201,18 @@ def _kind_of(name: str) -> str:
 
 def _cases_of_suite(name: str) -> int:
     """The number of cases, after everything that the suite names was checked as a run would."""
-    from pytest_qreliab import options, plan  # imports NumPy, which lists do without
+    from pytest_qreliab.config import settings as config_settings
+    from pytest_qreliab.evaluation.planning import make_plan  # imports NumPy, which lists do without
 
     catalog = Catalog()
     catalog.add_entry_points()
-    settings = options.resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
-    return len(plan.make(settings, catalog).cases)
+    settings = config_settings.resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
+    return len(make_plan.make(settings, catalog).cases)
 
 
 def _present(benchmark: Benchmark) -> tuple[list[Text], int]:
     """A line for each image set; and 1 if one is missing, else 0."""
-    from pytest_qreliab.data import benchmark as data  # imports NumPy, which lists do without
+    from pytest_qreliab.data import loading as data  # imports NumPy, which lists do without
 
     code = 0
     lines = [Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold")]

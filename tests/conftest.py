@@ -38,8 +38,8 @@ def tiny():
 def embedder(tmp_path):
     """Embeds with a store of its own."""
     from pytest_qreliab.data.batches import Reader
-    from pytest_qreliab.embedding import Embedder
-    from pytest_qreliab.store import Store
+    from pytest_qreliab.embedding.embedder import Embedder
+    from pytest_qreliab.embedding.store import Store
 
     return Embedder(Reader(Store(tmp_path / "store"), "tests"))
 
@@ -48,9 +48,9 @@ def embedder(tmp_path):
 def embed(tmp_path_factory):
     """Embeds a benchmark with a model, whatever was embedded before."""
     from pytest_qreliab.data.batches import Reader
-    from pytest_qreliab.embedding import Embedder
-    from pytest_qreliab.store import Store
-    from pytest_qreliab.subjects import Subject
+    from pytest_qreliab.embedding.embedder import Embedder
+    from pytest_qreliab.embedding.model_handle import Subject
+    from pytest_qreliab.embedding.store import Store
 
     def embed(clip, data, needs=(), advance=lambda done: None):
         store = Store(tmp_path_factory.mktemp("store"))
@@ -62,12 +62,13 @@ def embed(tmp_path_factory):
 @pytest.fixture(scope="session")
 def make_plan():
     """Makes the plan of some settings, all else at its default, as the command line would."""
-    from pytest_qreliab import options, plan
-    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.config import settings
+    from pytest_qreliab.evaluation.planning import make_plan as planning_make_plan
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
 
     def make(**given: str):
-        return plan.make(
-            options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None), Catalog()
+        return planning_make_plan.make(
+            settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None), Catalog()
         )
 
     return make
@@ -80,15 +81,11 @@ def everything_imported(make_plan, small_benchmark):
     import open_clip  # noqa: F401
     from safetensors import torch  # noqa: F401
 
-    import pytest_qreliab.models.foreign
-    import pytest_qreliab.models.registered
-    import pytest_qreliab.report.commands
-    import pytest_qreliab.report.curves
-    import pytest_qreliab.report.progress
-    import pytest_qreliab.report.self_check
-    import pytest_qreliab.suite.test_reliability
-    import pytest_qreliab.suite.test_self_check  # noqa: F401
-    from pytest_qreliab.evaluate import Evaluator
+    import pytest_qreliab.models.wrapped
+    import pytest_qreliab.plugin.progress
+    import pytest_qreliab.plugin.suite.test_reliability
+    import pytest_qreliab.plugin.suite.test_self_check  # noqa: F401
+    from pytest_qreliab.evaluation.evaluator import Evaluator
 
     plan = make_plan(benchmarks=str(small_benchmark), bits="4")
     Evaluator(plan).result(plan.cases[0])
@@ -97,7 +94,7 @@ def everything_imported(make_plan, small_benchmark):
 @pytest.fixture(scope="session")
 def digits_result(make_plan):
     """The embedded model at w4a8 on the whole embedded benchmark."""
-    from pytest_qreliab.evaluate import Evaluator
+    from pytest_qreliab.evaluation.evaluator import Evaluator
 
     plan = make_plan(bits="4")
     return Evaluator(plan).result(plan.cases[0])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_qreliab.cases import Bits, Build, Case, expand, parse_scope
+from pytest_qreliab.config.cases import Bits, Build, Case, expand, parse_scope
 from pytest_qreliab.errors import InputError, unknown
 
 

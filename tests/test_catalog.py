@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_qreliab import Parameters, Quantizer
-from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers import Recipe
 from pytest_qreliab.quantizers.parameters import Percentile, SmoothQuant, described
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_qreliab import cli
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import Quantizer
 
@@ -132,8 +132,8 @@ def test_a_pipe_that_closes_early_is_no_error():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The store in pytest's cache of the folder that is the current one, with three entries."""
-    from pytest_qreliab.options import IN_PYTESTS_CACHE
-    from pytest_qreliab.store import Store, digest
+    from pytest_qreliab.config.settings import IN_PYTESTS_CACHE
+    from pytest_qreliab.embedding.store import Store, digest
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("QRELIAB_CACHE_DIR", raising=False)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, ttest_rel
 from statsmodels.stats.proportion import proportion_confint
 
-from pytest_qreliab.comparison import compare
-from pytest_qreliab.measurement import Measurement
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.measurement.measure import Measurement
 from pytest_qreliab.metrics import classification, ood, registry
 from pytest_qreliab.metrics.ood import Ranked
 from pytest_qreliab.statistics import proportions

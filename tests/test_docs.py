@@ -23,13 +23,13 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from pytest_qreliab import cli, models, options
-from pytest_qreliab.cases import Bits, parse_scope
-from pytest_qreliab.catalog import Catalog
-from pytest_qreliab.config import benchmark, suite, thresholds
+from pytest_qreliab import cli, models
+from pytest_qreliab.config import benchmark, settings, suite, thresholds
+from pytest_qreliab.config.cases import Bits, parse_scope
 from pytest_qreliab.config.document import read, shipped
+from pytest_qreliab.config.settings import OPTIONS, SELF_CHECK, TESTPATHS_INI, Setting
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS, SELF_CHECK, TESTPATHS_INI, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -171,7 +171,7 @@ def check_value(name: str, text: str) -> None:
             case "benchmarks" | "thresholds" | "suite":
                 assert path_like or value in shipped({"suite": "suites"}.get(name, name))
             case "cache_size":
-                options.size_of(setting)
+                settings.size_of(setting)
             case "shard":
                 assert re.fullmatch(r"[1-9]/[1-9]", value)
             case "update":
@@ -249,8 +249,8 @@ def check_yaml(block: Block, check_command, tmp_path: Path) -> None:
 
 
 def check_json(block: Block, check_command, tmp_path: Path) -> None:
-    from pytest_qreliab.results import Results
-    from pytest_qreliab.snapshot import ModelSnapshot
+    from pytest_qreliab.report.results_file import Results
+    from pytest_qreliab.report.snapshot import ModelSnapshot
 
     data = json.loads(block.text)
     (Results if "plan" in data else ModelSnapshot).model_validate(data)
@@ -469,7 +469,7 @@ def test_the_commands_and_the_python_of_reports_and_thresholds_work_on_results(f
 
 
 def test_the_outputs_in_thresholds_are_those_of_its_files(folder, monkeypatch):
-    from pytest_qreliab import self_check
+    from pytest_qreliab.evaluation.verdicts import self_check
 
     monkeypatch.setattr(self_check, "REPLICATES", 5)
     files = {block.name: block.text for block in of_page("thresholds.md", "yaml") if block.name}
@@ -527,7 +527,7 @@ def test_the_python_of_extend_runs(folder, small_benchmark):
 
 
 def test_the_exported_array_is_a_source(tmp_path, monkeypatch):
-    from pytest_qreliab.data import benchmark as data
+    from pytest_qreliab.data import loading as data
 
     monkeypatch.chdir(tmp_path)
     exec(of_page("extend.md", "python")[-1].text, {})
@@ -580,8 +580,8 @@ def test_every_metric_has_a_formula():
 
 
 def test_every_key_of_the_results_is_explained():
-    from pytest_qreliab.report.entry import Entry, GateEntry, MetricEntry
-    from pytest_qreliab.results import Results
+    from pytest_qreliab.report.records import Entry, GateEntry, MetricEntry
+    from pytest_qreliab.report.results_file import Results
 
     text = (DOCS / "reports.md").read_text(encoding="utf-8")
     names = {*Results.model_fields, *get_type_hints(Entry), *get_type_hints(GateEntry), *get_type_hints(MetricEntry)}

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax
 
-from pytest_qreliab import encoding
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.data import benchmark
+from pytest_qreliab.data import loading
 from pytest_qreliab.data.batches import batches
-from pytest_qreliab.data.embedded import digits
-from pytest_qreliab.embedding import Embeddings, work
-from pytest_qreliab.encoding import BatchSize
-from pytest_qreliab.models.onnx import OnnxClip
+from pytest_qreliab.data.sources.builtin import digits
+from pytest_qreliab.embedding import forward
+from pytest_qreliab.embedding.embedder import Embeddings, work
+from pytest_qreliab.embedding.forward import BatchSize
+from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.calibration import Calibration
 
 ALL = ("local", "negatives", "calibration")
@@ -24,7 +24,7 @@ ALL = ("local", "negatives", "calibration")
 @pytest.fixture(scope="module")
 def data():
     """Few enough images of the embedded benchmark, a part of which is the last, short batch."""
-    whole = benchmark.load(Benchmark.load("digits"))
+    whole = loading.load(Benchmark.load("digits"))
     few = {name: images.limited(size) for (name, images), size in zip(whole.ood.items(), (70, 30), strict=True)}
     inside, calibrating = whole.in_distribution.limited(80), whole.calibration.limited(41)
     return replace(whole, in_distribution=inside, calibration=calibrating, ood=few, templates=whole.templates[:2])
@@ -123,7 +123,7 @@ def test_nan_goes_through_and_raises_nothing(tiny, data, where, embedded):
 
 def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():
     angles, phases = np.array([0.0, np.pi / 2]), np.array([0.3, 1.2])
-    found = encoding._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
+    found = forward._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
     assert np.sqrt((found**2).mean(axis=(1, 2))) == pytest.approx(1, rel=1e-6)
     power = np.abs(np.fft.fft2(found)) ** 2
     assert {tuple(at) for at in np.argwhere(power[0] > 1)} == {(0, 8), (0, 24)}
@@ -138,10 +138,10 @@ def test_sensitivity_is_the_relative_change_of_a_towers_features(tiny, monkeypat
         return torch.nn.functional.avg_pool2d(batch, 4).flatten(1) + 5
 
     monkeypatch.setattr(type(tiny), "encode_image", pooled)
-    found = encoding.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64))
+    found = forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64))
     assert found.shape == (20, 3)
     low, mid, high = found.mean(axis=0)
     assert low > 3 * mid
     assert low > 3 * high
     monkeypatch.setattr(type(tiny), "encode_image", lambda self, batch: torch.ones(len(batch), 4))
-    assert not encoding.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64)).any()
+    assert not forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64)).any()

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, recall_score, roc_auc_score
 
-from pytest_qreliab import measurement
-from pytest_qreliab.cases import Bits, Build, Case
-from pytest_qreliab.comparison import compare
+from pytest_qreliab.config.cases import Bits, Build, Case
 from pytest_qreliab.config.thresholds import Gate, Policy
-from pytest_qreliab.embedding import CalibrationEmbeddings, Embeddings, ImageEmbeddings, LabelledEmbeddings
+from pytest_qreliab.embedding.embedder import CalibrationEmbeddings, Embeddings, ImageEmbeddings, LabelledEmbeddings
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.gates import judge
-from pytest_qreliab.measurement import Measurement, measure
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.measurement import measure as measurement_measure
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.measurement.measure import Measurement, measure
+from pytest_qreliab.evaluation.verdicts.gates import judge
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.result import CheckedResult
+from pytest_qreliab.plugin.checked_result import CheckedResult
 
 N, DIM, CLASSES = 200, 16, ("ant", "bee", "cat", "dog", "emu")
 SETS = {"letters": 80, "photos": 120}
@@ -210,7 +210,7 @@ def test_a_benchmark_without_ood_sets_has_no_ood_values():
 
 
 def test_samples_come_in_chunks_alike(monkeypatch):
-    monkeypatch.setattr(measurement, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(measurement_measure, "CHUNK_ROWS", 7)
     assert measure(embeddings(), CLASSES).values == pytest.approx(measured().values, abs=1e-9)
 
 
@@ -494,7 +494,7 @@ def test_each_model_is_built_once_and_at_most_one_is_kept(make_plan, small_bench
 
 
 def test_a_quantizer_that_covers_less_than_it_declares_is_an_error(make_plan, small_benchmark, monkeypatch):
-    from pytest_qreliab.quantizers import ranges
+    from pytest_qreliab.quantizers.post_training import ranges
 
     monkeypatch.setattr(ranges, "minmax", lambda clip, request: clip.copy())
     plan = make_plan(bits="w4", benchmarks=str(small_benchmark))

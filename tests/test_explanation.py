@@ -7,9 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.explanation import Moved, _accounts, conclude, strength
-from pytest_qreliab.report import entry, terminal
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.verdicts.controls import Moved, _accounts, conclude, strength
+from pytest_qreliab.report import records, terminal
 from pytest_qreliab.statistics.interval import Interval
 
 # Without corruptions and shifts, which take time.
@@ -128,7 +128,7 @@ def test_where_noise_is_the_cause_filtering_is_not_blamed(results):
 
 def test_the_table_shows_changes_intervals_and_conclusions(results):
     result = results["weights", "lowrank"]
-    text = terminal.render([entry.of(result, "", "")], terminal.Output(80, color=False, unicode=True))
+    text = terminal.render([records.of(result, "", "")], terminal.Output(80, color=False, unicode=True))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     table = text.partition("why lowrank w2 moves tiny-digits on small")[2]
@@ -151,7 +151,7 @@ def test_recorded_outputs_and_library_weights_have_no_controls(make_plan, tmp_pa
     )
     result = Evaluator(plan).result(plan.cases[0])
     assert "no control can match tiny-digits as it is quantized here" in result.controls.problem
-    text = terminal.render([entry.of(result, "", "")], terminal.Output(80, color=False, unicode=True))
+    text = terminal.render([records.of(result, "", "")], terminal.Output(80, color=False, unicode=True))
     assert "no matched controls: " in text
 
 

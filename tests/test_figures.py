@@ -7,7 +7,7 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from pytest_qreliab.report import figures
+from pytest_qreliab.report.figures import plots
 
 NAMES = ("full precision", "int8", "int4", "fp8", "int4 head", "a", "b")
 PAGES = ("#ffffff", "#0d1117")
@@ -33,15 +33,15 @@ def every_figure(names=NAMES):
     spectra = {name: (radii, radii**-2 * rng.uniform(0.8, 1.2, 9)) for name in names}
     cells = {(kind, severity): (0.8, rng.uniform(0.6, 0.9)) for kind in ("fog", "snow") for severity in range(1, 6)}
     return [
-        figures.reliability_diagram(predictions(names)),
-        figures.risk_coverage(predictions(names)),
-        figures.roc(ood_scores(names)),
-        figures.corruption_grid(cells),
-        figures.sqnr_by_rank({name: 30 - 9 * np.log(ranks) for name in names}, [("head", 0, 8), ("tail", 8, 64)]),
-        figures.singular_values(dict.fromkeys(names, 1 / ranks)),
-        figures.weight_bands(dict.fromkeys(names, (rng.random(20), rng.random(20)))),
-        figures.power_spectra({f"block {i}": spectra for i in range(6)}),
-        figures.error_maps({f"block {i}": rng.random((7, 7)) for i in range(6)}),
+        plots.reliability_diagram(predictions(names)),
+        plots.risk_coverage(predictions(names)),
+        plots.roc(ood_scores(names)),
+        plots.corruption_grid(cells),
+        plots.sqnr_by_rank({name: 30 - 9 * np.log(ranks) for name in names}, [("head", 0, 8), ("tail", 8, 64)]),
+        plots.singular_values(dict.fromkeys(names, 1 / ranks)),
+        plots.weight_bands(dict.fromkeys(names, (rng.random(20), rng.random(20)))),
+        plots.power_spectra({f"block {i}": spectra for i in range(6)}),
+        plots.error_maps({f"block {i}": rng.random((7, 7)) for i in range(6)}),
     ]
 
 
@@ -56,7 +56,7 @@ def contrast(one, other):
 
 def test_the_titles_of_a_reliability_diagram_give_the_ece_and_its_bars_the_accuracies():
     models = predictions()
-    upper = [axes for axes in figures.reliability_diagram(models).axes if axes.get_title()]
+    upper = [axes for axes in plots.reliability_diagram(models).axes if axes.get_title()]
     for axes, (name, (confidence, correct)) in zip(upper, models.items(), strict=True):
         bins = [
             [(c, right) for c, right in zip(confidence, correct, strict=True) if max(1, np.ceil(c * 15)) == k]
@@ -73,7 +73,7 @@ def test_the_titles_of_a_reliability_diagram_give_the_ece_and_its_bars_the_accur
 
 def test_the_risk_of_equal_confidences_is_one_point():
     models = predictions()
-    lines = figures.risk_coverage(models).axes[0].lines
+    lines = plots.risk_coverage(models).axes[0].lines
     for line, (confidence, correct) in zip(lines, models.values(), strict=True):
         accepted = [correct[confidence >= threshold] for threshold in sorted(set(confidence), reverse=True)]
         expected = [(len(seen) / len(correct), 1 - seen.mean()) for seen in accepted]
@@ -82,7 +82,7 @@ def test_the_risk_of_equal_confidences_is_one_point():
 
 def test_the_legends_of_roc_curves_give_the_auroc():
     models = ood_scores()
-    for axes in figures.roc(models).axes:
+    for axes in plots.roc(models).axes:
         expected = []
         for name, sets in models.items():
             id_scores, ood = sets[axes.get_title()]
@@ -93,7 +93,7 @@ def test_the_legends_of_roc_curves_give_the_auroc():
 
 def test_a_missing_cell_of_the_corruption_grid_is_blank_and_the_others_are_legible():
     cells = {("fog", 1): (0.75, 0.70), ("fog", 5): (0.5, 0.525), ("snow", 5): (0.6, 0.59999)}
-    figure = figures.corruption_grid(cells)
+    figure = plots.corruption_grid(cells)
     axes = figure.axes[0]
     [image] = axes.images
     shown = np.ma.filled(image.get_array(), np.nan)
@@ -109,7 +109,7 @@ def test_a_missing_cell_of_the_corruption_grid_is_blank_and_the_others_are_legib
 def test_the_map_of_errors_has_the_zero_frequency_blank_in_its_middle():
     odd, even = np.arange(49.0).reshape(7, 7), np.arange(196.0).reshape(14, 14)
     odd[0, 0] = even[0, 0] = np.nan
-    for axes, error in zip(figures.error_maps({"0": odd, "1": even}).axes, (odd, even), strict=False):
+    for axes, error in zip(plots.error_maps({"0": odd, "1": even}).axes, (odd, even), strict=False):
         [image] = axes.images
         shown, size = np.ma.filled(image.get_array(), np.nan), len(error)
         left, right, *_ = image.get_extent()
@@ -121,13 +121,13 @@ def test_the_map_of_errors_has_the_zero_frequency_blank_in_its_middle():
 
 
 def test_values_that_are_not_finite_are_left_out():
-    line = figures.sqnr_by_rank({"int8": np.array([9, np.inf, 7, np.nan, 5])}, [("head", 0, 2)]).axes[0].lines[0]
+    line = plots.sqnr_by_rank({"int8": np.array([9, np.inf, 7, np.nan, 5])}, [("head", 0, 2)]).axes[0].lines[0]
     assert line.get_xydata().tolist() == [[1, 9], [3, 7], [5, 5]]
 
 
 def test_text_and_lines_are_legible_on_light_and_on_dark_pages(tmp_path):
     for figure in every_figure():
-        figures.save(figure, tmp_path / "figure.png")  # makes the ticks
+        plots.save(figure, tmp_path / "figure.png")  # makes the ticks
         inside = [text for axes in figure.axes if axes.images for text in axes.texts]
         texts = {to_hex(text.get_color()) for text in figure.findobj(Text) if text.get_text() and text not in inside}
         lines = {to_hex(line.get_color()) for axes in figure.axes for line in axes.lines}
@@ -138,8 +138,8 @@ def test_text_and_lines_are_legible_on_light_and_on_dark_pages(tmp_path):
 
 
 def test_models_differ_without_colour_and_only_the_baseline_is_solid():
-    lines = figures.risk_coverage(predictions(NAMES[:6])).axes[0].lines
-    assert len({style["linestyle"] for style in figures._styles(NAMES[:6])}) == 6
+    lines = plots.risk_coverage(predictions(NAMES[:6])).axes[0].lines
+    assert len({style["linestyle"] for style in plots._styles(NAMES[:6])}) == 6
     assert [line.get_linestyle() == "-" for line in lines] == [True] + [False] * 5
 
 
@@ -147,7 +147,7 @@ def test_models_differ_without_colour_and_only_the_baseline_is_solid():
 def test_the_same_figure_is_saved_as_the_same_bytes(tmp_path, suffix):
     paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
     for path in paths:
-        figures.save(figures.risk_coverage(predictions()), path)
+        plots.save(plots.risk_coverage(predictions()), path)
     one, two = (path.read_bytes() for path in paths)
     assert one == two
     assert not re.search(rb"<dc:date>|tIME", one)
@@ -155,7 +155,7 @@ def test_the_same_figure_is_saved_as_the_same_bytes(tmp_path, suffix):
 
 def test_the_background_is_transparent(tmp_path):
     for figure in every_figure(NAMES[:2]):
-        figures.save(figure, tmp_path / "figure.png")
+        plots.save(figure, tmp_path / "figure.png")
         with Image.open(tmp_path / "figure.png") as image:
             assert image.getpixel((0, 0))[3] == 0
 
@@ -163,15 +163,15 @@ def test_the_background_is_transparent(tmp_path):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.reliability_diagram({}), "nothing to draw: not one model"),
-        (lambda: figures.risk_coverage({"a": (np.ones(3), np.ones(2))}), r"a needs two arrays .* \(3,\) and \(2,\)"),
-        (lambda: figures.roc({"a": {}}), "not one OOD set"),
-        (lambda: figures.roc({"a": {"far": (np.ones(3), np.ones(0))}}), "a has no ID or no OOD scores on far"),
-        (lambda: figures.corruption_grid({}), "not one cell"),
-        (lambda: figures.sqnr_by_rank({}, []), "not one curve"),
-        (lambda: figures.power_spectra({"block 0": {}}), "not one model"),
-        (lambda: figures.error_maps({"block 0": np.ones(3)}), r"the map of block 0 has shape \(3,\)"),
-        (lambda: figures.error_maps({"block 0": np.full((2, 2), np.nan)}), "not one finite value"),
+        (lambda: plots.reliability_diagram({}), "nothing to draw: not one model"),
+        (lambda: plots.risk_coverage({"a": (np.ones(3), np.ones(2))}), r"a needs two arrays .* \(3,\) and \(2,\)"),
+        (lambda: plots.roc({"a": {}}), "not one OOD set"),
+        (lambda: plots.roc({"a": {"far": (np.ones(3), np.ones(0))}}), "a has no ID or no OOD scores on far"),
+        (lambda: plots.corruption_grid({}), "not one cell"),
+        (lambda: plots.sqnr_by_rank({}, []), "not one curve"),
+        (lambda: plots.power_spectra({"block 0": {}}), "not one model"),
+        (lambda: plots.error_maps({"block 0": np.ones(3)}), r"the map of block 0 has shape \(3,\)"),
+        (lambda: plots.error_maps({"block 0": np.full((2, 2), np.nan)}), "not one finite value"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, message):
@@ -181,4 +181,4 @@ def test_what_cannot_be_drawn_is_said(draw, message):
 
 def test_only_two_kinds_of_file_are_written(tmp_path):
     with pytest.raises(ValueError, match=r"figure\.pdf: the name must end in \.png or \.svg"):
-        figures.save(figures.singular_values({"a": np.ones(3)}), tmp_path / "figure.pdf")
+        plots.save(plots.singular_values({"a": np.ones(3)}), tmp_path / "figure.pdf")

@@ -8,10 +8,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from pytest_qreliab.comparison import Change
 from pytest_qreliab.config.thresholds import Gate, Policy
-from pytest_qreliab.gates import judge
-from pytest_qreliab.statistics import multiplicity
+from pytest_qreliab.evaluation.measurement.comparison import Change
+from pytest_qreliab.evaluation.verdicts.gates import judge
+from pytest_qreliab.statistics import multiple_testing
 from pytest_qreliab.statistics.interval import Interval, normal_interval
 
 CORRECTIONS = ("bonferroni", "holm", "benjamini-hochberg", "none")
@@ -172,7 +172,7 @@ def clear(p, level: float) -> bool:
 
 @given(families(), st.floats(0.001, 0.05), st.sampled_from(CORRECTIONS))
 def test_verdicts_are_those_of_p_values_found_otherwise_and_adjusted(family, alpha, correction):
-    adjust = {"holm": multiplicity.holm, "benjamini-hochberg": multiplicity.benjamini_hochberg}.get(
+    adjust = {"holm": multiple_testing.holm, "benjamini-hochberg": multiple_testing.benjamini_hochberg}.get(
         correction, np.array
     )
     level = alpha * len(family) if correction == "holm" else alpha

@@ -12,11 +12,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pytest_qreliab import results
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report import html
-from pytest_qreliab.report.entry import gated
-from pytest_qreliab.results import Planned, Results
+from pytest_qreliab.report import results_file
+from pytest_qreliab.report.html import page as html_page
+from pytest_qreliab.report.records import gated
+from pytest_qreliab.report.results_file import Planned, Results
 
 GATED = {
     "accuracy": ("max_drop", 0.02),
@@ -231,7 +231,7 @@ class Page(HTMLParser):
 
 
 def test_head_gives_the_verdict_in_words(small):
-    page = Page(html.render(small))
+    page = Page(html_page.render(small))
     assert page.all("h1")[0]["text"] == "✗ 2 of 4 cases failed"
     assert page.all("time")[0]["text"] == "2026-01-02 03:04 UTC"
     text = page.all("body")[0]["text"]
@@ -253,11 +253,11 @@ def test_head_gives_the_verdict_in_words(small):
     ],
 )
 def test_verdict_of_other_runs(found, verdict):
-    assert Page(html.render(found)).all("h1")[0]["text"] == verdict
+    assert Page(html_page.render(found)).all("h1")[0]["text"] == verdict
 
 
 def test_matrix_has_all_cases_and_gated_metrics(small):
-    page = Page(html.render(small))
+    page = Page(html_page.render(small))
     rows = page.all("th", scope="row")
     assert [of["text"] for of in rows[:5]] == [
         "full precision",
@@ -276,7 +276,7 @@ def test_matrix_has_all_cases_and_gated_metrics(small):
 
 
 def test_every_sign_has_words(small):
-    signs = [of for of in Page(html.render(small)).all("b") if of.get("role") == "img"]
+    signs = [of for of in Page(html_page.render(small)).all("b") if of.get("role") == "img"]
     words = {"✓": "pass", "✗": "fail", "?": "inconclusive"}
     assert {of["text"] for of in signs} == set(words)
     assert all(of["aria-label"] == words[of["text"]] for of in signs)
@@ -285,21 +285,21 @@ def test_every_sign_has_words(small):
 def test_inconclusive_that_fails_has_a_sign_of_its_own():
     found = case(outcomes={"ece": "inconclusive"})
     found["gates"][3]["passed"] = False
-    page = Page(html.render(run(found)))
+    page = Page(html_page.render(run(found)))
     [cell] = page.all("td", **{"class": "unsettled"})
     assert cell["text"].startswith("✗?")
     assert page.all("b", **{"class": "unsettled"})[0]["aria-label"] == "inconclusive, which fails"
 
 
 def test_headings_are_in_order(small):
-    levels = [int(of["name"][1]) for of in Page(html.render(small)).elements if re.fullmatch("h[1-6]", of["name"])]
+    levels = [int(of["name"][1]) for of in Page(html_page.render(small)).elements if re.fullmatch("h[1-6]", of["name"])]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_page_needs_no_network(small):
-    text = html.render(small)
+    text = html_page.render(small)
     page = Page(text)
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")  # a name, which nothing is loaded from
     assert "https://" not in text
@@ -310,19 +310,19 @@ def test_page_needs_no_network(small):
 
 
 def test_links_lead_somewhere(small):
-    page = Page(html.render(small))
+    page = Page(html_page.render(small))
     ids = [of["id"] for of in page.elements if "id" in of]
     assert len(ids) == len(set(ids))
     assert {of["href"][1:] for of in page.all("a")} <= set(ids)
 
 
 def test_policy_allows_only_what_is_there(small):
-    page = Page(html.render(small))
+    page = Page(html_page.render(small))
     [policy] = [of["content"] for of in page.all("meta") if of.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
-    assert html._digest(page.all("style")[0]["text"]) in policy
-    assert html._digest(page.all("script")[-1]["text"]) in policy
+    assert html_page._digest(page.all("style")[0]["text"]) in policy
+    assert html_page._digest(page.all("script")[-1]["text"]) in policy
     assert not [of for of in page.elements if "style" in of or any(key.startswith("on") for key in of)]
 
 
@@ -359,7 +359,7 @@ def evil_run(evil):
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_nothing_breaks_out(evil):
-    harmless, page = (Page(html.render(evil_run(text))) for text in ("harmless", evil))
+    harmless, page = (Page(html_page.render(evil_run(text))) for text in ("harmless", evil))
     assert [of["name"] for of in page.elements if of["name"] != "wbr"] == [
         of["name"] for of in harmless.elements if of["name"] != "wbr"
     ]
@@ -373,7 +373,7 @@ def test_nothing_breaks_out(evil):
 
 def test_curves_are_kept_to_three_digits():
     entry = case()
-    data = Page(html.render(run(entry))).data()
+    data = Page(html_page.render(run(entry))).data()
     found = data["cases"][0]["curves"]
     [name, (_, quantized)] = found["roc"][0]
     kept = [[rate / 1000 for rate in data["pool"][place]] for place in quantized]
@@ -388,7 +388,7 @@ def test_values_that_are_no_numbers():
         entry["gates"][at].update(quantized=value, harm=value, low=None, high=None, problem="not a finite number")
         entry["metrics"][at].update(quantized=value, change=value, problem="not a finite number")
     entry["curves"]["sqnr"] = [(1.0, math.inf), (2.0, 3.0)]
-    page = Page(html.render(run(entry)))
+    page = Page(html_page.render(run(entry)))
     data = page.data()
     pool, gates = data["pool"], data["cases"][0]["gates"]
     assert pool[gates["quantized"]][:3] == ["nan", "inf", "-inf"]
@@ -398,9 +398,9 @@ def test_values_that_are_no_numbers():
 
 def test_numbers_are_written_as_everywhere():
     written = {0.12345: "0.1235", -0.5: "−0.5000", 1234.5: "1234", 1e7: "1e+07", -0.00001: "0.0000"}
-    assert {value: html._number(value) for value in written} == written
-    assert html._number(0.00001, "+") == "+0.0000"
-    assert [html._packed(value) for value in (0.12345, -0.5, 99.5, 1234.5, None, math.nan)] == [
+    assert {value: html_page._number(value) for value in written} == written
+    assert html_page._number(0.00001, "+") == "+0.0000"
+    assert [html_page._packed(value) for value in (0.12345, -0.5, 99.5, 1234.5, None, math.nan)] == [
         1235,
         -5000,
         995000,
@@ -412,13 +412,13 @@ def test_numbers_are_written_as_everywhere():
 
 def test_recorded_outputs_have_no_sizes():
     found = run(case(0, coverage=None, size=None, curves=None), case(1, coverage=None, size=None, curves=None))
-    page = Page(html.render(found))
+    page = Page(html_page.render(found))
     assert not [of for of in page.elements if of.get("id") in ("sizes", "pareto", "scatter")]
     assert "coverage recorded" in page.all("caption")[0]["text"]
 
 
 def test_run_without_any_result():
-    page = Page(html.render(run(errors={"a": "out of memory", "b": "not measured"})))
+    page = Page(html_page.render(run(errors={"a": "out of memory", "b": "not measured"})))
     assert not page.all("table")
     assert [of["text"] for of in page.all("li")] == ["a has no result: out of memory", "b has no result: not measured"]
 
@@ -427,7 +427,7 @@ def test_front_is_each_models_own():
     entries = [case(index, model=f"model-{index % 2}") for index in range(6)]
     for index, harm in enumerate((0.03, 0.3, 0.01, 0.1, 0.02, 0.2)):
         entries[index]["gates"][0].update(baseline=0.9, quantized=0.9 - harm)
-    sizes = Page(html.render(run(*entries))).data()["sizes"]
+    sizes = Page(html_page.render(run(*entries))).data()["sizes"]
     assert sizes["names"][0] == "accuracy"
     assert sorted(sizes["models"][at]["name"] for at in sizes["fronts"][0]) == [
         f"quantizer-{index} w4a8" for index in (0, 1, 2, 3)
@@ -435,18 +435,18 @@ def test_front_is_each_models_own():
 
 
 def test_what_repeats_is_kept_once():
-    one, two = (html.render(run(*entries)) for entries in ([case(0)], [case(0), case(1)]))
+    one, two = (html_page.render(run(*entries)) for entries in ([case(0)], [case(0), case(1)]))
     assert one.count("627d0247") == two.count("627d0247") == 1
     assert one.count("2.6.0") == two.count("2.6.0") == 1
 
 
 def test_200_cases_are_under_two_megabytes():
-    assert len(html.render(run(*many(200))).encode()) < 2_000_000
+    assert len(html_page.render(run(*many(200))).encode()) < 2_000_000
 
 
 def test_page_of_a_results_file(tmp_path, small):
-    results.write(tmp_path / "r.json", small)
-    assert html.render(results.read(tmp_path / "r.json")) == html.render(small)
+    results_file.write(tmp_path / "r.json", small)
+    assert html_page.render(results_file.read(tmp_path / "r.json")) == html_page.render(small)
 
 
 # In a browser
@@ -471,7 +471,7 @@ def visit(browser, tmp_path):
 
     def visit(found, *, width=1280, scheme="light", **options):
         file = tmp_path / "page.html"
-        file.write_text(html.render(found), encoding="utf-8")
+        file.write_text(html_page.render(found), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **options)
         contexts.append(context)
         page = context.new_page()
@@ -644,7 +644,7 @@ def test_scatter_follows_the_choice(visit, small):
     page.locator("#size-metric").select_option(label="OOD AUROC")
     assert page.locator("#front-of").inner_text() == "OOD AUROC"
     assert scatter.locator("figcaption").inner_text().endswith("harm to OOD AUROC")
-    fronts = Page(html.render(small)).data()["sizes"]["fronts"]
+    fronts = Page(html_page.render(small)).data()["sizes"]["fronts"]
     assert [at for at, text in enumerate(before) if text] == sorted(fronts[0])
     assert [at for at, text in enumerate(front.all_inner_texts()) if text] == sorted(
         fronts[list(GATED).index("ood.auroc")]

@@ -394,7 +394,7 @@ def test_underpowered_gates_are_announced_with_the_samples_that_would_do(run, wr
 
 @pytest.fixture
 def few_replicates(monkeypatch):
-    monkeypatch.setattr("pytest_qreliab.self_check.REPLICATES", 20)
+    monkeypatch.setattr("pytest_qreliab.evaluation.verdicts.self_check.REPLICATES", 20)
 
 
 def test_the_self_check_takes_the_place_of_the_other_tests_and_prints_its_table(run, few_replicates, write_thresholds):

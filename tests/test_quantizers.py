@@ -5,15 +5,16 @@ import math
 import pytest
 from safetensors.torch import save_file
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics.calibration import fit_logit_scale
-from pytest_qreliab.quantizers import RESCALE, fake
+from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.quantizers.builtin import BUILTIN
+from pytest_qreliab.quantizers.engine import layers
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.report import entry, terminal
+from pytest_qreliab.report import records, terminal
 
 # +rescale
 
@@ -63,7 +64,7 @@ def test_the_fit_is_the_best_on_the_held_out_images(make_plan, small_benchmark, 
 def test_the_table_has_a_baseline_for_each_kind_of_row(make_plan, small_benchmark):
     plan = make_plan(quantizers="minmax,minmax+rescale", bits="w4", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
-    entries = [entry.of(evaluator.result(case), "", "") for case in plan.cases]
+    entries = [records.of(evaluator.result(case), "", "") for case in plan.cases]
     text = terminal.render(entries, terminal.Output(200, color=False, unicode=True))
     rows = [line.split("  ")[0].strip() for line in text.splitlines()]
     assert [row for row in rows if row.startswith(("full", "minmax"))] == [
@@ -181,5 +182,7 @@ def test_parameters_of_a_suite_reach_the_model(make_plan, small_benchmark, tmp_p
     grouped, plain = (evaluator.result(case) for case in plan.cases)
     assert grouped.coverage.weights == plain.coverage.weights == 1.0
     assert grouped.changes["nll"].quantized < 0.5 * plain.changes["nll"].quantized
-    layer = fake.prepare(evaluator.quantized(plan.cases[0].build), "both")[1]["visual.transformer.resblocks.0.mlp.c_fc"]
+    layer = layers.prepare(evaluator.quantized(plan.cases[0].build), "both")[1][
+        "visual.transformer.resblocks.0.mlp.c_fc"
+    ]
     assert len(layer.weight[0].unique()) > 4 >= len(layer.weight[0, :16].unique())

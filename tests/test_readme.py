@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pytest_qreliab.config.document import read
+from pytest_qreliab.config.settings import OPTIONS
 from pytest_qreliab.config.thresholds import Policy
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -86,9 +86,8 @@ def MyClip():
 
 
 def test_the_conftest_example_registers_a_model_and_a_quantizer(pytester, small_benchmark, everything_imported):
-    import pytest_qreliab.models.foreign
-    import pytest_qreliab.models.registered
-    import pytest_qreliab.suite.test_reliability  # noqa: F401
+    import pytest_qreliab.models.wrapped
+    import pytest_qreliab.plugin.suite.test_reliability  # noqa: F401
 
     pytester.makepyfile(my_project=MY_PROJECT)
     pytester.makeconftest(next(block for block in blocks("python") if "pytest_qreliab_register" in block))

@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from pytest_qreliab.comparison import compare
-from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.measurement import Measurement, values
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.measurement.measure import Measurement, values
 from pytest_qreliab.metrics import classification
 
 CIFAR = """\

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.record import Recording
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")
 CLASSES = ["cat", "dog", "owl"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.evaluation.evaluator import Evaluator
 from pytest_qreliab.record import Recording
 
 GATES = """\

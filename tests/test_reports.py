@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_qreliab import cli, results
+from pytest_qreliab import cli
 from pytest_qreliab.config.document import PACKAGE
-from pytest_qreliab.report import github, markdown, table, tradeoff
-from pytest_qreliab.report.curves import POINTS
+from pytest_qreliab.report import export, github, markdown, results_file, tradeoff
+from pytest_qreliab.report.figures.curves import POINTS
 
 pytestmark = pytest.mark.usefixtures("everything_imported")
 
@@ -34,20 +34,21 @@ def run(pytester, small_benchmark, monkeypatch):
 @pytest.fixture(scope="session")
 def found(tmp_path_factory, make_plan, small_benchmark):
     """The results of a case that fails and one that passes, from a file."""
-    from pytest_qreliab.evaluate import Evaluator
-    from pytest_qreliab.report import curves, entry
+    from pytest_qreliab.evaluation.evaluator import Evaluator
+    from pytest_qreliab.report import records
+    from pytest_qreliab.report.figures import curves
 
     path = tmp_path_factory.mktemp("results") / "r.json"
     plan = make_plan(benchmarks=str(small_benchmark), bits="w2a8,w8a8", json=str(path), controls="weights")
     evaluator = Evaluator(plan, outline=curves.of)
-    cases = [entry.of(evaluator.result(case), "granularity=channel", f"pytest -k '{case.id}'") for case in plan.cases]
-    results.write(
+    cases = [records.of(evaluator.result(case), "granularity=channel", f"pytest -k '{case.id}'") for case in plan.cases]
+    results_file.write(
         path,
-        results.Results(
+        results_file.Results(
             qreliab="0.1.0",
             created="2026-01-01T00:00:00+00:00",
             shard=None,
-            plan=results.planned(plan),
+            plan=results_file.planned(plan),
             cases=cases,
             errors={},
             exitstatus=1,
@@ -59,7 +60,7 @@ def found(tmp_path_factory, make_plan, small_benchmark):
 @pytest.fixture
 def read(found):
     """The same, to be changed."""
-    return deepcopy(results.read(found))
+    return deepcopy(results_file.read(found))
 
 
 @pytest.fixture
@@ -265,16 +266,16 @@ def test_junit_is_what_strict_parsers_take(pytester, run):
 
 
 def test_csv_and_parquet_are_the_same_long_table(read, tmp_path):
-    rows = list(csv.DictReader(io.StringIO(table.to_csv(read))))
-    assert tuple(rows[0]) == table.COLUMNS
+    rows = list(csv.DictReader(io.StringIO(export.to_csv(read))))
+    assert tuple(rows[0]) == export.COLUMNS
     assert len(rows) == sum(len(entry["metrics"]) for entry in read.cases)
     gated = [row for row in rows if row["limit"]]
     assert {row["metric"] for row in gated if row["bits"] == "w2a8"} >= {"accuracy", "ood.auroc.mcm"}
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "r.parquet"
-    path.write_bytes(table.to_parquet(read))
+    path.write_bytes(export.to_parquet(read))
     of = parquet.read_table(path)
-    assert tuple(of.column_names) == table.COLUMNS
+    assert tuple(of.column_names) == export.COLUMNS
     for row, other in zip(rows, of.to_pylist(), strict=True):
         assert row["metric"] == other["metric"]
         assert float(row["quantized"]) == other["quantized"]
@@ -322,7 +323,7 @@ def test_compare_tells_a_regression(found, read, command, tmp_path):
     later = tmp_path / "later.json"
 
     def compared() -> tuple[int, list[str]]:
-        results.write(later, read)
+        results_file.write(later, read)
         return command("compare", found, later)
 
     assert compared() == (0, ["2 cases: 0 regressions, 0 other changes"])
@@ -337,7 +338,7 @@ def test_compare_tells_a_regression(found, read, command, tmp_path):
     assert compared()[0] == 0  # better
     accuracy["quantized"] = math.nan
     assert compared()[0] == 1
-    read.cases[1] = deepcopy(results.read(found).cases[1])
+    read.cases[1] = deepcopy(results_file.read(found).cases[1])
     read.cases[1]["gates"][0]["passed"] = False
     code, lines = compared()
     assert code == 1

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_qreliab import encoding
 from pytest_qreliab.data import batches
 from pytest_qreliab.data.batches import Reader
-from pytest_qreliab.data.embedded import digits, photo_patches
 from pytest_qreliab.data.images import Corruption, ImageSet
+from pytest_qreliab.data.sources.builtin import digits, photo_patches
+from pytest_qreliab.embedding import forward
+from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.evaluation.evaluator import Evaluator
 from pytest_qreliab.models.layout import Layout
-from pytest_qreliab.store import Store
 
 GATES = "accuracy: {max_drop: 0.5}\nood.auroc: {max_drop: 0.5}\n"
 
@@ -126,11 +126,11 @@ def test_what_a_static_range_is_taken_from_is_part_of_the_model(evaluated, small
 
 
 def test_calibration_images_are_observed_once_for_all_widths_and_methods(evaluated, monkeypatch, tmp_path):
-    from pytest_qreliab.quantizers import fake
+    from pytest_qreliab.quantizers.engine import layers
 
     observed = []
-    observe = fake.observe
-    monkeypatch.setattr(fake, "observe", lambda *args: observed.append(args) or observe(*args))
+    observe = layers.observe
+    monkeypatch.setattr(layers, "observe", lambda *args: observed.append(args) or observe(*args))
     anew = values(evaluated(Store(tmp_path / "other"), bits="w4a6"))
     assert len(observed) == 1
     evaluated(bits="w4a8")
@@ -171,10 +171,10 @@ def test_a_checkpoint_is_told_by_its_content(evaluated, write_local_model, tmp_p
 
 
 def test_a_change_of_libraries_device_or_code_makes_everything_again(evaluated, monkeypatch):
-    from pytest_qreliab import identity
+    from pytest_qreliab.embedding import keys
 
     everything = evaluated().work.encoded
-    monkeypatch.setattr(identity, "_own_code", lambda: "another")
+    monkeypatch.setattr(keys, "_own_code", lambda: "another")
     assert evaluated().work.encoded == everything
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
@@ -196,9 +196,11 @@ def test_controls_and_weights_are_kept_as_well(evaluated, passes, write_threshol
 
 
 def test_what_is_registered_is_kept_under_a_version_alone(small_benchmark, tmp_path, write_thresholds, tiny):
-    from pytest_qreliab import Quantizer, options, plan
-    from pytest_qreliab.catalog import Catalog
-    from pytest_qreliab.quantizers import ranges
+    from pytest_qreliab import Quantizer
+    from pytest_qreliab.config import settings as config_settings
+    from pytest_qreliab.evaluation.planning import make_plan as planning_make_plan
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
+    from pytest_qreliab.quantizers.post_training import ranges
 
     def run(model: str, quantizer: str) -> int:
         catalog = Catalog()
@@ -206,8 +208,8 @@ def test_what_is_registered_is_kept_under_a_version_alone(small_benchmark, tmp_p
         catalog.add_quantizer(Quantizer("own", "", ranges.minmax, ranges_parameters(), version=quantizer))
         given = {"models": "mine", "quantizers": "own", "bits": "w4", "benchmarks": str(small_benchmark)}
         given["thresholds"] = str(write_thresholds(GATES))
-        settings = options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
-        made = plan.make(settings, catalog)
+        settings = config_settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
+        made = planning_make_plan.make(settings, catalog)
         return Evaluator(made, store=Store(tmp_path / "store")).result(made.cases[0]).work.encoded
 
     def ranges_parameters():
@@ -303,7 +305,7 @@ class Narrow:
 
 
 def test_the_batch_is_halved_until_it_fits_and_stays_so():
-    size, narrow = encoding.BatchSize(64), Narrow(20)
+    size, narrow = forward.BatchSize(64), Narrow(20)
     found = [part for _ in range(2) for _, part in size.run(narrow, torch.arange(50))]
     assert torch.equal(torch.cat(found), torch.arange(50).repeat(2) * 2)
     assert size.value == 12  # 50 is too much, so is 25
@@ -312,7 +314,7 @@ def test_the_batch_is_halved_until_it_fits_and_stays_so():
 
 def test_a_model_that_leaves_no_room_for_one_image_is_an_error():
     with pytest.raises(InputError, match="does not hold the model and one image"):
-        list(encoding.BatchSize(4).run(Narrow(0), torch.arange(5)))
+        list(forward.BatchSize(4).run(Narrow(0), torch.arange(5)))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -320,11 +322,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        list(encoding.BatchSize(4).run(broken, torch.arange(5)))
+        list(forward.BatchSize(4).run(broken, torch.arange(5)))
 
 
 def test_a_smaller_batch_is_remembered(tiny, tmp_path, monkeypatch, make_plan, small_benchmark, write_thresholds):
-    encode = encoding.Clip.encode_image
+    encode = forward.Clip.encode_image
     taken = []
 
     def narrow(self, batch):
@@ -333,7 +335,7 @@ def test_a_smaller_batch_is_remembered(tiny, tmp_path, monkeypatch, make_plan, s
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, batch)
 
-    monkeypatch.setattr(encoding.Clip, "encode_image", narrow)
+    monkeypatch.setattr(forward.Clip, "encode_image", narrow)
     plan = make_plan(benchmarks=str(small_benchmark), bits="w4,w5", thresholds=str(write_thresholds(GATES)))
     for case in plan.cases:
         Evaluator(plan, store=Store(tmp_path / "store")).result(case)
@@ -345,7 +347,7 @@ def test_padding_is_left_out_where_that_changes_nothing(tiny):
     seen = []
     handle = tiny.module.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
     try:
-        found = encoding.classifier(tiny, texts, encoding.BatchSize(64))
+        found = forward.classifier(tiny, texts, forward.BatchSize(64))
     finally:
         handle.remove()
     whole = [torch.nn.functional.normalize(tiny.encode_text(of), dim=-1).mean(0) for of in texts]
@@ -364,6 +366,6 @@ def test_padding_stays_where_a_range_is_taken_over_it(tiny):
     clip.module.ln_final.register_forward_pre_hook(over_all_tokens)
     clip.module.ln_final.weight.data.mul_(1 + torch.rand(64))
     clip.module.transformer.resblocks[0].register_forward_pre_hook(over_all_tokens)
-    found = encoding.classifier(clip, [["one"], ["two"]], encoding.BatchSize(64))
+    found = forward.classifier(clip, [["one"], ["two"]], forward.BatchSize(64))
     expected = torch.nn.functional.normalize(clip.encode_text(["one", "two"]), dim=-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_qreliab import self_check
 from pytest_qreliab.config.thresholds import Gate, Policy
-from pytest_qreliab.measurement import Measurement, values
+from pytest_qreliab.evaluation.measurement.measure import Measurement, values
+from pytest_qreliab.evaluation.verdicts import self_check
 from pytest_qreliab.metrics import classification
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pytest_qreliab.evaluation.verdicts.power import effective_samples, underpowered
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.sensitivity import effective_samples, underpowered
 from pytest_qreliab.statistics import power
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_qreliab import cli, results
-from pytest_qreliab.results import Planned, Results
-from pytest_qreliab.shards import cut
+from pytest_qreliab import cli
+from pytest_qreliab.evaluation.planning.shards import cut
+from pytest_qreliab.report import results_file
+from pytest_qreliab.report.results_file import Planned, Results
 
 pytestmark = pytest.mark.usefixtures("everything_imported")
 
@@ -197,7 +198,7 @@ def test_the_digest_is_of_what_decides_results_not_of_where_it_lies(
     make_plan, small_benchmark, write_thresholds, tmp_path
 ):
     def digest(**given: str) -> str:
-        return results.planned(make_plan(**{"benchmarks": str(small_benchmark), "bits": "w8", **given})).digest
+        return results_file.planned(make_plan(**{"benchmarks": str(small_benchmark), "bits": "w8", **given})).digest
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -292,7 +293,7 @@ def of_shard(number: int, count: int = 3, **changes: object) -> Results:
 def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in (1, 2, 3):
-        results.write(tmp_path / f"{number}.json", of_shard(number))
+        results_file.write(tmp_path / f"{number}.json", of_shard(number))
     return tmp_path
 
 
@@ -300,13 +301,13 @@ def test_numbers_that_json_has_not_come_back(tmp_path):
     (gate,) = entry("w8")["gates"]
     gate |= {"baseline": math.nan, "quantized": math.inf, "harm": -math.inf, "low": -math.inf}
     found = of_shard(1, cases=[entry("w8") | {"gates": [gate]}])
-    results.write(tmp_path / "it.json", found)
+    results_file.write(tmp_path / "it.json", found)
 
     def refuse(text: str):
         raise AssertionError(text)
 
     json.loads((tmp_path / "it.json").read_text(), parse_constant=refuse)
-    back = results.read(tmp_path / "it.json")
+    back = results_file.read(tmp_path / "it.json")
     assert repr(back) == repr(found)
     assert back.cases[0]["gates"][0]["quantized"] == math.inf
 
@@ -316,7 +317,7 @@ def test_all_shards_that_pass_are_a_run_that_passed(files, merge):
     assert code == 0
     assert [line.split()[1] for line in lines if line.startswith("minmax")] == CASES
     assert lines[-1] == "3 cases: 3 passed, 0 failed, 0 without result"
-    merged = results.read(files / "all.json")
+    merged = results_file.read(files / "all.json")
     assert (merged.shard, merged.exitstatus, [found["case"] for found in merged.cases]) == (None, 0, CASES)
 
 
@@ -331,7 +332,7 @@ def test_all_shards_that_pass_are_a_run_that_passed(files, merge):
     ],
 )
 def test_a_shard_that_did_not_pass_fails_the_merge(files, merge, changes, line):
-    results.write(files / "2.json", of_shard(2, **changes))
+    results_file.write(files / "2.json", of_shard(2, **changes))
     code, lines = merge("1.json", "2.json", "3.json")
     assert code == 1
     assert line in lines
@@ -366,12 +367,12 @@ def test_missing_shards_are_named(files, merge):
     ],
 )
 def test_files_that_do_not_belong_together(files, merge, names, message):
-    results.write(files / "again.json", of_shard(1))
-    results.write(files / "other.json", of_shard(2, plan=Planned(digest="e", cases=CASES)))
-    results.write(files / "of-two.json", of_shard(2, 2))
-    results.write(files / "whole.json", of_shard(1, shard=None))
-    results.write(files / "strange.json", of_shard(1, cases=[entry("w9")]))
-    results.write(files / "bare.json", of_shard(1, cases=[entry("w8") | {"gates": []}]))
+    results_file.write(files / "again.json", of_shard(1))
+    results_file.write(files / "other.json", of_shard(2, plan=Planned(digest="e", cases=CASES)))
+    results_file.write(files / "of-two.json", of_shard(2, 2))
+    results_file.write(files / "whole.json", of_shard(1, shard=None))
+    results_file.write(files / "strange.json", of_shard(1, cases=[entry("w9")]))
+    results_file.write(files / "bare.json", of_shard(1, cases=[entry("w8") | {"gates": []}]))
     odd = json.loads((files / "1.json").read_text())
     odd["cases"][0]["gates"][0]["outcome"] = "perhaps"
     (files / "odd.json").write_text(json.dumps(odd))

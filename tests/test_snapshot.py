@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_qreliab import cli, snapshot
-from pytest_qreliab.comparison import Change
+from pytest_qreliab import cli
 from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.gates import judge_drift
-from pytest_qreliab.snapshot import Accepted, ModelSnapshot
+from pytest_qreliab.evaluation.measurement.comparison import Change
+from pytest_qreliab.evaluation.verdicts.gates import judge_drift
+from pytest_qreliab.report import snapshot
+from pytest_qreliab.report.snapshot import Accepted, ModelSnapshot
 
 pytestmark = pytest.mark.usefixtures("everything_imported")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_qreliab.comparison import compare
-from pytest_qreliab.evaluate import Evaluator
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.verdicts.self_check import check
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.rank import HIGHEST_SQNR
-from pytest_qreliab.self_check import check
 
 BENCHMARK = "version: 1\nextends: digits\ncorruptions: null\ncovariate_shift: null\nspurious: null\nood: {far: null}\n"
 NAMES = [

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pytest_qreliab import store as module
-from pytest_qreliab.store import Store, StoreWarning, digest
+from pytest_qreliab.embedding import store as module
+from pytest_qreliab.embedding.store import Store, StoreWarning, digest
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from xdist.remote import Producer
 
 from pytest_qreliab import workers
-from pytest_qreliab.cases import Bits, Build, Case
-from pytest_qreliab.evaluate import resolve_device
-from pytest_qreliab.scheduler import BuildScheduling
+from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.evaluation.evaluator import resolve_device
+from pytest_qreliab.plugin.xdist import BuildScheduling
 
 RECORD = """
 import json, os

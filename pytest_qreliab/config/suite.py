@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from pytest_qreliab.cases import Case
-from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.config import document as documents
+from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, read
+from pytest_qreliab.config.settings import NO_SUITE, Value
 from pytest_qreliab.config.sources import SetName
 from pytest_qreliab.config.thresholds import Match
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.options import NO_SUITE, Value
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers import Recipe
 
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]

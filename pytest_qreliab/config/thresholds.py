@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_qreliab.cases import Case
+from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, find, read
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry

@@ -17,8 +17,8 @@ import torch
 from pytest_qreliab import workers
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.preprocessing import Halves, Preprocess, corrupted, halves, spoilt
+from pytest_qreliab.embedding.store import Store, digest
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.store import Store, digest
 
 BATCH = 64  # on a CPU, where larger ones are no faster
 AHEAD = 128  # images

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pytest_qreliab.cases import Bits, Case
 from pytest_qreliab.config.benchmark import RECORDED, Benchmark
+from pytest_qreliab.config.cases import Bits, Case
 from pytest_qreliab.config.sources import Recorded
 from pytest_qreliab.config.thresholds import Gate
-from pytest_qreliab.data.benchmark import CALIBRATION, IN_DISTRIBUTION, OOD, Data
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.loading import CALIBRATION, IN_DISTRIBUTION, OOD, Data
+from pytest_qreliab.data.recording import RecordedSet, Recording
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import Quantizer
-from pytest_qreliab.record import RecordedSet, Recording
 
 FULL = Bits(32)  # of outputs that do not say how many bits made them
 # What is seen inside of a model, or with other images or prompts than those recorded.

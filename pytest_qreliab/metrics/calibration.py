@@ -15,8 +15,8 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr, xlog1py
 
 from pytest_qreliab.metrics.classification import CHUNK_ROWS, Predictions
-from pytest_qreliab.statistics import halves
-from pytest_qreliab.statistics.halves import Bundles, Masks, Table
+from pytest_qreliab.statistics import half_sampling
+from pytest_qreliab.statistics.half_sampling import Bundles, Masks, Table
 
 Floats = npt.NDArray[np.float64]
 
@@ -201,7 +201,7 @@ ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0, "brier.res
 
 def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
     """The tables that hold these metrics, and perhaps others, of the bundles that `halves` cuts; each made once."""
-    bundle = halves.bundles(len(predictions))
+    bundle = half_sampling.bundles(len(predictions))
     for name in names:
         maker = BINNED[name]
         if maker not in predictions.memo:
@@ -234,7 +234,9 @@ def errors_of_change(b: Sequence[Predictions], q: Sequence[Predictions], names: 
     """
     of_models = ([tables(seen, names) for seen in model] for model in (b, q))
     before, after = ([MeanOver(of_sets) for of_sets in zip(*model, strict=True)] for model in of_models)
-    errors = halves.standard_errors(list(zip(before, after, strict=True)), min(len(b[0]), halves.MOST_BUNDLES))
+    errors = half_sampling.standard_errors(
+        list(zip(before, after, strict=True)), min(len(b[0]), half_sampling.MOST_BUNDLES)
+    )
     return {name: math.hypot(error, 2**0.5 * ONE_SAMPLE.get(name, 0.0) / len(b[0])) for name, error in errors.items()}
 
 

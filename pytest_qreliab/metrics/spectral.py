@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pytest_qreliab.statistics.halves import Bundles, Masks
+from pytest_qreliab.statistics.half_sampling import Bundles, Masks
 
 Floats = npt.NDArray[np.float64]
 

@@ -40,9 +40,9 @@ def load(source: str, name: str | None = None) -> Clip:
     """The full-precision model, on the CPU, in eval mode, called `name`, or as its source. Raises InputError."""
     from dataclasses import replace
 
-    from pytest_qreliab.models import embedded, openclip
+    from pytest_qreliab.models import openclip, tiny_digits
 
-    clip = embedded.load() if source == TINY_DIGITS else openclip.load(source)
+    clip = tiny_digits.load() if source == TINY_DIGITS else openclip.load(source)
     return clip if name is None else replace(clip, name=name)
 
 

@@ -60,9 +60,9 @@ class Clip:
 
         Raises InputError for a model that does not encode one image and one prompt to finite features.
         """
-        from pytest_qreliab.models import foreign
+        from pytest_qreliab.models import wrapped
 
-        module, layout = foreign.inspect(
+        module, layout = wrapped.inspect(
             module, preprocess, tokenizer, logit_scale, encode_image, encode_text, vision, coverage
         )
         return Clip("", module, layout.preprocess, layout.tokenizer, layout=layout)

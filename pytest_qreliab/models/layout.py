@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pytest_qreliab.models import local
+from pytest_qreliab.models import local_features
 
 
 class Layout:
@@ -39,13 +39,13 @@ class Layout:
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Features, the last block's patch map and the local features, either None where the tower shows none."""
         visual = cast(Any, module).visual
-        last = local.last_attention(visual)
+        last = local_features.last_attention(visual)
         if last is None:
             return *self.encode_image_with_map(module, images), None
         read: list[torch.Tensor] = []
         with last.register_forward_pre_hook(lambda _, given: read.append(given[0])):
             features, patch_map = self.encode_image_with_map(module, images)
-        return features, patch_map, local.features(visual, read[0])
+        return features, patch_map, local_features.features(visual, read[0])
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
         return cast(torch.Tensor, cast(Any, module).encode_text(tokens.to(device)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.quantizers.parameters import Parameters
 

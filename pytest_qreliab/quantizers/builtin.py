@@ -20,45 +20,54 @@ from pytest_qreliab.quantizers.parameters import (
     Training,
 )
 
-_HERE = "pytest_qreliab.quantizers"
+_POST_TRAINING = "pytest_qreliab.quantizers.post_training"
+_TRAINING = "pytest_qreliab.quantizers.training"
+_LIBRARIES = "pytest_qreliab.quantizers.libraries"
+_CONTROLS = "pytest_qreliab.quantizers.controls"
 _WEIGHTS_ONLY = tuple(f"w{bits}" for bits in range(2, 9))
 
 BUILTIN = (
-    Quantizer("minmax", "round to nearest, ranges end at the largest magnitude", f"{_HERE}.ranges:minmax", Rounding),
-    Quantizer("percentile", "round to nearest, ranges clip outliers", f"{_HERE}.ranges:percentile", Percentile),
-    Quantizer("mse", "round to nearest, ranges of least squared error (OMSE)", f"{_HERE}.ranges:mse", Rounding),
+    Quantizer(
+        "minmax", "round to nearest, ranges end at the largest magnitude", f"{_POST_TRAINING}.ranges:minmax", Rounding
+    ),
+    Quantizer(
+        "percentile", "round to nearest, ranges clip outliers", f"{_POST_TRAINING}.ranges:percentile", Percentile
+    ),
+    Quantizer(
+        "mse", "round to nearest, ranges of least squared error (OMSE)", f"{_POST_TRAINING}.ranges:mse", Rounding
+    ),
     Quantizer(
         "smoothquant",
         "input channels with outliers divided, their weights multiplied (SmoothQuant)",
-        f"{_HERE}.smoothing:smoothquant",
+        f"{_POST_TRAINING}.smoothing:smoothquant",
         SmoothQuant,
         needs="images",
     ),
     Quantizer(
         "outlier-suppression",
         "norm weights moved into the layers after them, ranges that clip outlier tokens",
-        f"{_HERE}.smoothing:outlier_suppression",
+        f"{_POST_TRAINING}.smoothing:outlier_suppression",
         Rounding,
         needs="images",
     ),
     Quantizer(
         "quarot",
         "inputs and weights turned by Hadamard matrices, so that no channel stands out (QuaRot)",
-        f"{_HERE}.rotation:quarot",
+        f"{_POST_TRAINING}.rotation:quarot",
         QuaRot,
         needs="images",
     ),
     Quantizer(
         "gptq",
         "weights rounded so that later ones make up for the error of earlier ones (GPTQ)",
-        f"{_HERE}.gptq:gptq",
+        f"{_POST_TRAINING}.gptq:gptq",
         Gptq,
         needs="images",
     ),
     Quantizer(
         "awq",
         "input channels that matter most scaled up before rounding (AWQ)",
-        f"{_HERE}.smoothing:awq",
+        f"{_POST_TRAINING}.smoothing:awq",
         Awq,
         default_activations=None,
         needs="images",
@@ -66,7 +75,7 @@ BUILTIN = (
     Quantizer(
         "lowrank",
         "control: weights cut to lower rank, each erring as under the quantizer it matches",
-        f"{_HERE}.controls:lowrank",
+        f"{_CONTROLS}:lowrank",
         LowRank,
         default_activations=None,
         bits=_WEIGHTS_ONLY,
@@ -75,7 +84,7 @@ BUILTIN = (
     Quantizer(
         "noise",
         "control: weights with Gaussian noise, each erring as under the quantizer it matches",
-        f"{_HERE}.controls:noise",
+        f"{_CONTROLS}:noise",
         Noise,
         default_activations=None,
         bits=_WEIGHTS_ONLY,
@@ -84,7 +93,7 @@ BUILTIN = (
     Quantizer(
         "torchao",
         "every Linear by torchao: int8 or intx weights, activations per token as they come",
-        f"{_HERE}.torchao:quantize",
+        f"{_LIBRARIES}.torchao:quantize",
         TorchAo,
         default_activations=None,
         bits=(*_WEIGHTS_ONLY, *(f"{weights}a8" for weights in _WEIGHTS_ONLY)),
@@ -96,7 +105,7 @@ BUILTIN = (
     Quantizer(
         "torchao-float8",
         "every Linear by torchao in float8 (e4m3); w8a8 on GPUs that compute in it",
-        f"{_HERE}.torchao:quantize_float8",
+        f"{_LIBRARIES}.torchao:quantize_float8",
         default_activations=None,
         bits=("w8", "w8a8"),
         needs="nothing",
@@ -107,7 +116,7 @@ BUILTIN = (
     Quantizer(
         "bitsandbytes",
         "every Linear by bitsandbytes: LLM.int8() is w8a8, NF4 is w4",
-        f"{_HERE}.bitsandbytes:quantize",
+        f"{_LIBRARIES}.bitsandbytes:quantize",
         BitsAndBytes,
         bits=("w4", "w8a8"),
         needs="nothing",
@@ -118,7 +127,7 @@ BUILTIN = (
     Quantizer(
         "onnxruntime",
         "towers exported to ONNX, quantized and run by ONNX Runtime",
-        f"{_HERE}.onnxruntime:quantize",
+        f"{_LIBRARIES}.onnxruntime:quantize",
         OnnxRuntime,
         bits=("w2", "w4", "w8", "w8a8"),
         convolutions=False,
@@ -128,65 +137,65 @@ BUILTIN = (
     Quantizer(
         "artifact",
         "write artifact:PATH: ONNX towers, a torchao checkpoint or rounded weights, made elsewhere",
-        f"{_HERE}.artifact:quantize",
+        f"{_LIBRARIES}.artifact:quantize",
         Artifact,
         needs="nothing",
         coverage=0.0,
-        read_bits=f"{_HERE}.artifact:read_bits",
+        read_bits=f"{_LIBRARIES}.artifact:read_bits",
     ),
     Quantizer(
         "lsq",
         "trained: learned steps, towards the full-precision features (LSQ)",
-        f"{_HERE}.training:lsq",
+        f"{_TRAINING}.loop:lsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "lsq+contrastive",
         "trained: learned steps, CLIP's contrastive loss",
-        f"{_HERE}.training:lsq_contrastive",
+        f"{_TRAINING}.loop:lsq_contrastive",
         Training,
         needs="pairs",
     ),
     Quantizer(
         "lsq+contrastive+mse",
         "trained: learned steps, the contrastive loss and towards the full-precision features",
-        f"{_HERE}.training:lsq_contrastive_mse",
+        f"{_TRAINING}.loop:lsq_contrastive_mse",
         Training,
         needs="pairs",
     ),
     Quantizer(
         "quarot+lsq",
         "trained: as lsq, on inputs and weights turned by Hadamard matrices",
-        f"{_HERE}.training:quarot_lsq",
+        f"{_TRAINING}.loop:quarot_lsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "dsq",
         "trained: as lsq, with the gradients of a soft staircase (DSQ)",
-        f"{_HERE}.training:dsq",
+        f"{_TRAINING}.loop:dsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "lr-qat",
         "trained: a low-rank change of frozen weights, and learned steps (LR-QAT)",
-        f"{_HERE}.training:lr_qat",
+        f"{_TRAINING}.loop:lr_qat",
         LrQat,
         needs="images",
     ),
     Quantizer(
         "omniquant",
         "trained: clipping of frozen weights, scale and shift of what norms write (OmniQuant)",
-        f"{_HERE}.training:omniquant",
+        f"{_TRAINING}.loop:omniquant",
         Training,
         needs="images",
     ),
     Quantizer(
         "distillation",
         "trained: learned steps, towards the full-precision similarities of images and captions",
-        f"{_HERE}.training:distillation",
+        f"{_TRAINING}.loop:distillation",
         Training,
         needs="pairs",
     ),

@@ -18,8 +18,8 @@ import torch
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import rank
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import fake
-from pytest_qreliab.quantizers.fake import WeightPair
+from pytest_qreliab.quantizers.engine import layers
+from pytest_qreliab.quantizers.engine.layers import WeightPair
 from pytest_qreliab.quantizers.request import Request
 
 Kind = Literal["lowrank", "noise"]
@@ -74,7 +74,7 @@ def _matched(clip: Clip, request: Request) -> Clip:
 
 def _pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
     try:
-        return fake.weight_pairs(full, quantized, scope)
+        return layers.weight_pairs(full, quantized, scope)
     except InputError as error:
         raise InputError(f"no control can match {quantized.name} as it is quantized here: {error}") from None
 

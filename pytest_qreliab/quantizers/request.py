@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.quantizers.calibration import Calibration
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.text import Text
 
-from pytest_qreliab import files, results, snapshot
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.report import changes, html, markdown, table, terminal
-from pytest_qreliab.results import Results
+from pytest_qreliab.report import export, files, markdown, results_file, run_comparison, snapshot, terminal
+from pytest_qreliab.report.html import page
+from pytest_qreliab.report.results_file import Results
 
 Lines = tuple[list[Text], int]
 
 FORMATS: dict[str, Callable[[Results], str | bytes]] = {
-    ".html": html.render,
+    ".html": page.render,
     ".md": markdown.render,
-    ".csv": table.to_csv,
-    ".parquet": table.to_parquet,
+    ".csv": export.to_csv,
+    ".parquet": export.to_parquet,
 }
 
 
@@ -29,10 +29,10 @@ def merge(names: Sequence[str], output: str | None, *, color: bool, unicode: boo
 
     The results go to the file `output` as well. Raises InputError for files that do not belong together.
     """
-    shards = {Path(name): results.read(Path(name)) for name in names}
+    shards = {Path(name): results_file.read(Path(name)) for name in names}
     if len(shards) < len(names):
         raise InputError("a file is given twice")
-    merged, count, missing = results.merge(shards)
+    merged, count, missing = results_file.merge(shards)
     lines = _table(merged, color=color, unicode=unicode)
     lines += [Text(f"missing: shard {number} of {count}", style="red") for number in missing]
     lines += [
@@ -42,14 +42,14 @@ def merge(names: Sequence[str], output: str | None, *, color: bool, unicode: boo
     ]
     lines.append(_count(merged))
     if output is not None:
-        _write(output, results.text(merged))
+        _write(output, results_file.text(merged))
     return lines, merged.exitstatus
 
 
 def report(name: str, outputs: Sequence[str], *, color: bool, unicode: bool) -> Lines:
     """The results in files of the formats that their names end in; without any, the table. 0: whether gates fail is for
     the run itself to say. Raises InputError for another ending, and for files that cannot be read or written."""
-    found = results.read(Path(name))
+    found = results_file.read(Path(name))
     for output in outputs:
         if Path(output).suffix not in FORMATS:
             raise InputError(f"--output: {output} ends in none of {', '.join(FORMATS)}")
@@ -62,8 +62,8 @@ def report(name: str, outputs: Sequence[str], *, color: bool, unicode: bool) -> 
 
 def compare(before: str, after: str, thresholds: str) -> Lines:
     """What became of the first results in the second, and 1 where that is a regression, else 0. Raises InputError."""
-    first, second = (results.read(Path(name)) for name in (before, after))
-    found = changes.compare(first, second, Thresholds.load(thresholds))
+    first, second = (results_file.read(Path(name)) for name in (before, after))
+    found = run_comparison.compare(first, second, Thresholds.load(thresholds))
     lines = []
     for case in dict.fromkeys(difference.case for difference in found):
         lines.append(Text(case, style="bold"))
@@ -83,7 +83,7 @@ def compare(before: str, after: str, thresholds: str) -> Lines:
 def accept(name: str, folder: str, update: str) -> Lines:
     """Accept results that were measured elsewhere into a snapshot; 1 where a case was not, else 0. Raises
     InputError."""
-    found = results.read(Path(name))
+    found = results_file.read(Path(name))
     path = Path(folder).expanduser()
     if path.exists() and not path.is_dir():
         raise InputError(f"--snapshot: {path} is a file; give a folder, which need not exist yet")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_qreliab.report.entry import Entry, GateEntry
-from pytest_qreliab.report.failure import number
+from pytest_qreliab.report.failure_message import number
+from pytest_qreliab.report.records import Entry, GateEntry
 
 
 def commands(entries: Sequence[Entry]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.entry import Entry, GateEntry, drift, drifted, gated, passed, verdict
-from pytest_qreliab.report.failure import number
-from pytest_qreliab.results import Results
+from pytest_qreliab.report.failure_message import number
+from pytest_qreliab.report.records import Entry, GateEntry, drift, drifted, gated, passed, verdict
+from pytest_qreliab.report.results_file import Results
 
 SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 ESCAPED = str.maketrans({"<": "&lt;", ">": "&gt;", **{sign: f"\\{sign}" for sign in "\\`*_[]|#~"}})

@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pytest_qreliab.report.failure import number
+from pytest_qreliab.evaluation.verdicts.self_check import SelfCheck
+from pytest_qreliab.report.failure_message import number
 from pytest_qreliab.report.terminal import Output
-from pytest_qreliab.self_check import SelfCheck
 
 
 class Entry(TypedDict):

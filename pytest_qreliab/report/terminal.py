@@ -14,8 +14,8 @@ from rich.text import Text
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers import RESCALE
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.entry import ControlsEntry, Entry, drift, drifted, gated, verdict
-from pytest_qreliab.report.failure import number
+from pytest_qreliab.report.failure_message import number
+from pytest_qreliab.report.records import ControlsEntry, Entry, drift, drifted, gated, verdict
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.entry import Entry, gated, passed
+from pytest_qreliab.report.records import Entry, gated, passed
 
 
 @dataclass(frozen=True)

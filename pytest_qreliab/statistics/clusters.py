@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.statistics.checks import Floats, finite
+from pytest_qreliab.statistics.arrays import Floats, finite
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.influence import mean as mean_of_samples
 from pytest_qreliab.statistics.interval import Interval

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from pytest_qreliab.statistics.checks import Floats, finite
+from pytest_qreliab.statistics.arrays import Floats, finite
 from pytest_qreliab.statistics.interval import Interval, skewed_interval
 
 

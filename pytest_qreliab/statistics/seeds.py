@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import t
 
-from pytest_qreliab.statistics.checks import finite
+from pytest_qreliab.statistics.arrays import finite
 from pytest_qreliab.statistics.interval import Interval
 
 SMALLEST_P = 1e-100

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_qreliab.cases import Bits, Build, Case
 from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.cases import Bits, Build, Case
 from pytest_qreliab.config.document import shipped
 from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.config.thresholds import Thresholds

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from pytest_qreliab import results, snapshot
 from pytest_qreliab.config import benchmark, suite, thresholds
 from pytest_qreliab.config.document import PACKAGE, read, shipped
+from pytest_qreliab.report import results_file, snapshot
 
 MODELS = {
     "benchmark": benchmark.Definition,
-    "results": results.Results,
+    "results": results_file.Results,
     "snapshot": snapshot.ModelSnapshot,
     "suite": suite.Definition,
     "thresholds": thresholds.Policy,

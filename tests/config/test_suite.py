@@ -117,15 +117,16 @@ def test_mistakes_are_told_with_file_and_line(suite, make_plan, old, new, messag
 def test_bits_that_a_quantizer_cannot_do_are_told_with_their_line(suite, make_plan):
     from dataclasses import replace
 
-    from pytest_qreliab import options, plan
-    from pytest_qreliab.catalog import Catalog
+    from pytest_qreliab.config import settings as config_settings
+    from pytest_qreliab.evaluation.planning import make_plan as planning_make_plan
+    from pytest_qreliab.evaluation.planning.catalog import Catalog
 
     catalog = Catalog()
     catalog.add_quantizer(replace(catalog.quantizers["mse"], name="eight", bits=("w8",)))
     path = suite("version: 1\nquantizers: [eight]\nbits:\n  - w8\n  - w4\n")
-    settings = options.resolve({"qreliab_suite": str(path)}.get, lambda ini: None)
+    settings = config_settings.resolve({"qreliab_suite": str(path)}.get, lambda ini: None)
     with pytest.raises(InputError, match=r"suite.yaml:5: quantizer 'eight' cannot do w4; it can do w8"):
-        plan.make(settings, catalog)
+        planning_make_plan.make(settings, catalog)
 
 
 def test_a_suite_that_is_not_there(make_plan):

@@ -8,14 +8,16 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from pytest_qreliab import cli, embedding
-from pytest_qreliab.cases import Case
+from pytest_qreliab import cli
 from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.document import shipped
-from pytest_qreliab.data import benchmark as data
-from pytest_qreliab.data import class_names, folders
+from pytest_qreliab.data import class_names
+from pytest_qreliab.data import loading as data
 from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.images import Items
+from pytest_qreliab.data.sources import folders
+from pytest_qreliab.embedding import embedder
 from pytest_qreliab.errors import InputError
 
 BASE = """\
@@ -222,11 +224,11 @@ def test_a_benchmark_changes_the_preprocessing_of_open_clips_models_alone(image_
     config.update(resize_mode="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.2,) * 3)
     expected = image_transform_v2(PreprocessCfg(**config), is_train=False)
     image = loaded.in_distribution.load(3)
-    assert torch.equal(embedding.prepared(tiny, loaded).preprocess(image), expected(image))
+    assert torch.equal(embedder.prepared(tiny, loaded).preprocess(image), expected(image))
     assert not torch.equal(expected(image), tiny.preprocess(image))
     foreign = replace(tiny, layout=object())
     with pytest.raises(InputError, match="brings its own preprocessing"):
-        embedding.prepared(foreign, loaded)
+        embedder.prepared(foreign, loaded)
 
 
 def test_unreadable_images_are_counted_and_the_first_is_named(tiny):

@@ -18,10 +18,11 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms import Compose
 
 from pytest_qreliab.config import benchmark as config
-from pytest_qreliab.data import corruptions, embedded, images
+from pytest_qreliab.data import corruptions, images
 from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.corruptions import EXTRA, KINDS, SEVERITIES, corrupt
 from pytest_qreliab.data.images import Corruption
+from pytest_qreliab.data.sources import builtin
 from pytest_qreliab.errors import InputError
 
 ALL = (*KINDS, *EXTRA)
@@ -144,7 +145,7 @@ def test_kinds_are_those_that_a_benchmark_may_name():
 
 def test_a_set_is_the_same_in_any_order_and_through_the_workers_that_decode(tiny):
     """It is corrupted once it has the size that the model sees."""
-    source = replace(embedded.photo_patches().limited(70), corruption=Corruption("gaussian_noise", 2, 0))
+    source = replace(builtin.photo_patches().limited(70), corruption=Corruption("gaussian_noise", 2, 0))
     together = torch.cat(list(batches(source, tiny.preprocess)))
     *resize, finish, normalize = tiny.preprocess.transforms
     for index in (69, 3, 40):

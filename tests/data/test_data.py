@@ -6,14 +6,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.data import benchmark as data
-from pytest_qreliab.data import embedded, folders
+from pytest_qreliab.data import loading as data
 from pytest_qreliab.data.images import draw
+from pytest_qreliab.data.sources import builtin, folders
 from pytest_qreliab.errors import InputError
 
 
 def test_digits_are_split_once_and_for_all():
-    train, test = embedded.digits("train"), embedded.digits("test")
+    train, test = builtin.digits("train"), builtin.digits("test")
     bunch = load_digits()
     assert (len(train), len(test)) == (899, 898)
     assert len(test) >= 700
@@ -24,7 +24,7 @@ def test_digits_are_split_once_and_for_all():
 
 
 @pytest.mark.parametrize(
-    ("make", "size", "mode"), [(embedded.letters, (8, 8), "L"), (embedded.photo_patches, (32, 32), "RGB")]
+    ("make", "size", "mode"), [(builtin.letters, (8, 8), "L"), (builtin.photo_patches, (32, 32), "RGB")]
 )
 def test_ood_sets_are_large_and_the_same_every_time(make, size, mode):
     first, second = make(), make()
@@ -41,12 +41,12 @@ def test_patches_tile_the_photographs():
     from sklearn.datasets import load_sample_images
 
     photo = load_sample_images().images[0]
-    patches = embedded.photo_patches()
+    patches = builtin.photo_patches()
     np.testing.assert_array_equal(np.asarray(patches.load(21)), photo[32:64, 32:64])
 
 
 def test_a_limit_draws_of_every_class_its_share_and_keeps_labels_with_their_images():
-    digits = embedded.digits("test")
+    digits = builtin.digits("test")
     few = digits.drawn(100, seed=3)
     assert len(few) == len(few.labels) == len(set(few.ids)) == 100
     places = [int(known) for known in few.ids]

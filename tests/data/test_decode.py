@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pytest_qreliab.data import decode, folders
+from pytest_qreliab.data import decode
+from pytest_qreliab.data.sources import folders
 from pytest_qreliab.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.data import arrays, hub, shards, tables, torchvision_sets
-from pytest_qreliab.data import benchmark as data
+from pytest_qreliab.data import loading as data
+from pytest_qreliab.data.sources import arrays, huggingface, tables, torchvision_sets, webdataset
 from pytest_qreliab.errors import InputError
 
 CLASSES = ("cat", "dog", "owl")
@@ -213,16 +213,16 @@ def test_tables_with_holes_and_repeats(tmp_path):
 def test_damaged_shards(tmp_path, pixels):
     write_shard(tmp_path / "0.tar", {"a.png": png(pixels[0]), "a.jpg": png(pixels[0])})
     with pytest.raises(InputError, match=r"have no one image alone; the first: 0.tar/a"):
-        shards.items(tmp_path / "0.tar", None)
+        webdataset.items(tmp_path / "0.tar", None)
     write_shard(tmp_path / "0.tar", {"a.png": png(pixels[0]), "b.png": png(pixels[0]) * 100})
     whole = (tmp_path / "0.tar").read_bytes()
     for cut in (600, len(whole) // 2):
         (tmp_path / "0.tar").write_bytes(whole[:cut])
         with pytest.raises(InputError, match=r"0\.tar: the shard cannot be read"):
-            shards.items(tmp_path, None)
+            webdataset.items(tmp_path, None)
     write_shard(tmp_path / "0.tar", {"a.txt": b"no image"})
     with pytest.raises(InputError, match="hold no samples"):
-        shards.items(tmp_path, None)
+        webdataset.items(tmp_path, None)
 
 
 def test_torchvision_sets_in_their_own_files(tmp_path):
@@ -271,7 +271,7 @@ def test_arrays_are_mapped_and_not_read(tmp_path):
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'pytest-qreliab\[datasets\]'"):
-        hub.items(tmp_path, None, None, None, "image", None, names=False)
+        huggingface.items(tmp_path, None, None, None, "image", None, names=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'pytest-qreliab\[parquet\]'"):
         tables.items(tmp_path / "t.parquet", "image", None, None, None, ",", {})

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pytest_qreliab.metrics import spectral
-from pytest_qreliab.statistics import halves
+from pytest_qreliab.statistics import half_sampling
 
 
 def test_high_band_share_of_gratings():
@@ -78,11 +78,11 @@ def test_the_map_error_is_the_mean_over_frequencies_and_its_error_that_of_other_
     values, errors = [], []
     for seed in range(60):
         full, quantized = maps(seed)
-        bundle = halves.bundles(200)
+        bundle = half_sampling.bundles(200)
         none, table = (spectral.MapError(full, of, bundle) for of in (full, quantized))
         assert none.values(none.sums())["spectral.map_error"] == 0
         values.append(table.values(table.sums())["spectral.map_error"][0])
-        errors.append(halves.standard_errors([(none, table)], 200)["spectral.map_error"])
+        errors.append(half_sampling.standard_errors([(none, table)], 200)["spectral.map_error"])
     expected = np.abs(quantized.mean(0) - full.mean(0)) / full.mean(0)
     assert values[-1] == pytest.approx(expected.ravel()[1:].mean())
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pytest_qreliab.metrics import spectral
-from pytest_qreliab.models import blocks
-from pytest_qreliab.models.blocks import watched
+from pytest_qreliab.models import block_hooks
+from pytest_qreliab.models.block_hooks import watched
 from pytest_qreliab.models.clip import Clip
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
@@ -95,15 +95,15 @@ def test_a_model_that_is_not_open_clips_shows_none(tiny):
 
 
 def test_what_is_no_map_is_passed_by():
-    assert blocks._square(torch.zeros(2, 5, 3), 1, (2, 2)).shape == (2, 3, 2, 2)
-    assert blocks._square(torch.zeros(2, 6, 3), 1, (2, 2)) is None
-    assert blocks._spatial(torch.zeros(2, 4, 3)) is None
+    assert block_hooks._square(torch.zeros(2, 5, 3), 1, (2, 2)).shape == (2, 3, 2, 2)
+    assert block_hooks._square(torch.zeros(2, 6, 3), 1, (2, 2)) is None
+    assert block_hooks._spatial(torch.zeros(2, 4, 3)) is None
 
 
 @pytest.mark.slow
 def test_compiled_blocks_give_what_the_model_gives_however_it_rounds(make_plan, small_benchmark):
     """Those with quantized activations too, after others of the same code without."""
-    from pytest_qreliab.evaluate import Evaluator
+    from pytest_qreliab.evaluation.evaluator import Evaluator
 
     found = []
     for compiled in ("yes", "no"):
@@ -118,7 +118,7 @@ def test_compiled_blocks_give_what_the_model_gives_however_it_rounds(make_plan, 
 
 def test_a_model_of_unknown_blocks_is_not_compiled(tiny):
     from pytest_qreliab.errors import InputError
-    from pytest_qreliab.models.blocks import compile_blocks
+    from pytest_qreliab.models.block_hooks import compile_blocks
 
     with pytest.raises(InputError, match="its blocks are not known, and cannot be compiled"):
         compile_blocks(Clip.wrap(tiny.module, tiny.preprocess, tiny.tokenizer))

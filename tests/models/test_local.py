@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.models import local
+from pytest_qreliab.models import local_features
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.models.embedded import ByteTokenizer
-from pytest_qreliab.models.onnx import OnnxClip
+from pytest_qreliab.models.onnx_towers import OnnxClip
+from pytest_qreliab.models.tiny_digits import ByteTokenizer
 
 VIT = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
 POOLED = {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2}
@@ -69,7 +69,7 @@ def test_a_tower_that_sees_one_token_gives_its_own_feature():
     del visual._embeds
     x = torch.cat([torch.zeros(3, 1, 32), visual._embeds(IMAGES)[:, 1:2]], dim=1)
     x = torch.cat([x[:, :1], visual.transformer.resblocks[0](x[:, 1:])], dim=1)
-    torch.testing.assert_close(local.features(visual, x), first_patch[:, None])
+    torch.testing.assert_close(local_features.features(visual, x), first_patch[:, None])
 
 
 def test_an_attentional_pools_are_its_values():
@@ -98,7 +98,7 @@ def test_a_resnets_are_its_attention_pools_values():
 def test_more_sequences_than_a_kernel_takes_come_in_parts(monkeypatch):
     model = clip(**VIT)
     whole = model.encode_image_with_local(IMAGES)[2]
-    monkeypatch.setattr(local, "SEQUENCES", 7)
+    monkeypatch.setattr(local_features, "SEQUENCES", 7)
     torch.testing.assert_close(model.encode_image_with_local(IMAGES)[2], whole)
 
 

@@ -11,28 +11,28 @@ from safetensors.torch import load_file, save_file
 
 from pytest_qreliab import models
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.models import embedded, openclip
+from pytest_qreliab.models import openclip, tiny_digits
 
 
 def test_tiny_digits_is_an_open_clip_clip_below_eight_megabytes(tiny):
     assert type(tiny.module) is open_clip.CLIP
-    assert embedded.WEIGHTS.stat().st_size < 8e6
+    assert tiny_digits.WEIGHTS.stat().st_size < 8e6
     assert all(not parameter.requires_grad for parameter in tiny.module.parameters())
     assert tiny.logit_scale == pytest.approx(float(tiny.module.logit_scale.exp()))
     assert tiny.logit_bias == 0.0
 
 
 def test_damaged_weights_of_tiny_digits_are_refused(monkeypatch, tmp_path):
-    damaged = bytearray(embedded.WEIGHTS.read_bytes())
+    damaged = bytearray(tiny_digits.WEIGHTS.read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "w.safetensors").write_bytes(damaged)
-    monkeypatch.setattr(embedded, "WEIGHTS", tmp_path / "w.safetensors")
+    monkeypatch.setattr(tiny_digits, "WEIGHTS", tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="damaged"):
         models.load(models.TINY_DIGITS)
 
 
 def test_byte_tokenizer():
-    tokens = embedded.ByteTokenizer(6)(["ab", "é", "abcdefgh", ""])
+    tokens = tiny_digits.ByteTokenizer(6)(["ab", "é", "abcdefgh", ""])
     assert tokens.tolist() == [
         [256, 97, 98, 257, 0, 0],
         [256, 0xC3, 0xA9, 257, 0, 0],
@@ -165,7 +165,7 @@ def test_bad_safetensors_are_refused(tmp_path, content):
 
 def test_truncated_safetensors_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(embedded.WEIGHTS.read_bytes()[:-100])
+    path.write_bytes(tiny_digits.WEIGHTS.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged or no safetensors file"):
         openclip.check_checkpoint(path)
 
@@ -212,14 +212,14 @@ def test_a_model_that_needs_a_package_says_which(monkeypatch):
 
 
 def test_the_training_recipe_matches_the_released_model(tiny):
-    config = json.loads((embedded.FOLDER / "open_clip_config.json").read_text())["model_cfg"]
-    assert config["text_cfg"]["vocab_size"] == embedded.ByteTokenizer.VOCABULARY
+    config = json.loads((tiny_digits.FOLDER / "open_clip_config.json").read_text())["model_cfg"]
+    assert config["text_cfg"]["vocab_size"] == tiny_digits.ByteTokenizer.VOCABULARY
     assert tiny.tokenizer.context_length == config["text_cfg"]["context_length"]
 
 
 def test_a_tokenizer_with_more_words_than_the_text_tower_is_refused(tmp_path):
     """As of a model that was trained with a tokenizer of its own, of which the configuration says nothing."""
-    for path in embedded.WEIGHTS.parent.iterdir():
+    for path in tiny_digits.WEIGHTS.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="its text tower knows 258 tokens, and its tokenizer, SimpleTokenizer"):
         models.load(f"local-dir:{tmp_path}")

@@ -10,16 +10,18 @@ from PIL import Image
 from torch import nn
 
 from pytest_qreliab import Clip
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluate import Evaluator
-from pytest_qreliab.quantizers import Recipe, coverage, fake
+from pytest_qreliab.evaluation.evaluator import Evaluator
+from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.quantizers import Recipe
 from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine.unpack import Attention
+from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.quantizers.unpack import Attention
 
 # What torch's own encoder says of its fused path for padded input.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -178,7 +180,7 @@ def pixels():
 @pytest.mark.parametrize("scope", ["vision", "text", "both"])
 def test_unpacking_keeps_a_foreign_models_outputs(block, scope, pixels):
     clip = wrap(OwnClip(block))
-    unpacked, layers = fake.prepare(clip, scope)
+    unpacked, layers = engine_layers.prepare(clip, scope)
     torch.testing.assert_close(unpacked.encode_image(pixels), clip.encode_image(pixels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(unpacked.encode_text(TEXTS), clip.encode_text(TEXTS), rtol=1e-4, atol=1e-5)
     assert "classifier" not in layers
@@ -315,7 +317,7 @@ def test_what_is_no_torch_module_can_be_measured_but_not_quantized(pixels):
     assert clip.encode_image(pixels).shape == (3, 12)
     assert clip.device == torch.device("cpu")
     with pytest.raises(InputError, match="NoModule is no torch module, so it can be measured but not quantized"):
-        fake.prepare(clip, "both")
+        engine_layers.prepare(clip, "both")
 
 
 def without_scale():
@@ -378,11 +380,12 @@ def plan_of(make_plan_with, make, small_benchmark, **given):
 
 @pytest.fixture
 def make_plan_with():
-    from pytest_qreliab import options, plan
+    from pytest_qreliab.config import settings as config_settings
+    from pytest_qreliab.evaluation.planning import make_plan
 
     def make(catalog, **given):
-        settings = options.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
-        return plan.make(settings, catalog)
+        settings = config_settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
+        return make_plan.make(settings, catalog)
 
     return make
 

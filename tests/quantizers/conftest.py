@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.catalog import Catalog
 from pytest_qreliab.data.images import from_arrays
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.models.embedded import ByteTokenizer
+from pytest_qreliab.models.tiny_digits import ByteTokenizer
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.request import Request
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import artifact, coverage, extras, grid
-from pytest_qreliab.quantizers.artifact import inspect
+from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.libraries import artifact, optional
+from pytest_qreliab.quantizers.libraries.artifact import inspect
 from pytest_qreliab.quantizers.parameters import Artifact, OnnxRuntime, TorchAo
 from pytest_qreliab.quantizers.request import Request
 
@@ -100,7 +102,7 @@ def test_a_torchao_checkpoint(tiny, tmp_path, noise, bits, unpacked):
     pytest.importorskip("torchao", reason="the extra pytest-qreliab[torchao] is not installed")
     from torchao.quantization import quantize_
 
-    from pytest_qreliab.quantizers import torchao
+    from pytest_qreliab.quantizers.libraries import torchao
 
     expected = torchao.quantize(tiny, Request(bits, "both", TorchAo()))
     if not unpacked:
@@ -125,10 +127,11 @@ def test_a_torchao_checkpoint(tiny, tmp_path, noise, bits, unpacked):
 def towers(tiny, tmp_path_factory):
     for package in ("onnxruntime", "onnx", "onnxscript"):
         pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")
-    from pytest_qreliab.quantizers import fake, onnxruntime
+    from pytest_qreliab.quantizers.engine import layers
+    from pytest_qreliab.quantizers.libraries import onnxruntime
 
     folder = tmp_path_factory.mktemp("towers")
-    exported = {name: onnxruntime.export(fake.prepare(tiny, "both")[0], name) for name in ("visual", "text")}
+    exported = {name: onnxruntime.export(layers.prepare(tiny, "both")[0], name) for name in ("visual", "text")}
     for bits, kind in ((Bits(8, 8), "dynamic"), (Bits(8), "weights"), (None, "full")):
         for name, graph in exported.items():
             file = folder / kind / f"{name}.onnx"
@@ -238,9 +241,9 @@ def test_other_bits_than_the_files_are_refused(tiny, tmp_path):
 
 def test_a_torchao_checkpoint_without_torchao(tiny, tmp_path, monkeypatch):
     pytest.importorskip("torchao", reason="the extra pytest-qreliab[torchao] is not installed")
-    from pytest_qreliab.quantizers import torchao
+    from pytest_qreliab.quantizers.libraries import torchao
 
     path = tmp_path / "model.pt"
     torch.save(torchao.quantize(tiny, Request(Bits(8), "both", TorchAo())).module.state_dict(), path)
-    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional.importlib.util, "find_spec", lambda name: None)
     refused(tiny, path, r"needs the package torchao: pip install 'pytest-qreliab\[torchao\]'")

@@ -4,9 +4,11 @@ import logging
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import bitsandbytes, coverage, storage
+from pytest_qreliab.quantizers.engine import packed_weights
+from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.libraries import bitsandbytes
 from pytest_qreliab.quantizers.parameters import BitsAndBytes
 from pytest_qreliab.quantizers.request import Request
 
@@ -45,7 +47,7 @@ def test_weights_are_stored_in_eight_and_in_four_bits(tiny):
         for linear in linears:
             assert linear.weight.dtype == dtype
             assert linear.weight.numel() * per_byte == linear.in_features * linear.out_features
-            stored = storage.of_layer(linear)
+            stored = packed_weights.of_layer(linear)
             assert (stored.bits, stored.activations) == (bits.weights, bits.activations)
     assert coverage.measure(tiny, clip, Bits(4, 8), "both").weights == 0.0  # nf4 rounds no activation
 

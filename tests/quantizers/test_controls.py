@@ -1,10 +1,12 @@
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import Quantizer, controls, coverage, fake
+from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.quantizers import Quantizer, controls
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.parameters import Noise
 
 
@@ -12,7 +14,7 @@ from pytest_qreliab.quantizers.parameters import Noise
 @pytest.mark.parametrize("bits", [Bits(2), Bits(4), Bits(8)])
 def test_each_weight_errs_by_as_much_as_under_the_matched_quantizer(tiny, quantize, control, bits):
     disturbed, matched = quantize(tiny, control, bits), quantize(tiny, "minmax", bits)
-    layers, there = fake.prepare(tiny, "both")[1], dict(matched.module.named_modules())
+    layers, there = engine_layers.prepare(tiny, "both")[1], dict(matched.module.named_modules())
     for name, layer in layers.items():
         expected = (there[name].weight - layer.weight).norm()
         actual = (disturbed.module.get_submodule(name).weight - layer.weight).norm()
@@ -29,9 +31,9 @@ def test_the_weight_that_counts_is_the_one_before_a_transformation(tiny, ask):
     disturbed = controls.noise(tiny, type(request)(**(vars(request) | {"matched": recipe})))
     turned = dict(recipe.apply()(tiny, ask(Bits(3), quantizer="quarot")).module.named_modules())
     name = "visual.transformer.resblocks.0.mlp.c_fc"
-    layer = fake.prepare(tiny, "both")[1][name]
-    expected = (fake.effective_weight(turned[name]) - layer.weight).norm()
-    assert not torch.allclose(turned[name].weight, fake.effective_weight(turned[name]), atol=1e-2)
+    layer = engine_layers.prepare(tiny, "both")[1][name]
+    expected = (engine_layers.effective_weight(turned[name]) - layer.weight).norm()
+    assert not torch.allclose(turned[name].weight, engine_layers.effective_weight(turned[name]), atol=1e-2)
     actual = (disturbed.module.get_submodule(name).weight - layer.weight).norm()
     assert float(actual) == pytest.approx(float(expected), rel=1e-3)
 
@@ -40,7 +42,7 @@ def test_low_rank_takes_the_least_singular_values():
     torch.manual_seed(0)
     weight = torch.randn(12, 8)
     quantized = weight + 0.3 * torch.randn(12, 8)
-    cut = controls._filter(fake.WeightPair("w", torch.nn.Identity(), weight, quantized))(1.0)
+    cut = controls._filter(engine_layers.WeightPair("w", torch.nn.Identity(), weight, quantized))(1.0)
     before, after = torch.linalg.svdvals(weight), torch.linalg.svdvals(cut)
     kept = int((after > 1e-5).sum())
     assert kept < 8
@@ -64,8 +66,8 @@ def test_the_effective_rank_is_matched_where_it_falls():
 def test_a_control_errs_by_any_multiple(tiny, quantize, kind, strength):
     quantized = quantize(tiny, "minmax", Bits(4))
     control = controls.Control(tiny, quantized, "vision", kind).at(strength)
-    before = fake.prepare(tiny, "both")[0].module
-    for pair in fake.weight_pairs(tiny, quantized, "vision")[1]:
+    before = engine_layers.prepare(tiny, "both")[0].module
+    for pair in engine_layers.weight_pairs(tiny, quantized, "vision")[1]:
         found, expected = (
             (of.get_submodule(pair.name).weight.flatten(1) - pair.full).norm()
             for of in (control.module, quantized.module)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import coverage, fake, grid
+from pytest_qreliab.quantizers.engine import grid, layers
+from pytest_qreliab.quantizers.inspection import coverage
 
 
 @pytest.mark.parametrize("scope", ["vision", "text", "both"])
@@ -24,7 +25,7 @@ def test_a_quantizer_that_swaps_linears_only_is_found_out(tiny):
         if isinstance(module, torch.nn.Linear):
             lowest, highest = grid.minmax(module.weight, 4, True)
             module.weight.copy_(grid.lay(lowest, highest, 4, True).round(module.weight))
-            fake.input_quantizer(module).round = grid.Grid(torch.tensor(0.1), -127, 127).round
+            layers.input_quantizer(module).round = grid.Grid(torch.tensor(0.1), -127, 127).round
     weights = coverage.measure(tiny, naive, Bits(4), "both")
     assert 0.5 < weights.weights < 0.8
     assert "visual.transformer.resblocks.0.attn.in_proj_weight" in weights.missing

@@ -2,16 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.quantizers import fake
-from pytest_qreliab.quantizers.grid import Grid
+from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine.grid import Grid
 
 
 def test_input_quantizer_rounds_what_the_layer_reads():
     layer = nn.Linear(3, 3, bias=False)
     layer.weight = nn.Parameter(torch.eye(3))
-    hook = fake.input_quantizer(layer)
-    assert fake.input_quantizer(layer) is hook
+    hook = engine_layers.input_quantizer(layer)
+    assert engine_layers.input_quantizer(layer) is hook
     hook.round = Grid(torch.tensor(0.25), -7, 7).round
     x = torch.tensor([[0.3, -9.0, 0.1]])
     assert layer(x).tolist() == [[0.25, -1.75, 0.0]]
@@ -24,7 +24,7 @@ def test_input_quantizer_rounds_what_the_layer_reads():
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_dynamic_ranges_are_each_tokens_or_each_images_own(symmetric):
     small, large = torch.randn(1, 1, 16), 100 * torch.randn(1, 1, 16)
-    dynamic = fake.Dynamic(4, symmetric)
+    dynamic = engine_layers.Dynamic(4, symmetric)
     together = dynamic(torch.cat([small, large], dim=1))
     torch.testing.assert_close(together[:, :1], dynamic(small))
     torch.testing.assert_close(together[:, 1:], dynamic(large))
@@ -34,21 +34,21 @@ def test_dynamic_ranges_are_each_tokens_or_each_images_own(symmetric):
 
 
 def test_ranges_are_those_of_all_calibration_images_and_prompts(tiny, ask):
-    clip, layers = fake.prepare(tiny, "both")
-    seen = fake.observe(clip, layers, ask(Bits(4, 8)), fake.Values)
+    clip, layers = engine_layers.prepare(tiny, "both")
+    seen = engine_layers.observe(clip, layers, ask(Bits(4, 8)), engine_layers.Values)
     assert seen.keys() == layers.keys()
     data = ask(Bits(4, 8)).calibration
     images = torch.cat(list(data.batches(clip, 128)))
     assert len(images) == len(data.images) == 12  # every fourth of the sixteen is held out
     assert seen["visual.conv1"].row().max() == images.max()
     assert seen["visual.conv1"].row().min() == images.min()
-    one = fake.observe(clip, layers, ask(Bits(4, 8), images=1), fake.Values)
+    one = engine_layers.observe(clip, layers, ask(Bits(4, 8), images=1), engine_layers.Values)
     assert one["visual.conv1"].row().max() == next(iter(data.batches(clip, 1))).max()
 
 
 def test_layers_are_grouped_by_what_they_read_and_the_norm_behind_it_is_known(tiny, ask):
-    clip, layers = fake.prepare(tiny, "both")
-    found = fake.readers(clip, layers, ask(Bits(4)))
+    clip, layers = engine_layers.prepare(tiny, "both")
+    found = engine_layers.readers(clip, layers, ask(Bits(4)))
     assert sorted(name for reader in found for name in reader.names) == sorted(layers)
     block = "visual.transformer.resblocks.0"
     by_first = {reader.names[0]: reader for reader in found}

@@ -6,7 +6,7 @@ pytest.importorskip("onnxruntime", reason="the extra pytest-qreliab[onnxruntime]
 
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_qreliab.quantizers.graph import Graph, Matrix
+from pytest_qreliab.quantizers.libraries.onnx_graph import Graph, Matrix
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(8, 3)).astype(np.float32)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pytest_qreliab.quantizers import grid
+from pytest_qreliab.quantizers.engine import grid
 
 weights = npst.arrays(
     np.float32, (4, 9), elements=st.floats(-8, 8, width=32, allow_subnormal=False).filter(lambda x: abs(x) > 1e-3)

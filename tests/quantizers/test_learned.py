@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_qreliab.quantizers import fake, grid, learned
-from pytest_qreliab.quantizers.grid import Grid
-from pytest_qreliab.quantizers.learned import (
+from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine.grid import Grid
+from pytest_qreliab.quantizers.training import learned
+from pytest_qreliab.quantizers.training.learned import (
     ClippedWeight,
     LearnedTransform,
     LowRankWeight,
@@ -163,7 +165,7 @@ def test_a_learned_transform_changes_nothing_before_rounding(name):
     nn.init.normal_(by.shift, std=5)
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros(6))
-    fake.input_quantizer(layer).transform = by
+    engine_layers.input_quantizer(layer).transform = by
     learned.attach(layer, "bias", ShiftedBias(layer, by), train=False)
     # A grid this fine rounds nothing.
     learned.attach(layer, "weight", ClippedWeight(layer, full_range(layer), 24, by), train=False)
@@ -184,7 +186,7 @@ def test_baking_leaves_plain_layers_that_say_the_same(name):
     if layer.bias is not None:
         learned.attach(layer, "bias", Scaled(start.flatten()), train=True)
     learned.attach(layer, "weight", RoundedWeight(Rounding(start, 3)), train=True)
-    fake.input_quantizer(layer).round = Rounding(torch.tensor(0.2), 4)
+    engine_layers.input_quantizer(layer).round = Rounding(torch.tensor(0.2), 4)
     tensors = learned.trainable(nn.ModuleDict({"layer": layer}), {"layer": layer})
     assert len(tensors) == (4 if layer.bias is not None else 3)
     with torch.no_grad():

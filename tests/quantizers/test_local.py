@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.data import embedded
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data.batches import batches
-from pytest_qreliab.quantizers import coverage, unpack
+from pytest_qreliab.data.sources import builtin
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.engine import unpack
+from pytest_qreliab.quantizers.inspection import coverage
 
 SHOWN = ["vit", "vit-average-pool", "vit-attention-pool", "resnet", "custom-text", "coca"]
 
@@ -39,7 +40,7 @@ def test_their_error_falls_as_bits_rise(architecture, quantize, noise, method):
 
 
 def test_static_ranges_hold_the_values_of_a_trained_model(tiny, quantize):
-    train, test = (embedded.digits(part).limited(64) for part in ("train", "test"))
+    train, test = (builtin.digits(part).limited(64) for part in ("train", "test"))
     images = next(iter(batches(test, tiny.preprocess)))
     expected = F.normalize(tiny.encode_image_with_local(images)[2], dim=-1)
     data = Calibration.split(train, ("two", "seven"), ("{}",))

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import coverage, onnxruntime
 from pytest_qreliab.quantizers.calibration import Calibration
-from pytest_qreliab.quantizers.graph import Graph
+from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.libraries import onnxruntime
+from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 from pytest_qreliab.quantizers.parameters import OnnxRuntime
 from pytest_qreliab.quantizers.request import Request
 

@@ -5,11 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import coverage, fake, grid, post_training, rotation, smoothing
-from pytest_qreliab.quantizers.gptq import Hessian, unfolded
+from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.post_training import procedure, rotation, smoothing
+from pytest_qreliab.quantizers.post_training.gptq import Hessian, unfolded
 
 METHODS = ("minmax", "percentile", "mse", "smoothquant", "outlier-suppression", "quarot", "gptq", "awq")
 OTHERS = [method for method in METHODS if method not in ("minmax", "gptq")]
@@ -143,10 +146,10 @@ def test_bare_bits_mean_the_quantizers_default():
 )
 def test_transformations_are_exact_before_rounding(architecture, ask, error, method, transforms, parameters):
     request = ask(Bits(4, 8), quantizer=method, **parameters)
-    changed, layers = fake.prepare(architecture, "both")
+    changed, layers = engine_layers.prepare(architecture, "both")
     found = transforms(changed, layers, request)
     for name, by in found.items():
-        fake.transform(layers[name], by)
+        engine_layers.transform(layers[name], by)
     assert max(error(architecture, changed)) < 1e-4
     if architecture.name != "resnet" or parameters.get("layers") == "all" or method in ("quarot", "awq"):
         assert found
@@ -167,13 +170,13 @@ def test_rotation_changes_nothing_of_full_size_and_hides_an_outlier_channel(tiny
 
 
 def test_smoothquants_scale_is_the_published_formula(tiny, ask):
-    clip, layers = fake.prepare(tiny, "both")
+    clip, layers = engine_layers.prepare(tiny, "both")
     request = ask(Bits(8, 8), quantizer="smoothquant", alpha=0.7)
     found = smoothing._smoothquant(clip, layers, request)
     block = "visual.transformer.resblocks.1"
     names = [f"{block}.attn.{which}_proj" for which in "qkv"]
     assert found[names[0]] is found[names[1]] is found[names[2]]
-    seen = fake.observe(clip, layers, request, fake.Largest)[names[0]].largest
+    seen = engine_layers.observe(clip, layers, request, engine_layers.Largest)[names[0]].largest
     weight = torch.cat([layers[name].weight for name in names]).abs().amax(0)
     torch.testing.assert_close(found[names[0]].scale, seen**0.7 / weight**0.3)
     norm_fed = {name for name in layers if "attn.q" in name or "c_fc" in name} & found.keys()
@@ -182,15 +185,15 @@ def test_smoothquants_scale_is_the_published_formula(tiny, ask):
 
 
 def test_searched_alpha_errs_no_more_than_any_fixed_one(tiny, ask):
-    clip, layers = fake.prepare(tiny, "vision")
+    clip, layers = engine_layers.prepare(tiny, "vision")
     request = ask(Bits(4, 4), "vision", "smoothquant", alpha="search")
-    inputs = fake.observe(clip, layers, request, fake.Inputs)
+    inputs = engine_layers.observe(clip, layers, request, engine_layers.Inputs)
     name = "visual.transformer.resblocks.2.mlp.c_fc"
 
     def squared_error(alpha):
         by = smoothing._smoothquant(clip, layers, ask(Bits(4, 4), "vision", "smoothquant", alpha=alpha))[name]
         layer, x = layers[name], inputs[name].all()
-        weight = post_training.round_weight(by.fold_weight(layer, layer.weight), grid.minmax, request)
+        weight = procedure.round_weight(by.fold_weight(layer, layer.weight), grid.minmax, request)
         read = smoothing._round_input(by.input(layer, x), layer, request)
         return float((F.linear(read, weight) - F.linear(x, layer.weight)).square().sum())
 
@@ -235,8 +238,8 @@ def test_unfolded_rows_times_the_flat_weight_are_the_convolution(groups, more):
 )
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_gptq_never_errs_more_than_minmax_on_its_calibration_set_and_mostly_less(tiny, ask, quantize, bits, parameters):
-    clip, layers = fake.prepare(tiny, "both")
-    hessians = fake.observe(clip, layers, ask(Bits(bits)), Hessian)
+    clip, layers = engine_layers.prepare(tiny, "both")
+    hessians = engine_layers.observe(clip, layers, ask(Bits(bits)), Hessian)
     plain, better = (
         dict(quantize(tiny, method, Bits(bits), **parameters).module.named_modules()) for method in ("minmax", "gptq")
     )
@@ -255,14 +258,14 @@ def test_gptq_never_errs_more_than_minmax_on_its_calibration_set_and_mostly_less
 
 def test_gptq_is_the_optimal_greedy_update_by_brute_force(ask):
     """Each step against the closed form: round one weight, solve least squares for all that are left."""
-    from pytest_qreliab.quantizers.gptq import _compensated
+    from pytest_qreliab.quantizers.post_training.gptq import _compensated
 
     torch.manual_seed(0)
     x = torch.randn(200, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
     hessian = x.T @ x
     weight = torch.randn(3, 6, dtype=torch.float64)
     request = ask(Bits(3), quantizer="gptq", damping=1e-9)
-    nearest = post_training.round_weight(weight, grid.minmax, request)
+    nearest = procedure.round_weight(weight, grid.minmax, request)
     scale = weight.abs().amax(1) / 3
     order = hessian.diagonal().argsort(descending=True).tolist()
     left, expected = weight.clone(), torch.zeros_like(weight)

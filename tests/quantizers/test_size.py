@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.quantizers import coverage, size
+from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.quantizers.inspection import coverage, size
 
 
 def measured(full, quantized, bits, scope="both", granularity="channel"):

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers import coverage, extras, storage, torchao
+from pytest_qreliab.quantizers.engine import packed_weights
+from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.libraries import optional, torchao
 from pytest_qreliab.quantizers.parameters import Parameters, TorchAo
 from pytest_qreliab.quantizers.request import Request
 
@@ -57,7 +59,7 @@ def test_weights_are_stored_as_integers(tiny, bits, levels, rounds_input):
         codes = linear.weight.qdata
         assert codes.dtype == torch.int8
         assert int(codes.max()) - int(codes.min()) < levels
-        stored = storage.of_layer(linear)
+        stored = packed_weights.of_layer(linear)
         assert (stored.bits, stored.activations is not None) == (bits.weights, rounds_input)
 
 
@@ -122,4 +124,4 @@ def test_a_layer_that_is_never_called_covers_nothing(tiny):
 
 def test_a_missing_package_says_how_to_install_it():
     with pytest.raises(InputError, match=r"'x' needs the package no_such: pip install 'pytest-qreliab\[torchao\]'"):
-        extras.require("x", "torchao", "no_such")
+        optional.require("x", "torchao", "no_such")

@@ -6,16 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.cases import Bits
-from pytest_qreliab.catalog import Catalog
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data import images
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import coverage, grid, post_training, training
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.parameters import Rounding, Training
+from pytest_qreliab.quantizers.post_training import procedure
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.quantizers.training import Checkpoint, CheckpointWarning, Features
+from pytest_qreliab.quantizers.training import loop
+from pytest_qreliab.quantizers.training.loop import Checkpoint, CheckpointWarning, Features
 
 METHODS = (
     "lsq",
@@ -85,7 +88,7 @@ def same(one: Clip, other: Clip) -> bool:
 
 def test_pairs_are_every_image_with_the_templates_of_its_class_in_turn(tiny, calibration):
     request = Request(Bits(3), "both", Catalog().recipe("lsq+contrastive").parameters, calibration)
-    data = training.load(tiny, request, paired=True)
+    data = loop.load(tiny, request, paired=True)
     assert data.pixels.shape == (40, 3, 32, 32)
     assert data.labels.tolist() == calibration.images.labels.tolist()
     assert len(data.texts) == 30
@@ -96,19 +99,19 @@ def test_pairs_are_every_image_with_the_templates_of_its_class_in_turn(tiny, cal
 @pytest.mark.parametrize(("scope", "has"), [("vision", (40, 0)), ("text", (0, 30)), ("both", (40, 30))])
 def test_unpaired_data_are_those_of_the_towers_in_scope(tiny, calibration, scope, has):
     request = Request(Bits(3), scope, Catalog().recipe("lsq").parameters, calibration)
-    data = training.load(tiny, request, paired=False)
+    data = loop.load(tiny, request, paired=False)
     assert tuple(0 if part is None else len(part) for part in (data.pixels, data.texts)) == has
     assert data.labels is None
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (7, 7), (5, 16)])
 def test_an_epoch_draws_every_item_once_and_a_step_the_same_again(count, batch):
-    drawn = torch.cat([training.draw(count, batch, 3, step) for step in range(count)])
+    drawn = torch.cat([loop.draw(count, batch, 3, step) for step in range(count)])
     used = min(batch, count)
     assert len(drawn) == used * count
     assert all(sorted(epoch.tolist()) == list(range(count)) for epoch in drawn.split(count))
-    assert torch.equal(training.draw(count, batch, 3, 2), drawn[2 * used : 3 * used])
-    assert not torch.equal(torch.cat([training.draw(count, batch, 4, step) for step in range(count)]), drawn)
+    assert torch.equal(loop.draw(count, batch, 3, 2), drawn[2 * used : 3 * used])
+    assert not torch.equal(torch.cat([loop.draw(count, batch, 4, step) for step in range(count)]), drawn)
 
 
 # Losses
@@ -130,9 +133,9 @@ def test_feature_mse_is_numpys(features):
         part.numpy() for part in (features.image, features.text, features.teacher_image, features.teacher_text)
     )
     expected = ((image - teacher_image) ** 2).sum(1).mean() + ((text - teacher_text) ** 2).sum(1).mean()
-    assert float(training.feature_mse(features)) == pytest.approx(expected, rel=1e-5)
+    assert float(loop.feature_mse(features)) == pytest.approx(expected, rel=1e-5)
     alone = replace(features, text=None, teacher_text=None)
-    assert float(training.feature_mse(alone)) == pytest.approx(((image - teacher_image) ** 2).sum(1).mean(), rel=1e-5)
+    assert float(loop.feature_mse(alone)) == pytest.approx(((image - teacher_image) ** 2).sum(1).mean(), rel=1e-5)
 
 
 def test_the_contrastive_loss_is_numpys(features):
@@ -141,9 +144,9 @@ def test_the_contrastive_loss_is_numpys(features):
     for way in (log_softmax(logits), log_softmax(logits.T)):
         for row in range(6):
             expected -= way[row, labels == labels[row]].mean() / 12
-    assert float(training.contrastive(features)) == pytest.approx(expected, rel=1e-5)
-    both = float(training.contrastive_and_mse(features))
-    assert both == pytest.approx(expected + float(training.feature_mse(features)), rel=1e-5)
+    assert float(loop.contrastive(features)) == pytest.approx(expected, rel=1e-5)
+    both = float(loop.contrastive_and_mse(features))
+    assert both == pytest.approx(expected + float(loop.feature_mse(features)), rel=1e-5)
 
 
 def test_the_contrastive_loss_of_distinct_classes_is_clips(features):
@@ -151,7 +154,7 @@ def test_the_contrastive_loss_of_distinct_classes_is_clips(features):
     expected = (
         F.cross_entropy(features.logits(), torch.arange(6)) + F.cross_entropy(features.logits().T, torch.arange(6))
     ) / 2
-    torch.testing.assert_close(training.contrastive(distinct), expected)
+    torch.testing.assert_close(loop.contrastive(distinct), expected)
 
 
 def test_the_distillation_loss_is_numpys(features):
@@ -160,9 +163,9 @@ def test_the_distillation_loss_is_numpys(features):
     expected = 0.0
     for o, t in ((log_softmax(ours), log_softmax(theirs)), (log_softmax(ours.T), log_softmax(theirs.T))):
         expected += (np.exp(t) * (t - o)).sum() / 12
-    assert float(training.distillation_loss(features)) == pytest.approx(expected, rel=1e-4)
+    assert float(loop.distillation_loss(features)) == pytest.approx(expected, rel=1e-4)
     itself = replace(features, image=features.teacher_image, text=features.teacher_text)
-    assert float(training.distillation_loss(itself)) == pytest.approx(0, abs=1e-6)
+    assert float(loop.distillation_loss(itself)) == pytest.approx(0, abs=1e-6)
 
 
 # Training
@@ -172,12 +175,12 @@ def test_the_distillation_loss_is_numpys(features):
 def test_training_lowers_the_loss(tiny, calibration, method, monkeypatch):
     losses = []
 
-    def spy(self, step, original=training.Objective.__call__):
+    def spy(self, step, original=loop.Objective.__call__):
         loss = original(self, step)
         losses.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(training.Objective, "__call__", spy)
+    monkeypatch.setattr(loop.Objective, "__call__", spy)
     quantize(tiny, calibration, method, Bits(2), steps=6, batch=40, learning_rate=0.05)
     assert len(losses) == 6
     assert losses[-1] < 0.98 * losses[0]
@@ -199,7 +202,7 @@ def test_eight_bits_stay_close_to_full_precision_and_error_falls_with_bits(tiny,
 
 def test_it_errs_less_than_rounding_does(tiny, calibration, pixels):
     request = Request(Bits(2), "both", Rounding(), calibration)
-    rounded = post_training.quantize(tiny, request, rounder=post_training.nearest(grid.mse))
+    rounded = procedure.quantize(tiny, request, rounder=procedure.nearest(grid.mse))
     assert error(quantize(tiny, calibration, bits=Bits(2), steps=20), tiny, pixels) < error(rounded, tiny, pixels) / 2
 
 
@@ -244,7 +247,7 @@ def test_the_text_tower_alone_needs_no_images(tiny, calibration):
 
 def run(tiny, calibration, loss, **given):
     request = Request(W3, "both", Training(batch=8, **given), calibration)
-    training.quantize(tiny, request, "test", loss=loss, attach=training.learn_steps)
+    loop.quantize(tiny, request, "test", loss=loss, attach=loop.learn_steps)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -253,13 +256,13 @@ def test_a_loss_that_becomes_nan_is_refused(tiny, calibration, bad):
     with pytest.raises(
         InputError, match=rf"^tiny-digits: the loss became {bad} at training step 3; lower learning_rate"
     ):
-        run(tiny, calibration, lambda features: training.feature_mse(features) * next(factors), steps=4)
+        run(tiny, calibration, lambda features: loop.feature_mse(features) * next(factors), steps=4)
 
 
 def test_a_last_step_that_breaks_the_weights_is_refused(tiny, calibration):
     with pytest.raises(InputError, match="the loss became nan at training step 2; lower learning_rate"):
         # 0, with a gradient of NaN
-        run(tiny, calibration, lambda features: (training.feature_mse(features) * 0).sqrt(), steps=2)
+        run(tiny, calibration, lambda features: (loop.feature_mse(features) * 0).sqrt(), steps=2)
 
 
 def test_a_model_of_nan_is_refused(tiny, calibration):
@@ -312,7 +315,7 @@ def test_a_finished_run_is_not_trained_again(tiny, calibration, tmp_path, monkey
     first = quantize(tiny, calibration, bits=Bits(3, 8), checkpoints=tmp_path)
     (path,) = tmp_path.iterdir()
     assert torch.load(path, weights_only=True)["optimizer"] is None
-    monkeypatch.delattr(training, "_run")
+    monkeypatch.delattr(loop, "_run")
     advances = []
     second = quantize(tiny, calibration, bits=Bits(3, 8), checkpoints=tmp_path, advance=advances.append)
     assert advances == [4]

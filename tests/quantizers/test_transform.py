@@ -4,8 +4,8 @@ import torch
 from scipy.linalg import hadamard as scipy_hadamard
 from torch import nn
 
-from pytest_qreliab.quantizers import fake
-from pytest_qreliab.quantizers.transform import Transform, hadamard
+from pytest_qreliab.quantizers.engine import layers
+from pytest_qreliab.quantizers.engine.transform import Transform, hadamard
 
 LAYERS = {
     "linear": lambda: nn.Linear(24, 10),
@@ -30,9 +30,9 @@ def test_a_transformed_layer_computes_the_same(kind, parts):
     channels = layer.weight.shape[1]
     every = {"scale": torch.rand(24) + 0.5, "shift": torch.randn(24), "rotation": hadamard(channels)}
     by = Transform(**{part: every[part] for part in parts})
-    fake.transform(layer, by)
+    layers.transform(layer, by)
     torch.testing.assert_close(layer(x), before, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(fake.effective_weight(layer), weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layers.effective_weight(layer), weight, rtol=1e-4, atol=1e-5)
     if parts != ["rotation"] or channels >= 8:
         assert not torch.allclose(by.input(layer, x), x)
 

@@ -4,7 +4,7 @@ from open_clip.modified_resnet import AttentionPool2d as PackedPool
 from torch import nn
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers.unpack import Attention, AttentionPool2d, Projection, unpack
+from pytest_qreliab.quantizers.engine.unpack import Attention, AttentionPool2d, Projection, unpack
 
 
 def masks():

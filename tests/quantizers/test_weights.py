@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_qreliab.cases import Bits
+from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.rank import bands
-from pytest_qreliab.quantizers import weights
-from pytest_qreliab.quantizers.fake import prepare
+from pytest_qreliab.quantizers.engine.layers import prepare
+from pytest_qreliab.quantizers.inspection import weight_spectra
 
 
 @pytest.fixture(scope="module")
 def found(tiny, quantize):
-    return weights.spectra(tiny, quantize(tiny, "minmax", Bits(4)), "vision")
+    return weight_spectra.spectra(tiny, quantize(tiny, "minmax", Bits(4)), "vision")
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
@@ -22,14 +22,14 @@ def test_a_weight_of_known_values_and_error(shape):
     u, v = (np.linalg.qr(rng.normal(size=(n, 4)))[0] for n in shape)
     values = np.array([8.0, 4.0, 2.0, 1.0])
     weight = torch.from_numpy(u @ np.diag(values) @ v.T)
-    of = weights._spectrum("w", weight, torch.from_numpy(u @ np.diag(values * [1, 1, 1, 0]) @ v.T))
+    of = weight_spectra._spectrum("w", weight, torch.from_numpy(u @ np.diag(values * [1, 1, 1, 0]) @ v.T))
     assert of.singular_values == pytest.approx(values)
     assert of.quantized == pytest.approx([8, 4, 2, 0], abs=1e-6)
     assert of.error == pytest.approx([0, 0, 0, 1], abs=1e-12)
     sums = of.sums()
     assert sums[""] == pytest.approx((1, 85))
     assert sums["high_rank"] == pytest.approx((1, 5))
-    before, after = weights.metrics([of, of])
+    before, after = weight_spectra.metrics([of, of])
     assert after["spectral.weight_error"] == pytest.approx((1 / 85) ** 0.5)
     assert after["spectral.weight_error_low_rank"] == pytest.approx(0, abs=1e-9)
     assert set(before) == set(after)
@@ -49,7 +49,7 @@ def test_every_weight_is_there_and_its_error_is_that_of_the_matrix(tiny, quantiz
 
 
 def test_the_same_weights_err_in_nothing(tiny):
-    before, after = weights.metrics(weights.spectra(tiny, prepare(tiny, "text")[0], "text"))
+    before, after = weight_spectra.metrics(weight_spectra.spectra(tiny, prepare(tiny, "text")[0], "text"))
     assert after == pytest.approx(before, abs=1e-12)
 
 
@@ -65,4 +65,4 @@ def test_weights_that_a_library_keeps_are_refused(tiny, monkeypatch):
     name = next(n for n, m in clip.module.named_modules() if isinstance(m, torch.nn.Linear) and n.startswith("visual"))
     clip.module.set_submodule(name, torch.nn.Identity())
     with pytest.raises(InputError, match=r"cannot be looked at: its layer .* has no dense weight"):
-        weights.spectra(tiny, clip, "vision")
+        weight_spectra.spectra(tiny, clip, "vision")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_qreliab.metrics import calibration
-from pytest_qreliab.statistics import halves
+from pytest_qreliab.statistics import half_sampling
 
 
 class Mean:
@@ -23,7 +23,7 @@ class Mean:
 
 
 def mean_error(b, q) -> float:
-    return halves.standard_errors([(Mean(b), Mean(q))], len(b))["mean"]
+    return half_sampling.standard_errors([(Mean(b), Mean(q))], len(b))["mean"]
 
 
 @pytest.mark.parametrize("n", [40, 101, 1000])
@@ -48,43 +48,43 @@ def pair(seed: int, n: int):
 def test_of_ece_clear_of_its_noise_it_is_what_many_sets_of_samples_show():
     tables = [pair(seed, 2000) for seed in range(200)]
     deltas = [float((q.values(q.sums())["ece"] - b.values(b.sums())["ece"])[0]) for b, q in tables]
-    errors = [halves.standard_errors([t], 2000)["ece"] for t in tables[:10]]
+    errors = [half_sampling.standard_errors([t], 2000)["ece"] for t in tables[:10]]
     assert np.mean(errors) == pytest.approx(np.std(deltas), rel=0.2)
 
 
 def test_equal_input_gives_equal_results():
-    assert halves.standard_errors([pair(0, 300)], 300) == halves.standard_errors([pair(0, 300)], 300)
+    assert half_sampling.standard_errors([pair(0, 300)], 300) == half_sampling.standard_errors([pair(0, 300)], 300)
 
 
 def test_one_table_does_not_disturb_another():
-    alone = halves.standard_errors([pair(0, 300)], 300)
+    alone = half_sampling.standard_errors([pair(0, 300)], 300)
     values = np.random.default_rng(0).normal(size=(2, 300))
-    together = halves.standard_errors([(Mean(values[0]), Mean(values[1])), pair(0, 300)], 300)
+    together = half_sampling.standard_errors([(Mean(values[0]), Mean(values[1])), pair(0, 300)], 300)
     assert {name: together[name] for name in alone} == alone
 
 
 @pytest.mark.parametrize("elements", [1, 3 * 97 * 7, 3 * 97 * 100])
 def test_how_many_cuts_are_made_at_once_makes_no_difference(elements, monkeypatch):
-    whole = halves.standard_errors([pair(1, 97)], 97)
-    monkeypatch.setattr(halves, "MASK_ELEMENTS", elements)
-    assert halves.standard_errors([pair(1, 97)], 97) == pytest.approx(whole, rel=1e-4)
+    whole = half_sampling.standard_errors([pair(1, 97)], 97)
+    monkeypatch.setattr(half_sampling, "MASK_ELEMENTS", elements)
+    assert half_sampling.standard_errors([pair(1, 97)], 97) == pytest.approx(whole, rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_too_few_samples_to_quarter_leave_it_infinite(n):
-    assert set(halves.standard_errors([pair(0, n)], n).values()) == {math.inf}
+    assert set(half_sampling.standard_errors([pair(0, n)], n).values()) == {math.inf}
 
 
 @settings(max_examples=20)
 @given(st.integers(8, 40), st.integers(0, 1000))
 def test_of_few_samples_it_is_a_number(n, seed):
-    found = halves.standard_errors([pair(seed, n)], n)
+    found = half_sampling.standard_errors([pair(seed, n)], n)
     assert all(math.isfinite(error) and error >= 0 for error in found.values())
 
 
 def test_identical_models_have_none():
     one, same = overconfident(0, 60, 0.1), overconfident(0, 60, 0.1)
-    assert set(halves.standard_errors([(one, same)], 60).values()) == {0.0}
+    assert set(half_sampling.standard_errors([(one, same)], 60).values()) == {0.0}
 
 
 def test_the_order_of_samples_matters_little():

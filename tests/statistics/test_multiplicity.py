@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from pytest_qreliab.statistics.multiplicity import benjamini_hochberg, holm
+from pytest_qreliab.statistics.multiple_testing import benjamini_hochberg, holm
 
 BOTH = pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
 probabilities = st.floats(0, 1)

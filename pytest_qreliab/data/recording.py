@@ -1,0 +1,316 @@
+"""Outputs of a model that another runtime recorded (TensorRT, a phone): written and read with NumPy, without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.data import recording_files
+from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, Kind
+from pytest_qreliab.errors import InputError, raised, unknown
+
+_SET = re.compile(
+    r"in_distribution|calibration|corruption\.[a-z_]+\.[1-5]"
+    r"|(shift|spurious|ood\.near|ood\.far)\.[A-Za-z0-9][A-Za-z0-9_-]*"
+)
+_FORMS = "in_distribution calibration shift.NAME corruption.KIND.SEVERITY spurious.NAME ood.near.NAME ood.far.NAME"
+# A softmax in float16 is off by as much.
+_RANGE_ERROR, _SUM_ERROR = 1e-3, 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedSet:
+    """The outputs for one set of n samples.
+
+    `values`, float32, is (n, dim) for image features and (n, C) for logits and probabilities. `labels`, int64 (n,),
+    index the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those classes
+    are told apart.
+    """
+
+    name: str
+    ids: tuple[str, ...] = field(repr=False)
+    values: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64] | None = None
+    among: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {identity: row for row, identity in enumerate(self.ids)}
+
+    def rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The positions of `ids`, int64 of as many; raises InputError, with the first, for those that are not here."""
+        missing = [identity for identity in ids if identity not in self._positions]
+        if missing:
+            raise InputError(
+                f"{self.name} lacks {len(missing)} of {len(ids)} samples, the first is {missing[0]!r}; "
+                f"its own first id is {self.ids[0]!r}"
+            )
+        return np.array([self._positions[identity] for identity in ids], dtype=np.int64)
+
+
+@dataclass(eq=False)
+class Recording:
+    """Outputs of one model on named sets, to be written or as read.
+
+    `classes` are C distinct names, two or more. `logit_scale` is the factor itself (100 for CLIP), not its logarithm.
+    `text_features`, floats (C, dim), are stored as given, normalised or not. `model` names the full-precision model
+    where that can be loaded and quantized here; `bits` of a quantized one are such as `w8a8` or `w8`.
+    All floats are stored as float32: float16 exactly, float64 rounded.
+
+    Raises InputError for whatever cannot be stored.
+    """
+
+    classes: Sequence[str]
+    logit_scale: float | None = None
+    text_features: npt.NDArray[np.floating[Any]] | None = None
+    logit_bias: float | None = None
+    model: str | None = None
+    bits: str | None = None
+    sets: dict[str, RecordedSet] = field(default_factory=dict, init=False, repr=False)
+    _kind: Kind = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.classes = _strings("classes", self.classes)
+        if len(self.classes) < 2:
+            raise InputError("classes: give at least two")
+        if self.logit_scale is not None:
+            self.logit_scale = _number("logit_scale", self.logit_scale)
+            if self.logit_scale <= 0:
+                raise InputError(f"logit_scale must be greater than 0, found {self.logit_scale:g}")
+        if self.logit_bias is not None:
+            self.logit_bias = _number("logit_bias", self.logit_bias)
+        if self.text_features is not None:
+            self.text_features = _floats("text_features", self.text_features, len(self.classes), "class")
+        if self.model is not None:
+            (self.model,) = _strings("model", [self.model])
+        if self.bits is not None:
+            (text,) = _strings("bits", [self.bits])
+            bits = Bits.parse(text)
+            if isinstance(bits, int):
+                raise InputError(f"bits: {text!r} does not say of what; write w{bits} (weights only) or w{bits}a{bits}")
+            self.bits = str(bits)
+
+    @property
+    def kind(self) -> Kind:
+        """What is recorded, the same in all sets; raises InputError before the first."""
+        if not self.sets:
+            raise InputError("nothing is recorded: add a set first")
+        return self._kind
+
+    def add(
+        self,
+        name: str,
+        ids: Sequence[str] | Sequence[int] | npt.NDArray[Any],
+        *,
+        image_features: npt.ArrayLike | None = None,
+        logits: npt.ArrayLike | None = None,
+        probabilities: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
+        among: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add a set: its n distinct `ids`, exactly one kind of outputs, one row each, and what belongs to them.
+
+        Outputs are floats, copied as float32: image features (n, dim), which need text features and a logit scale,
+        logits (n, C) or probabilities (n, C). NaN and infinities are kept: a gate is to see them. `labels`, integers
+        (n,) in 0..C-1, are needed but for `calibration` and refused for `ood`; `among`, integers (k,), are the classes
+        that are told apart in this set.
+
+        Raises InputError, which starts with the name of the set, for anything else.
+        """
+        _check_name(name)
+        given = {"image_features": image_features, "logits": logits, "probabilities": probabilities}
+        try:
+            self._add(name, ids, {kind: given[kind] for kind in KINDS if given[kind] is not None}, labels, among)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def _add(self, name: str, ids: Any, outputs: dict[Kind, Any], labels: Any, among: Any) -> None:
+        if name in self.sets:
+            raise InputError("is there already: add all samples of a set at once")
+        if len(outputs) != 1:
+            raise InputError(f"give one of {', '.join(KINDS)}, found {' and '.join(outputs) or 'none'}")
+        ((kind, given),) = outputs.items()
+        if self.sets and kind != self._kind:
+            raise InputError(f"holds {kind}, but {next(iter(self.sets))} holds {self._kind}: keep to one kind")
+        ids = _strings("ids", ids)
+        width = len(self.classes)
+        if kind == "image_features":
+            if self.text_features is None or self.logit_scale is None:
+                raise InputError("image_features need text_features and a logit_scale in the Recording")
+            width = self.text_features.shape[1]
+        values = _floats(kind, given, len(ids), "id", width)
+        if kind == "probabilities":
+            _check_probabilities(values, ids)
+        valid, of = np.arange(len(self.classes)), f"the {len(self.classes)} classes, numbered from 0"
+        if among is not None:
+            among = valid = _integers("among", among, valid, of)
+            of = "'among'"
+            if len(among) < 2 or len(np.unique(among)) < len(among):
+                raise InputError("among must be two or more distinct indices of classes")
+        if labels is not None:
+            if name.startswith("ood."):
+                raise InputError("labels are refused: an OOD sample is of none of the classes")
+            labels = _integers("labels", labels, valid, of, ids)
+        elif name != "calibration" and not name.startswith("ood."):
+            raise InputError("needs labels, one integer for each id")
+        self._kind = kind
+        self.sets[name] = RecordedSet(name, ids, values, labels, among)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to .npz, .safetensors or .parquet, by the suffix, and return the path; the file appears whole or not.
+
+        Raises InputError, which starts with the path, where it cannot be written.
+        """
+        path = Path(path)
+        content: dict[str, Any] = {"version": VERSION, **{name: getattr(self, name) for name in TOP}}
+        try:
+            kind = self.kind
+            for name, one in self.sets.items():
+                parts = {"ids": one.ids, "labels": one.labels, "among": one.among, kind: one.values}
+                content |= {f"{name}/{part}": value for part, value in parts.items()}
+            recording_files.write(path, {name: value for name, value in content.items() if value is not None})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recording:
+        """Read what `save`, or another program, has written; the sets come in the order of their names.
+
+        Raises InputError, which starts with the path, for whatever the constructor or `add` would refuse.
+        """
+        try:
+            return cls._restored(recording_files.read(Path(path)))
+        except InputError as error:
+            raise InputError(f"{Path(path)}: {error}") from None
+
+    @classmethod
+    def _restored(cls, content: Mapping[str, Any]) -> Recording:
+        version = _number("version", content.get("version", VERSION))
+        if version != VERSION:
+            newer = "a newer pytest-qreliab wrote it, upgrade" if version > VERSION else "unknown"
+            raise InputError(f"is of format version {version:g}, this reads {VERSION}: {newer}")
+        top, sets = recording_files.grouped(content)
+        for name in top:
+            if name not in (*TOP, "version"):
+                raise unknown("array", name, [*TOP, *(f"SET/{part}" for part in PARTS)])
+        if "classes" not in content:
+            raise InputError("lacks 'classes'")
+        if not sets:
+            raise InputError("lacks the outputs of any set, such as 'in_distribution/logits'")
+        recording = cls(**{name: content[name] for name in TOP if name in content})
+        for name in sorted(sets):
+            _check_name(name)
+            for part in sets[name]:
+                if part not in PARTS:
+                    raise unknown("array", f"{name}/{part}", [f"{name}/{part}" for part in PARTS])
+            if "ids" not in sets[name]:
+                raise InputError(f"lacks '{name}/ids'")
+            recording.add(name, **sets[name])
+        return recording
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _SET.fullmatch(name):
+        hint = "NAME is of letters, digits, _ and -, KIND of small letters and _, SEVERITY from 1 to 5"
+        raise unknown("set", str(name), _FORMS.split(), hint=hint)
+
+
+def _array(what: str, given: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except Exception as error:  # a tensor on a GPU or with a gradient, rows of unequal length
+        raise InputError(
+            f"{what}: NumPy makes no array of it ({raised(error)}); of a tensor, give .detach().float().cpu().numpy()"
+        ) from None
+
+
+def _number(what: str, given: Any) -> float:
+    array = _array(what, given)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not math.isfinite(array.item()):
+        raise InputError(f"{what} must be a finite number, found {' '.join(repr(given).split())[:60]}")
+    return float(array.item())
+
+
+def _strings(what: str, given: Any) -> tuple[str, ...]:
+    """Distinct strings, none empty; integers become strings."""
+    plain = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
+    if isinstance(plain, str | bytes):
+        raise InputError(f"{what} must be a sequence of strings, found only {plain!r}")
+    try:
+        items = list(plain)
+    except TypeError:
+        raise InputError(f"{what} must be a sequence of strings, found {type(given).__name__}") from None
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        if isinstance(item, bool | np.bool_) or not isinstance(item, str | int | np.integer):
+            raise InputError(f"{what} must be strings or integers, number {i} is of type {type(item).__name__}")
+        text = str(item)
+        # NumPy drops a NUL at the end, and a lone surrogate has no UTF-8.
+        if not text or "\0" in text or text.encode("utf-8", "ignore").decode() != text:
+            raise InputError(f"{what} must be text that is not empty, number {i} is {text!r}")
+        if text in first:
+            raise InputError(f"{what} must differ: numbers {first[text]} and {i} are both {text!r}")
+        first[text] = i
+    if not items:
+        raise InputError(f"{what}: there are none")
+    return tuple(first)
+
+
+def _floats(what: str, given: Any, rows: int, row: str, width: int | None = None) -> npt.NDArray[np.float32]:
+    """A copy as float32 (rows, width), any width but 0 where none is given."""
+    array = _array(what, given)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise InputError(f"{what} must be floats, dequantized if need be; found {array.dtype}")
+    if array.ndim != 2 or len(array) != rows or array.shape[1] == 0 or width not in (None, array.shape[1]):
+        expected = f"({rows}, {'dim' if width is None else width})"
+        raise InputError(f"{what} must have the shape {expected}, a row for each {row}; found {array.shape}")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which the gates report
+        return np.array(array, dtype=np.float32, order="C")
+
+
+def _integers(
+    what: str, given: Any, valid: npt.NDArray[np.int64], of: str, ids: Sequence[str] | None = None
+) -> npt.NDArray[np.int64]:
+    """A copy as int64 (n,), all of it among `valid`; one for each of `ids` where they are given."""
+    array = _array(what, given)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{what} must be integers, found {array.dtype}")
+    if array.ndim != 1 or (ids is not None and len(array) != len(ids)):
+        expected = "(k,)" if ids is None else f"({len(ids)},), one for each id"
+        raise InputError(f"{what} must have the shape {expected}; found {array.shape}")
+    wrong = np.flatnonzero(~np.isin(array, valid))
+    if len(wrong):
+        where = f"number {wrong[0]}" if ids is None else f"id {ids[wrong[0]]!r}"
+        raise InputError(
+            f"{what}: {len(wrong)} of {len(array)} are not among {of}; the first is {array[wrong[0]]} at {where}"
+        )
+    return np.array(array, dtype=np.int64)
+
+
+def _check_probabilities(values: npt.NDArray[np.float32], ids: Sequence[str]) -> None:
+    finite = np.isfinite(values)
+    outside = (finite & ((values < -_RANGE_ERROR) | (values > 1 + _RANGE_ERROR))).any(axis=1)
+    sums = np.where(finite.all(axis=1), np.where(finite, values, 0).sum(axis=1, dtype=np.float64), 1)
+    off = np.abs(sums - 1) > _SUM_ERROR
+    wrong = np.flatnonzero(outside | off)
+    if len(wrong):
+        what = "these look like logits, give them as logits=" if (outside & off).any() else "softmax over the classes"
+        raise InputError(
+            f"probabilities: {len(wrong)} of {len(ids)} rows do not lie in 0..1 with the sum 1, the first is of id "
+            f"{ids[wrong[0]]!r} (from {values[wrong[0]].min():g} to {values[wrong[0]].max():g}, sum "
+            f"{values[wrong[0]].sum():g}); {what}"
+        )

@@ -1,0 +1,1 @@
+"""Images and prompts through a model, through the cache, into arrays."""

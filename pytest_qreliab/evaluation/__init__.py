@@ -1,0 +1,1 @@
+"""From the plan of a run to the verdict of every gate."""

@@ -1,0 +1,1 @@
+"""Metrics of one model, and their changes between two, from arrays alone."""

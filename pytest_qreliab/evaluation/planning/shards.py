@@ -1,0 +1,61 @@
+"""Shards: the plan's quantized models cut into parts, one for each machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.settings import Setting
+from pytest_qreliab.errors import InputError
+
+T = TypeVar("T")
+
+
+def cut(items: Sequence[T], number: int, count: int) -> Sequence[T]:
+    """The part of that number, from 1, of `count` contiguous parts whose lengths differ by one at most."""
+    return items[(number - 1) * len(items) // count : number * len(items) // count]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count` of a plan: some of its builds with all their cases, and the models that begin there."""
+
+    number: int
+    count: int
+    parts: frozenset[Case | Build | str]
+
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.count}"
+
+
+def select(setting: Setting, cases: Sequence[Case]) -> Shard | None:
+    """The shard of a setting, `K/N` or `none`. Raises InputError for another text, or for more shards than builds."""
+    (value,) = setting.values(many=False)
+    if value.text == "none":
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", value.text, re.ASCII)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise InputError(f"{value.origin}: {value.text!r} is no shard; write K/N, as in 1/4, K from 1 to N, or none")
+    builds = list(dict.fromkeys(case.build for case in cases))
+    if count > len(builds):
+        raise InputError(
+            f"{value.origin}: {count} shards of {len(builds)} quantized model{'s' * (len(builds) > 1)} would leave "
+            f"some without tests; give at most {len(builds)}"
+        )
+    first_of: dict[str, Build] = {}
+    for build in builds:
+        first_of.setdefault(build.model, build)
+    here = set(cut(builds, number, count))
+    return Shard(
+        number,
+        count,
+        frozenset[Case | Build | str]().union(
+            here,
+            (case for case in cases if case.build in here),
+            (model for model, build in first_of.items() if build in here),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Changes held against limits, and what they mean."""

@@ -1,0 +1,137 @@
+"""The scheduler of a run with pytest-xdist: all tests of one quantized model go to one worker."""
+
+from __future__ import annotations
+
+import copy
+import re
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+from pytest_qreliab.evaluation.planning.make_plan import Plan
+
+
+class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Scheduling by build, in the plan's order, in which neighbours share a baseline.
+
+    The scope of a test is the quantized model that it is on, or the model whose baseline alone it is on; any other
+    test is a scope of its own. A worker stays with a model, and where it can begins with one that no other has.
+
+    When a worker dies, the tests of the case that it measured fail with it. The other tests that it had go on
+    elsewhere. It is a plugin of the controller's as well, for what there is to report of that.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer, plan: Plan) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # which would sort by the number of tests
+        self._scopes: dict[str, str] = {}
+        self._models: dict[str, str] = {}
+        for case in plan.cases:
+            build = case.build
+            self._scopes |= {case.id: build.id, build.id: build.id, build.model: build.model}
+            self._models |= {build.id: build.model, build.model: build.model}
+        # Ids of a further parametrization may stand before and after, with a hyphen between.
+        ids = "|".join(re.escape(name) for name in sorted(self._scopes, key=len, reverse=True))
+        self._ids = re.compile(rf"(?<=[\[-])(?:{ids})(?=[\]-])")
+        self._died_with: list[str] = []
+        self._crashed = False
+
+    def subject(self, nodeid: str) -> str | None:
+        """The id of the case, the build or the model that a test is on; None for a test that is none of ours."""
+        found: list[str] = self._ids.findall(nodeid, max(nodeid.find("::"), 0))
+        return max(found, key=len, default=None)
+
+    def _split_scope(self, nodeid: str) -> str:
+        subject = self.subject(nodeid)
+        return nodeid if subject is None else self._scopes[subject]
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Assign the next unit of the node's model; else the next that is of no other node's; else the next."""
+        if len(set(self._models.values())) > 1:
+            mine = self._model(node)
+            others = {self._model(other) for other in self.nodes if other is not node} - {None}
+
+            def rank(scope: str) -> int:
+                model = self._models.get(scope)
+                return 2 if model in others - {mine} else 0 if model is not None and model == mine else 1
+
+            self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
+        super()._assign_work_unit(node)
+
+    def _model(self, node: WorkerController) -> str | None:
+        """The model of the last of our units that a node was given."""
+        scopes = reversed(self.assigned_work[node])
+        return next((self._models[scope] for scope in scopes if scope in self._models), None)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if node not in self.registered_collections:  # it takes the place of one that died, and is not ready yet
+            return
+        super()._reschedule(node)
+        # A worker starts a test when it knows the next, or that there is none.
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Remove a node; where it died, return the test that it ran, which no other is given, nor those of its case."""
+        workload = self.assigned_work.pop(node)
+        pending: list[str] = [nodeid for unit in workload.values() for nodeid, done in unit.items() if not done]
+        if not pending:
+            return None
+        self._crashed = True
+        crashed, subject = pending[0], self.subject(pending[0])
+        self._died_with = [nodeid for nodeid in pending[1:] if subject is not None and self.subject(nodeid) == subject]
+        for scope, unit in workload.items():
+            unit.update((nodeid, True) for nodeid in (crashed, *self._died_with) if nodeid in unit)
+            if not all(unit.values()):
+                self.workqueue[scope] = unit
+        for other in self.nodes:
+            self._reschedule(other)
+        return crashed
+
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Say what a worker died of and report the tests that died with it."""
+        subject = self.subject(crashitem)
+        if subject is None:
+            return
+        node: Any = report.node
+        report.qreliab_case = subject  # type: ignore[attr-defined]
+        report.longrepr = f"worker {node.gateway.id} crashed while it measured {subject}{_cause(node)}"
+        for nodeid in (crashitem, *self._died_with):
+            of_test = report if nodeid == crashitem else copy.copy(report)
+            path, _, name = nodeid.partition("::")
+            of_test.nodeid, of_test.location = nodeid, (path, None, name)
+            if of_test is not report:
+                self.config.hook.pytest_runtest_logreport(report=of_test)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name the tests that no worker was left for."""
+        left = [*self.workqueue.values(), *(unit for units in self.assigned_work.values() for unit in units.values())]
+        tests = [nodeid for unit in left for nodeid, done in unit.items() if not done]
+        if self._crashed and tests:
+            terminalreporter.section("not run, for want of workers")
+            for nodeid in tests:
+                terminalreporter.write_line(nodeid)
+
+
+def _cause(node: Any) -> str:
+    """The signal that ended a worker, where that can be told, and what most often sends it."""
+    try:
+        name = signal.Signals(-node.gateway._io.popen.wait(1)).name
+    except (AttributeError, ValueError, subprocess.TimeoutExpired):  # a worker elsewhere, or that ended by itself
+        return ""
+    hint = (
+        "; out of memory? Fewer workers (-n) or more machines (--qreliab-shard) need less" if name == "SIGKILL" else ""
+    )
+    return f": {name}{hint}"
+
+
+def make(config: pytest.Config, log: Producer, plan: Plan) -> BuildScheduling:
+    """The scheduler of a run, registered."""
+    scheduler = BuildScheduling(config, log, plan)
+    config.pluginmanager.register(scheduler, "qreliab-scheduler")
+    return scheduler

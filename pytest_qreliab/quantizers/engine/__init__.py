@@ -1,0 +1,1 @@
+"""The parts that every quantizer of ours is built from."""

@@ -1,0 +1,1 @@
+"""Quantizers that belong to other libraries, and their files."""

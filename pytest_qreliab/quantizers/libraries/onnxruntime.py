@@ -1,0 +1,204 @@
+"""`onnxruntime`: the towers exported to ONNX, quantized by ONNX Runtime's own tools and run by its kernels.
+
+w8a8 covers every matrix and convolution, with integer kernels; w2, w4 and w8 cover the matrices, as `MatMulNBits`.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import nn
+
+from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
+from pytest_qreliab.models.onnx_towers import OnnxClip, tower
+from pytest_qreliab.quantizers.engine import layers
+from pytest_qreliab.quantizers.libraries import optional
+from pytest_qreliab.quantizers.parameters import OnnxRuntime
+from pytest_qreliab.quantizers.request import Request
+
+OPSET = 18
+LARGEST = 2**31  # bytes of one protobuf message
+
+
+def quantize(clip: Clip, request: Request) -> Clip:
+    """A copy whose towers in scope are quantized ONNX graphs."""
+    if request.bits not in (Bits(8, 8), Bits(2), Bits(4), Bits(8)):
+        raise InputError(f"onnxruntime has no {request.bits}: write w8a8, w2, w4 or w8")
+    if clip.layout is not OPEN_CLIP:
+        raise InputError(f"onnxruntime can export open_clip models only, and {clip.name} is none")
+    copy, _ = layers.prepare(clip, request.scope)
+    towers = {}
+    for name in ("visual", "text"):
+        if request.scope in ("both", "vision" if name == "visual" else "text"):
+            graph = _quantized(export(copy, name), name, clip, request)
+            towers[name] = tower(graph, clip.device)
+    rest = clip.module if len(towers) == 2 else clip.copy().module
+    return replace(clip, module=OnnxClip(rest, towers).eval())
+
+
+def export(clip: Clip, name: str) -> bytes:
+    """The tower `visual` or `text` as an ONNX model with a free batch size, in float32.
+
+    `visual` has a second output, the last patch map, where the tower shows one.
+    Raises InputError for a tower that cannot be exported.
+    """
+    size = sum(parameter.numel() * 4 for parameter in _part(clip, name).parameters())
+    if size >= LARGEST:
+        raise InputError(
+            f"{clip.name}: the {name} tower has {size / 2**30:.1f} GiB of weights, and an ONNX file holds 2 GiB"
+        )
+    module: nn.Module
+    if name == "visual":
+        x = torch.stack([clip.preprocess(Image.new("RGB", (64, 64)))] * 2)
+        mapped = clip.encode_image_with_map(x)[1] is not None
+        module, outputs = _Visual(clip.module, mapped), ["features", "patch_map"][: 1 + mapped]
+    else:
+        x = clip.tokenizer(["a photo", "a"])
+        module, outputs = _Text(clip.module), ["features"]
+    try:
+        with optional.quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module.eval().cpu(),
+                (x,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image" if name == "visual" else "text"],
+                output_names=outputs,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+            serialised: bytes = cast(Any, program).model_proto.SerializeToString()
+    except Exception as error:  # of any kind: the exporter's are its own
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise InputError(f"{clip.name}: the {name} tower cannot be exported to ONNX: {reason}") from error
+    return serialised
+
+
+class _Visual(nn.Module):
+    def __init__(self, clip: Any, mapped: bool) -> None:
+        super().__init__()
+        self.visual, self.mapped = clip.visual, mapped
+
+    def forward(self, image: torch.Tensor) -> Any:
+        if not self.mapped:
+            return self.visual(image)
+        out = self.visual.forward_intermediates(image, indices=1, output_fmt="NCHW")
+        return out["image_features"], out["image_intermediates"][-1]
+
+
+class _Text(nn.Module):
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, text: torch.Tensor) -> Any:
+        return self.clip.encode_text(text)
+
+
+def _part(clip: Clip, name: str) -> nn.Module:
+    if name == "visual":
+        return clip.module.get_submodule("visual")
+    return nn.ModuleList(child for key, child in clip.module.named_children() if key != "visual")
+
+
+def _quantized(model: bytes, name: str, clip: Clip, request: Request) -> bytes:
+    onnx, tools = optional.load("onnx"), optional.load("onnxruntime.quantization")
+    graph = as_products(onnx.load_from_string(model))
+    parameters: OnnxRuntime = request.parameters
+    with tempfile.TemporaryDirectory() as folder, optional.quiet():
+        before, after = Path(folder, "full.onnx"), Path(folder, "quantized.onnx")
+        if request.bits.activations is None:
+            nbits = optional.load("onnxruntime.quantization.matmul_nbits_quantizer")
+            quantizer = nbits.MatMulNBitsQuantizer(
+                graph, bits=request.bits.weights, block_size=parameters.block_size, is_symmetric=True
+            )
+            quantizer.process()
+            return cast(bytes, quantizer.model.model.SerializeToString())
+        onnx.save(graph, before)
+        common: dict[str, Any] = {
+            "op_types_to_quantize": ["MatMul", "Gemm", "Conv"],
+            "per_channel": True,
+            "reduce_range": overflows() if parameters.reduce_range is None else parameters.reduce_range,
+            "weight_type": tools.QuantType.QInt8,
+            "extra_options": {"MatMulConstBOnly": True},  # products of two activations are left alone everywhere here
+        }
+        if parameters.activations == "dynamic":
+            tools.quantize_dynamic(before, after, **common)
+        else:
+            if request.calibration is None:
+                raise ValueError("static onnxruntime w8a8 needs calibration data")
+            batches = _batches(name, clip, request)
+            tools.quantize_static(
+                before, after, _reader(tools, batches), activation_type=tools.QuantType.QInt8, **common
+            )
+        return after.read_bytes()
+
+
+def _batches(name: str, clip: Clip, request: Request) -> Iterator[dict[str, Any]]:
+    assert request.calibration is not None
+    if name == "visual":
+        for images in request.calibration.batches(clip, request.parameters.images):
+            yield {"image": images.cpu().numpy()}
+            request.advance(len(images))
+    else:
+        for prompts in request.calibration.prompt_batches():
+            yield {"text": clip.tokenizer(list(prompts)).numpy()}
+
+
+def _reader(tools: Any, batches: Iterable[dict[str, Any]]) -> Any:
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.batches, None)
+
+    return Reader()
+
+
+def as_products(model: Any) -> Any:
+    """Each `Gemm` of a weight as `MatMul` and `Add`, in place: ONNX Runtime's weight-only tool knows no Gemm."""
+    onnx = optional.load("onnx")
+    arrays = optional.load("onnx.numpy_helper")
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        scaled = given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or given.get("transA", 0)
+        if node.op_type != "Gemm" or node.input[1] not in initializers or scaled:
+            nodes.append(node)
+            continue
+        weight, product = node.input[1], f"{node.output[0]}_product"
+        if given.get("transB", 0):
+            turned = arrays.to_array(initializers[weight]).T.copy()
+            weight = f"{weight}_transposed_for_{node.name}"
+            model.graph.initializer.append(arrays.from_array(turned, weight))
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        result = product if has_bias else node.output[0]
+        nodes.append(onnx.helper.make_node("MatMul", [node.input[0], weight], [result], name=node.name))
+        if has_bias:
+            nodes.append(
+                onnx.helper.make_node("Add", [product, node.input[2]], list(node.output), name=f"{node.name}_bias")
+            )
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model
+
+
+def overflows() -> bool:
+    """Whether this CPU adds products of 8-bit numbers in 16 bits, which they can overflow: x86 without VNNI."""
+    return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()

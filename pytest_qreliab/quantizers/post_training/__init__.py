@@ -1,0 +1,1 @@
+"""Quantizers that need no training."""

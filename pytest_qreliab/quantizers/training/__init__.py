@@ -1,0 +1,1 @@
+"""Quantizers that are trained for a short while."""

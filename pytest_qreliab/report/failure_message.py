@@ -1,0 +1,48 @@
+"""The text of a failed gate: everything needed to judge it and to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_qreliab.metrics import registry
+
+if TYPE_CHECKING:
+    from pytest_qreliab.evaluation.verdicts.gates import Verdict
+
+
+def explain(case: str, violated: Sequence[Verdict], gates: int, samples: int, alpha: float, repeat: str) -> str:
+    """The message of a failed test: a headline, a paragraph for each violated gate, the command to repeat it."""
+    metrics = ", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated))
+    lines = [f"{metrics}: {len(violated)} of {gates} gates failed", f"  case: {case}, {samples} samples"]
+    for verdict in violated:
+        lines += ["", *_paragraph(verdict, alpha)]
+    return "\n".join([*lines, "", f"  repeat: {repeat}"])
+
+
+def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
+    gate = verdict.gate
+    lines = [
+        f"  {gate.metric} ({registry.lookup(gate.metric).help})",
+        f"    baseline   {number(verdict.baseline)}",
+        *([] if verdict.accepted is None else [f"    accepted   {number(verdict.accepted)}"]),
+        f"    quantized  {number(verdict.quantized)}",
+    ]
+    if verdict.problem:
+        lines.append(f"    problem    {verdict.problem}")
+    else:
+        interval = verdict.interval
+        bounds = "" if interval is None else f", interval {number(interval.low)} to {number(interval.high)}"
+        lines.append(f"    harm       {number(verdict.harm)}{bounds}")
+        if interval is not None:
+            lines.append(f"    method     {verdict.method}; each bound holds with {1 - alpha:.2%} confidence")
+        if verdict.outcome == "inconclusive":
+            settle = f"; about {verdict.settling_n} samples would settle it" if verdict.settling_n else ""
+            lines.append(f"    verdict    inconclusive: the interval holds the limit{settle}")
+    lines.append(f"    limit      {gate.limit} {gate.value:g}, {gate.where}")
+    return lines
+
+
+def number(value: float, sign: str = "") -> str:
+    """Four decimals, or four digits where those are fewer; `sign` "+" shows it always."""
+    return f"{value:{sign}.4f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"

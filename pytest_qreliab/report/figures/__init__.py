@@ -1,0 +1,1 @@
+"""Curves and figures of a case."""

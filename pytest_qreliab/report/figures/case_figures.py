@@ -1,0 +1,111 @@
+"""The figures of one case: what its two measurements hold, drawn into files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pytest_qreliab.config.cases import Case
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.evaluation.measurement.measure import Measurement
+from pytest_qreliab.evaluation.measurement.spectral import Spectra
+from pytest_qreliab.metrics import registry, spectral
+from pytest_qreliab.metrics.rank import NOTHING, Floats, Spectrum
+from pytest_qreliab.quantizers.inspection.weight_spectra import WeightSpectrum
+from pytest_qreliab.report.figures import curves, plots
+
+FULL = "full precision"
+PARTS = {"": "image features", "penultimate": "penultimate features", "text": "text features"}
+
+
+def draw(
+    folder: Path, case: Case, baseline: Measurement, quantized: Measurement, weights: Sequence[WeightSpectrum]
+) -> None:
+    """Write a PNG of every figure that the measurements and weights allow into a folder of the case's name.
+
+    Raises InputError where the files cannot be written.
+    """
+    models = {FULL: baseline, case.quantization: quantized}
+    of_case = folder / re.sub(r"[^\w.+-]+", "_", case.id)
+    try:
+        of_case.mkdir(parents=True, exist_ok=True)
+        for name, figure in chain(_figures(models), _weights(weights)):
+            written = of_case / f"{name}.{os.getpid()}.png"  # another worker may draw the same case
+            plots.save(figure, written)
+            written.replace(of_case / f"{name}.png")
+    except OSError as error:
+        raise InputError(f"--qreliab-figures: {of_case} cannot be written: {error.strerror}") from None
+
+
+def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
+    baseline, quantized = models.values()
+    predictions = {name: m.predictions for name, m in models.items() if m.predictions is not None}
+    if len(predictions) == 2:
+        confidence = {name: (of.confidence, of.correct) for name, of in predictions.items()}
+        yield "reliability", plots.reliability_diagram(confidence)
+        yield "risk-coverage", plots.risk_coverage(confidence)
+    score = registry.PRIMARY_SCORE
+    scores = {
+        name: {of: (m.id_scores[score], found) for of, found in m.ood_scores[score].items()}
+        for name, m in models.items()
+        if score in m.ood_scores
+    }
+    if any(scores.values()):
+        yield "roc", plots.roc(scores)
+    if cells := curves.cells(baseline, quantized):
+        yield "corruptions", plots.corruption_grid(cells)
+    yield from _by_rank(models)
+    yield from _blocks(models)
+
+
+def _by_rank(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
+    spectra = Spectra(*models.values())
+    shared = [part for part in PARTS if all(part in m.features for m in models.values())]
+    shared = [part for part in shared if len({m.features[part].shape[1] for m in models.values()}) == 1]
+    if not shared:
+        return
+    pairs = {part: spectra.pair(part) for part in shared}
+    bands = [(band.replace("_", " "), *ends) for band, ends in pairs[shared[0]].bands.items() if band]
+    yield "sqnr", plots.sqnr_by_rank({PARTS[part]: pair.sqnr for part, pair in pairs.items()}, bands)
+    values = {name: _singular_values(m.spectrum(shared[0])) for name, m in models.items()}
+    yield "singular-values", plots.singular_values(values)
+
+
+def _weights(weights: Sequence[WeightSpectrum]) -> Iterator[tuple[str, Figure]]:
+    """Relative errors and shares of the energy by band."""
+    if not weights:
+        return
+    sums = [of.sums() for of in weights]
+    bands = {}
+    for band in registry.RANK_BANDS:
+        errors, squares = np.array([of[band] for of in sums]).T
+        relative = np.sqrt(np.divide(errors, squares, out=np.full_like(errors, np.nan), where=squares > 0))
+        bands[band.replace("_", " ")] = relative, squares / np.array([of[""][1] for of in sums])
+    yield "weights", plots.weight_bands(bands)
+
+
+def _singular_values(spectrum: Spectrum) -> Floats:
+    values: Floats = np.sqrt(spectrum.power[spectrum.power > NOTHING * spectrum.power[0]])
+    return values
+
+
+def _blocks(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
+    found = [m.blocks for m in models.values()]
+    if any(blocks is None for blocks in found):
+        return
+    powers = [blocks.power for blocks in found if blocks is not None]
+    names = [f"block {index + 1}" for index in range(len(powers[0]))]
+    profiles = {
+        block: {name: spectral.radial_profile(of) for name, of in zip(models, maps, strict=True)}
+        for block, *maps in zip(names, *powers, strict=True)
+    }
+    yield "spectra", plots.power_spectra(profiles)
+    errors = {block: spectral.error_map(*maps) for block, *maps in zip(names, *powers, strict=True)}
+    if any(np.isfinite(error).any() for error in errors.values()):
+        yield "error-maps", plots.error_maps(errors)
