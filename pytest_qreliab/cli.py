@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
-from pytest_qreliab import __version__, models
+from pytest_qreliab._version import __version__
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import find, read, shipped
 from pytest_qreliab.config.settings import IN_PYTESTS_CACHE, Setting, size_of
@@ -23,12 +23,13 @@ from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.quantizers import Quantizer, Recipe
-from pytest_qreliab.quantizers.parameters import Rounding, described
+from pytest_qreliab.models import names as models_names
+from pytest_qreliab.quantizers.parameters import RoundingParameters, described
+from pytest_qreliab.quantizers.recipe import Quantizer, Recipe
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedItem:
     """One thing to choose: its name, a line of help, and lines of detail below it."""
 
     name: str
@@ -207,7 +208,7 @@ def _cases_of_suite(name: str) -> int:
     catalog = Catalog()
     catalog.add_entry_points()
     settings = config_settings.resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
-    return len(make_plan.make(settings, catalog).cases)
+    return len(make_plan.make_plan(settings, catalog).cases)
 
 
 def _present(benchmark: Benchmark) -> tuple[list[Text], int]:
@@ -216,7 +217,7 @@ def _present(benchmark: Benchmark) -> tuple[list[Text], int]:
 
     code = 0
     lines = [Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold")]
-    for found in data.presence(benchmark):
+    for found in data.availability(benchmark):
         count = f"{found.images:,} images"
         if found.problem:
             code = 1
@@ -236,7 +237,7 @@ def _kind(text: str) -> str:
     return text
 
 
-def _section(kind: str, entries: list[Entry]) -> Iterator[Text]:
+def _section(kind: str, entries: list[ListedItem]) -> Iterator[Text]:
     yield Text(kind, style="bold underline")
     width = min(28, max(len(entry.name) for entry in entries))
     for entry in entries:
@@ -259,20 +260,20 @@ def _wrapped(line: Text, width: int) -> list[Text]:
     return [line[: len(cut[0])], *rest]
 
 
-def _models(catalog: Catalog) -> Iterator[Entry]:
+def _models(catalog: Catalog) -> Iterator[ListedItem]:
     from pytest_qreliab.models import openclip
 
-    yield Entry(models.TINY_DIGITS, "a small CLIP of handwritten digits that comes with the package")
+    yield ListedItem(models_names.TINY_DIGITS, "a small CLIP of handwritten digits that comes with the package")
     for name, registered in sorted(catalog.models.items()):
-        yield Entry(name, registered.help or "registered by a package")
+        yield ListedItem(name, registered.help or "registered by a package")
     # The tags are in open_clip's code, which imports torch: nothing else here does.
     for architecture, tags in openclip.tags().items():
-        yield Entry(architecture, ", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
-    yield Entry("hf-hub:ORG/NAME", "an open_clip model of the Hugging Face hub")
-    yield Entry("local-dir:PATH", "a folder with open_clip_config.json and a checkpoint")
+        yield ListedItem(architecture, ", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
+    yield ListedItem("hf-hub:ORG/NAME", "an open_clip model of the Hugging Face hub")
+    yield ListedItem("local-dir:PATH", "a folder with open_clip_config.json and a checkpoint")
 
 
-def _quantizers(catalog: Catalog) -> Iterator[Entry]:
+def _quantizers(catalog: Catalog) -> Iterator[ListedItem]:
     for quantizer in catalog.quantizers.values():
         details = [_abilities(quantizer)]
         if parameters := _parameters(quantizer):
@@ -280,16 +281,16 @@ def _quantizers(catalog: Catalog) -> Iterator[Entry]:
         if missing := quantizer.missing():
             how = f"pip install 'pytest-qreliab[{quantizer.extra}]'" if quantizer.extra else "install it"
             details.append(f"not usable here, {', '.join(missing)} is missing: {how}")
-        yield Entry(quantizer.name, quantizer.help, tuple(details), usable=not missing)
+        yield ListedItem(quantizer.name, quantizer.help, tuple(details), usable=not missing)
 
 
 def _parameters(quantizer: Quantizer) -> str:
     """Those of its own, and that it has those of `minmax`, which most have."""
     names = described(quantizer.parameters)
-    shared = described(Rounding)
-    if quantizer.parameters is not Rounding and issubclass(quantizer.parameters, Rounding):
+    shared = described(RoundingParameters)
+    if quantizer.parameters is not RoundingParameters and issubclass(quantizer.parameters, RoundingParameters):
         names = [*(name for name in names if name not in shared), "and those of minmax"]
-    elif quantizer.parameters is Rounding and quantizer.name != "minmax":
+    elif quantizer.parameters is RoundingParameters and quantizer.name != "minmax":
         names = ["those of minmax"]
     return ", ".join(names)
 
@@ -311,26 +312,28 @@ def _abilities(quantizer: Quantizer) -> str:
     return f"bits: {bits} ({bare} is {default}); needs {needs}; covers {quantizer.coverage:.0%}{what}"
 
 
-def _benchmarks(catalog: Catalog) -> Iterator[Entry]:
+def _benchmarks(catalog: Catalog) -> Iterator[ListedItem]:
     for name in shipped("benchmarks"):
         benchmark = Benchmark.load(name)
         aspects = [aspect for aspect in registry.ASPECTS if aspect in benchmark.aspects]
-        yield Entry(name, benchmark.definition.description, (f"measures {', '.join(aspects)}",))
-    yield Entry("PATH.yaml", "a benchmark of your own")
+        yield ListedItem(name, benchmark.definition.description, (f"measures {', '.join(aspects)}",))
+    yield ListedItem("PATH.yaml", "a benchmark of your own")
 
 
-def _metrics(catalog: Catalog) -> Iterator[Entry]:
+def _metrics(catalog: Catalog) -> Iterator[ListedItem]:
     for name in registry.names():
         metric = registry.lookup(name)
         if name.rpartition(".")[2] in registry.OOD_SCORES:
             continue
         better = "any change is harm" if metric.better == "neither" else f"{metric.better} is better"
-        yield Entry(name, f"{metric.aspect}, {better}: {metric.help}")
+        yield ListedItem(name, f"{metric.aspect}, {better}: {metric.help}")
     scores = f"by the score {', '.join(registry.OOD_SCORES)}; {registry.PRIMARY_SCORE} where none is named"
-    yield Entry("ood.NAME.SCORE", scores)
-    yield Entry("ood.NAME.SCORE.SET", "of one OOD set in place of the mean over all")
-    yield Entry("spectral.NAME.N", "high_band_energy and map_error after block N of the image tower")
-    yield Entry("spectral.NAME.penultimate", "of what the last projection reads; spectral.NAME.text: of the classes")
+    yield ListedItem("ood.NAME.SCORE", scores)
+    yield ListedItem("ood.NAME.SCORE.SET", "of one OOD set in place of the mean over all")
+    yield ListedItem("spectral.NAME.N", "high_band_energy and map_error after block N of the image tower")
+    yield ListedItem(
+        "spectral.NAME.penultimate", "of what the last projection reads; spectral.NAME.text: of the classes"
+    )
 
 
 KINDS = {"quantizers": _quantizers, "benchmarks": _benchmarks, "metrics": _metrics, "models": _models}

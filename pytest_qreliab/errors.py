@@ -37,13 +37,13 @@ def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> In
     return InputError("; ".join(parts))
 
 
-def raised(error: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """An error of code that is not ours, in one line: what it is, and where, in a file that is not installed."""
     text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place(error)}"
+    return f"{type(error).__name__}{': ' if text else ''}{text}{user_code_location(error)}"
 
 
-def place(error: BaseException) -> str:
+def user_code_location(error: BaseException) -> str:
     """The innermost ` (file:line)` that an error came from in code that is neither ours nor installed; else nothing."""
     not_theirs = {Path(__file__).parent, Path(sysconfig.get_path("stdlib"))}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

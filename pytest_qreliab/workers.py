@@ -32,7 +32,7 @@ def cuda() -> torch.device:
     return torch.device("cuda", worker % max(torch.cuda.device_count(), 1))
 
 
-def take_share(device: torch.device) -> None:
+def limit_to_share(device: torch.device) -> None:
     """In a worker, make its GPU the current one, as some kernels want it, and leave other workers their cores.
 
     OMP_NUM_THREADS, where it is set, says how many threads each worker has.

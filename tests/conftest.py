@@ -29,16 +29,16 @@ def realdata() -> Path:
 @pytest.fixture(scope="session")
 def tiny():
     """The embedded model; tests must not change it."""
-    from pytest_qreliab import models
+    from pytest_qreliab.models import loading, names
 
-    return models.load(models.TINY_DIGITS)
+    return loading.load_model(names.TINY_DIGITS)
 
 
 @pytest.fixture
 def embedder(tmp_path):
     """Embeds with a store of its own."""
-    from pytest_qreliab.data.batches import Reader
     from pytest_qreliab.embedding.embedder import Embedder
+    from pytest_qreliab.embedding.reader import Reader
     from pytest_qreliab.embedding.store import Store
 
     return Embedder(Reader(Store(tmp_path / "store"), "tests"))
@@ -47,14 +47,14 @@ def embedder(tmp_path):
 @pytest.fixture(scope="session")
 def embed(tmp_path_factory):
     """Embeds a benchmark with a model, whatever was embedded before."""
-    from pytest_qreliab.data.batches import Reader
     from pytest_qreliab.embedding.embedder import Embedder
-    from pytest_qreliab.embedding.model_handle import Subject
+    from pytest_qreliab.embedding.model_handle import ModelHandle
+    from pytest_qreliab.embedding.reader import Reader
     from pytest_qreliab.embedding.store import Store
 
     def embed(clip, data, needs=(), advance=lambda done: None):
         store = Store(tmp_path_factory.mktemp("store"))
-        return Embedder(Reader(store, "tests")).embed(Subject("x", "x", store, lambda: clip), data, advance, needs)
+        return Embedder(Reader(store, "tests")).embed(ModelHandle("x", "x", store, lambda: clip), data, advance, needs)
 
     return embed
 
@@ -67,7 +67,7 @@ def make_plan():
     from pytest_qreliab.evaluation.planning.catalog import Catalog
 
     def make(**given: str):
-        return planning_make_plan.make(
+        return planning_make_plan.make_plan(
             settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None), Catalog()
         )
 

@@ -92,7 +92,7 @@ class Corruptions(Strict):
         return self
 
 
-class Spurious(Strict):
+class SpuriousSets(Strict):
     """Images where a spurious cue is as usual (`common`) and where it misleads (`counter`); or groups of any kind."""
 
     common: Labelled | None = None
@@ -100,7 +100,7 @@ class Spurious(Strict):
     groups: dict[SetName, Labelled] = {}
 
     @model_validator(mode="after")
-    def _complete(self) -> Spurious:
+    def _complete(self) -> SpuriousSets:
         if (self.common is None) != (self.counter is None):
             raise ValueError("common and counter are compared with each other: give both")
         if self.common is None and len(self.groups) < 2:
@@ -124,7 +124,7 @@ class Preprocessing(Strict):
     fill: Annotated[int, Field(ge=0, le=255)] | None = None
 
 
-class Definition(Strict):
+class BenchmarkSchema(Strict):
     """The schema of a benchmark file, version 1.
 
     `classes` are names, or keys (folders, say) with names, or a file or built-in set of such; `negatives` are labels of
@@ -142,7 +142,7 @@ class Definition(Strict):
     in_distribution: InDistribution
     covariate_shift: dict[SetName, Labelled] = {}
     corruptions: Corruptions | None = None
-    spurious: Spurious | None = None
+    spurious: SpuriousSets | None = None
     ood: Ood = Ood()
     calibration: Calibrating | None = None
 
@@ -161,7 +161,7 @@ class Definition(Strict):
         return classes
 
     @model_validator(mode="after")
-    def _recorded_alone(self) -> Definition:
+    def _recorded_alone(self) -> BenchmarkSchema:
         if isinstance(self.in_distribution, Recorded):
             others = ("classes", "negatives", "covariate_shift", "corruptions", "spurious", "ood", "calibration")
             given = [name for name in others if name in self.model_fields_set]
@@ -191,7 +191,7 @@ class Benchmark:
     """A benchmark file that was found and is valid; `name` is the file's stem."""
 
     name: str
-    definition: Definition
+    definition: BenchmarkSchema
     document: Document
 
     @classmethod
@@ -203,11 +203,11 @@ class Benchmark:
         if name.startswith(RECORDED):
             path = (folder or Path.cwd()) / Path(name.removeprefix(RECORDED)).expanduser()
             data = {"version": 1, "in_distribution": {"source": "recorded", "path": str(path)}}
-            return cls(path.stem, Definition.model_validate(data), Document(path, data, {}))
+            return cls(path.stem, BenchmarkSchema.model_validate(data), Document(path, data, {}))
         document = _extended(read(find("benchmarks", name, folder)), ())
         if "in_distribution" not in document.data:
             raise InputError(f"{document.where()}: in_distribution: is missing: the labelled images to measure on")
-        definition = document.validate(Definition)
+        definition = document.validate(BenchmarkSchema)
         for kind in RESERVED:
             for name in definition.ood.near if kind == "near" else definition.ood.far:
                 if name in RESERVED:

@@ -33,16 +33,14 @@ class Strict(BaseModel):
         return data
 
 
-SUITES = ("study",)  # they lie among the benchmarks
+# Where the files of each kind lie: in the source tree beside the package, in the wheel inside it.
+FOLDERS = {"benchmarks": "benchmarks", "suites": "benchmarks/suites", "thresholds": "thresholds"}
 
 
 def shipped(kind: str) -> dict[str, Path]:
-    """The YAML files of that kind (`benchmarks`, `suites`, `thresholds`) that come with the package, by name."""
-    # In the source tree the catalogue lies beside the package, in the wheel inside it.
-    name = "benchmarks" if kind == "suites" else kind
-    folder = next(root / name for root in (PACKAGE, PACKAGE.parent) if (root / name).is_dir())
-    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    return {stem: path for stem, path in found.items() if (stem in SUITES) == (kind == "suites")}
+    """Return the YAML files of a kind (`benchmarks`, `suites`, `thresholds`) that the package ships, by name."""
+    folder = next(root / FOLDERS[kind] for root in (PACKAGE, PACKAGE.parent) if (root / FOLDERS[kind]).is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find(kind: str, name: str, folder: Path | None = None) -> Path:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from pytest_qreliab.errors import InputError
 
 
@@ -92,7 +90,7 @@ IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # what `cache_dir` auto is, where 
 
 
 @dataclass(frozen=True)
-class Value:
+class SettingValue:
     """One value of a setting, where it was written, and the folder that a relative path in it starts in."""
 
     text: str
@@ -108,12 +106,12 @@ class Setting:
     origin: str
     given: bool
 
-    def values(self, *, many: bool) -> list[Value]:
+    def values(self, *, many: bool) -> list[SettingValue]:
         """The text, or its comma-separated items, stripped, in the order given. Raises InputError for none."""
         texts = [text.strip() for text in (self.text.split(",") if many else [self.text]) if text.strip()]
         if not texts:
             raise InputError(f"{self.origin}: is empty; give at least one value")
-        return [Value(text, self.origin) for text in texts]
+        return [SettingValue(text, self.origin) for text in texts]
 
 
 def size_of(setting: Setting) -> float:
@@ -152,27 +150,6 @@ class Settings:
     def given(self) -> bool:
         """Whether the user set any of the plan, anywhere."""
         return any(getattr(self, option.name).given for option in OPTIONS if option.plan)
-
-
-def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("qreliab", "reliability gates for quantized CLIP models (pytest-qreliab)")
-    for option in OPTIONS:
-        text = f"{option.help} (default: {option.default}; env {option.env}, ini {option.ini})"
-        group.addoption(option.flag, dest=option.ini, metavar=option.metavar, default=None, help=text)
-        parser.addini(option.ini, option.help, type="string", default=None)
-    group.addoption(
-        SELF_CHECK,
-        dest="qreliab_aa",
-        action="store_true",
-        help="A/A self-check, in place of the gates' tests: how often they fail where there is nothing to find, and "
-        "the least harm that they would find",
-    )
-    parser.addini(
-        TESTPATHS_INI,
-        "a project's own reliability tests, run with the shipped suite when no path is given",
-        type="paths",
-        default=[],
-    )
 
 
 def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:

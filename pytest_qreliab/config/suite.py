@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -13,12 +13,10 @@ from pydantic_core import PydanticCustomError
 from pytest_qreliab.config import document as documents
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, read
-from pytest_qreliab.config.settings import NO_SUITE, Value
+from pytest_qreliab.config.settings import NO_SUITE, SettingValue
 from pytest_qreliab.config.sources import SetName
 from pytest_qreliab.config.thresholds import Match
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.planning.catalog import Catalog
-from pytest_qreliab.quantizers import Recipe
 
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -43,7 +41,7 @@ def _kind(value: object) -> str | None:
     return "name" if isinstance(value, str) else "variant" if isinstance(value, dict) else None
 
 
-Entry = Annotated[
+QuantizerEntry = Annotated[
     Annotated[str, Tag("name")] | Annotated[Variant, Tag("variant")],
     Discriminator(
         _kind,
@@ -60,7 +58,7 @@ class Group(Strict):
     thresholds: str
 
 
-class Definition(Strict):
+class SuiteSchema(Strict):
     """The schema of a suite file, version 1. What is left out is at its default.
 
     Cases that an entry of `exclude` matches are not run. The first of `groups` that matches a case says what its
@@ -69,7 +67,7 @@ class Definition(Strict):
 
     version: Literal[1]
     models: Names | None = None
-    quantizers: Annotated[list[Entry], Field(min_length=1)] | None = None
+    quantizers: Annotated[list[QuantizerEntry], Field(min_length=1)] | None = None
     bits: Annotated[list[Width], Field(min_length=1)] | None = None
     scopes: Names | None = None
     benchmarks: Names | None = None
@@ -93,48 +91,22 @@ def find(name: str) -> Path:
 class Suite:
     """A suite file that was found and is valid, except for the names in it."""
 
-    definition: Definition
+    definition: SuiteSchema
     document: Document
 
     @classmethod
     def load(cls, path: Path) -> Suite:
         """The suite in a YAML file. Raises InputError with file and line."""
         document = read(path)
-        return cls(document.validate(Definition), document)
+        return cls(document.validate(SuiteSchema), document)
 
-    def values(self, axis: str) -> list[Value]:
+    def values(self, axis: str) -> list[SettingValue]:
         """What the suite says on an axis, each value with its line; empty where it says nothing."""
         given = getattr(self.definition, axis) or []
         if isinstance(given, str):
             return [self._value(given, (axis,))]
         names = (entry.name if isinstance(entry, Variant) else entry for entry in given)
         return [self._value(name, (axis, index)) for index, name in enumerate(names)]
-
-    def variants(self, catalog: Catalog) -> list[Recipe]:
-        """The quantizers that it defines. Raises InputError with file and line for parameters that cannot be."""
-        found: dict[str, tuple[Recipe, Location]] = {}
-        for index, entry in enumerate(self.definition.quantizers or ()):
-            if not isinstance(entry, Variant):
-                continue
-            at: Location = ("quantizers", index)
-            if entry.name in catalog.quantizers:
-                raise InputError(
-                    f"{self.document.where((*at, 'name'))}: {entry.name!r} is a quantizer's own name; give the variant "
-                    f"another, as in {entry.name}-2"
-                )
-            if entry.name in found:
-                first = self.document.where((*found[entry.name][1], "name"))
-                raise InputError(
-                    f"{self.document.where((*at, 'name'))}: there is a variant {entry.name!r} already, at {first}"
-                )
-            try:
-                quantizer = catalog.quantizer(entry.quantizer)
-            except InputError as error:
-                raise InputError(f"{self.document.where((*at, 'quantizer'))}: {error}") from None
-            extra: Mapping[str, Any] = entry.model_extra or {}
-            parameters = self.document.validate(quantizer.parameters, dict(extra), at)
-            found[entry.name] = Recipe(entry.name, quantizer, parameters), at
-        return [recipe for recipe, _ in found.values()]
 
     def excluded(self, cases: Sequence[Case]) -> list[Case]:
         """The cases without those excluded. Raises InputError if none is left."""
@@ -146,12 +118,12 @@ class Suite:
             kept = left
         return kept
 
-    def groups(self) -> list[tuple[Match, Value]]:
+    def groups(self) -> list[tuple[Match, SettingValue]]:
         """Which cases have thresholds of their own, and which."""
         return [
             (group.match, self._value(group.thresholds, ("groups", index, "thresholds")))
             for index, group in enumerate(self.definition.groups)
         ]
 
-    def _value(self, text: str, at: Location) -> Value:
-        return Value(text, self.document.where(at), self.document.path.parent)
+    def _value(self, text: str, at: Location) -> SettingValue:
+        return SettingValue(text, self.document.where(at), self.document.path.parent)

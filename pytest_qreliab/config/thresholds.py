@@ -20,7 +20,7 @@ Inconclusive = Literal["estimate", "fail", "pass"]
 Correction = Literal["bonferroni", "holm", "benjamini-hochberg", "none"]
 
 # A harm that equals its limit passes, and binary rounding of decimal fractions must not decide otherwise.
-ROUNDING = 1e-9
+LIMIT_TOLERANCE = 1e-9
 
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bound = Annotated[float, Field(allow_inf_nan=False)]

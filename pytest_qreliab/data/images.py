@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pytest_qreliab.data.sampling import evenly_spaced, stratified_sample
+
 # What tells the content of an image without decoding it: the file that it is in, alone or with others, or a digest.
 Content = Callable[[int], "Path | str"]
 
@@ -81,40 +83,15 @@ class ImageSet:
             content=lambda i: content(picked[i]),
         )
 
-    def limited(self, limit: int) -> ImageSet:
+    def first_evenly(self, limit: int) -> ImageSet:
         """At most `limit` images, evenly spaced over the set."""
-        return self if limit >= len(self) else self.take(evenly(len(self), limit))
+        return self if limit >= len(self) else self.take(evenly_spaced(len(self), limit))
 
-    def drawn(self, limit: int | None, seed: int) -> ImageSet:
+    def sampled(self, limit: int | None, seed: int) -> ImageSet:
         """At most `limit` images, drawn at random, in the order of the set: see `draw`."""
         if limit is None or limit >= len(self):
             return self
-        return self.take(draw(len(self), self.labels, limit, seed))
-
-
-def evenly(n: int, limit: int) -> npt.NDArray[np.int64]:
-    """At most `limit` of n indices, evenly spaced."""
-    limit = min(limit, n)
-    return np.arange(limit, dtype=np.int64) * n // limit
-
-
-def draw(n: int, labels: npt.NDArray[np.int64] | None, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """`size` of n indices, in increasing order: of each class its share, rounded down or up, if there are labels.
-
-    Which classes get one more is drawn as well, those with the larger remainders first.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(n)
-    if labels is None:
-        return np.sort(order[:size])
-    classes, counts = np.unique(labels, return_counts=True)
-    shares = size * counts / n
-    whole = np.floor(shares).astype(np.int64)
-    by_remainder = np.lexsort((rng.random(len(classes)), -(shares - whole).round(9)))
-    whole[by_remainder[: size - whole.sum()]] += 1
-    shuffled = labels[order]
-    picked = [order[shuffled == label][:count] for label, count in zip(classes, whole, strict=True)]
-    return np.sort(np.concatenate(picked))
+        return self.take(stratified_sample(len(self), self.labels, limit, seed))
 
 
 def from_arrays(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None) -> ImageSet:

@@ -19,7 +19,7 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Halves:
+class SplitPreprocess:
     """A preprocessing cut where images become tensors.
 
     `steps` are those before; `signature` says what they do, the same in every process. Those after are `rest`.
@@ -49,14 +49,14 @@ class Halves:
         return values
 
 
-def halves(preprocess: Preprocess) -> Halves | None:
+def split_preprocess(preprocess: Preprocess) -> SplitPreprocess | None:
     """The halves of a torchvision `Compose` with one `ToTensor`, as open_clip's are; None for any other function."""
     steps = list(preprocess.transforms) if isinstance(preprocess, Compose) else []
     places = [place for place, step in enumerate(steps) if isinstance(step, ToTensor)]
     if len(places) != 1:
         return None
     before = steps[: places[0]]
-    return Halves(before, steps[places[0] + 1 :], "; ".join(map(_signature, before)))
+    return SplitPreprocess(before, steps[places[0] + 1 :], "; ".join(map(_signature, before)))
 
 
 def _signature(step: Any) -> str:
@@ -65,16 +65,16 @@ def _signature(step: Any) -> str:
     return f"{module}.{name} {re.sub(r' at 0x[0-9a-f]+', '', repr(step))}"
 
 
-def corrupted(preprocess: Preprocess, corruption: Corruption) -> Preprocess:
+def with_corruption(preprocess: Preprocess, corruption: Corruption) -> Preprocess:
     """The same preprocessing with the image corrupted first, at its own size: for one whose halves are not known."""
 
     def apply(image: Image.Image) -> torch.Tensor:
-        return preprocess(Image.fromarray(spoilt(np.asarray(image.convert("RGB")), corruption)))
+        return preprocess(Image.fromarray(corrupt_pixels(np.asarray(image.convert("RGB")), corruption)))
 
     return apply
 
 
-def spoilt(pixels: npt.NDArray[np.uint8], corruption: Corruption) -> npt.NDArray[np.uint8]:
+def corrupt_pixels(pixels: npt.NDArray[np.uint8], corruption: Corruption) -> npt.NDArray[np.uint8]:
     """The image, uint8 (height, width, 3), corrupted."""
     from pytest_qreliab.data.corruptions import corrupt  # whose filters take a second to import
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data import recording_files
 from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, Kind
-from pytest_qreliab.errors import InputError, raised, unknown
+from pytest_qreliab.errors import InputError, describe_exception, unknown
 
 _SET = re.compile(
     r"in_distribution|calibration|corruption\.[a-z_]+\.[1-5]"
@@ -234,7 +234,8 @@ def _array(what: str, given: Any) -> npt.NDArray[Any]:
         return np.asarray(given)
     except Exception as error:  # a tensor on a GPU or with a gradient, rows of unequal length
         raise InputError(
-            f"{what}: NumPy makes no array of it ({raised(error)}); of a tensor, give .detach().float().cpu().numpy()"
+            f"{what}: NumPy makes no array of it ({describe_exception(error)}); of a tensor, give "
+            ".detach().float().cpu().numpy()"
         ) from None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.errors import InputError, raised, unknown
+from pytest_qreliab.errors import InputError, describe_exception, unknown
 
 Kind = Literal["image_features", "logits", "probabilities"]
 Content = Mapping[str, Any]
@@ -41,7 +41,9 @@ def read(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they come across
-        what = "strings must be of a 'U' dtype, not object" if "Object arrays" in str(error) else raised(error)
+        what = (
+            "strings must be of a 'U' dtype, not object" if "Object arrays" in str(error) else describe_exception(error)
+        )
         raise InputError(f"cannot be read as {path.suffix}: {what}") from None
 
 
@@ -188,7 +190,9 @@ def _pyarrow() -> tuple[Any, Any, Any]:
     try:
         arrow, parquet, compute = map(importlib.import_module, ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))
     except ImportError as error:
-        raise InputError(f"needs pyarrow: pip install 'pytest-qreliab[parquet]' ({raised(error)})") from None
+        raise InputError(
+            f"needs pyarrow: pip install 'pytest-qreliab[parquet]' ({describe_exception(error)})"
+        ) from None
     return arrow, parquet, compute
 
 

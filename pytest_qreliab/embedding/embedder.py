@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,16 +13,22 @@ import torch
 import torch.nn.functional as F
 from open_clip import transform
 
-from pytest_qreliab.data.batches import Reader
+from pytest_qreliab.data.dataset import Dataset, requested_sets
 from pytest_qreliab.data.images import ImageSet
-from pytest_qreliab.data.loading import CALIBRATION, IN_DISTRIBUTION, OOD, Data
-from pytest_qreliab.data.recorded import rows
-from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.embedding import forward
 from pytest_qreliab.embedding.forward import Advance, BatchSize, Part, full_precision
-from pytest_qreliab.embedding.model_handle import Subject
-from pytest_qreliab.embedding.store import Arrays, digest, of_array
+from pytest_qreliab.embedding.model_handle import ModelHandle
+from pytest_qreliab.embedding.reader import Reader
+from pytest_qreliab.embedding.records import (
+    Blocks,
+    CalibrationEmbeddings,
+    Embeddings,
+    ImageEmbeddings,
+    LabelledEmbeddings,
+)
+from pytest_qreliab.embedding.store import Arrays
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.hashing import array_digest, digest
 from pytest_qreliab.metrics.calibration import fit_logit_scale
 from pytest_qreliab.metrics.registry import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
@@ -30,96 +36,6 @@ from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration, held_out
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The Fourier spectra of the maps after each block of an image tower, over one image set.
-
-    `power` holds the mean power map of each block, float64 (rows, columns), `shares` the high-band energy shares,
-    float64 (n, blocks), and `last` the power map of each image after the last block, float32 (n, rows, columns).
-    """
-
-    power: tuple[npt.NDArray[np.float64], ...]
-    shares: npt.NDArray[np.float64]
-    last: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ImageEmbeddings:
-    """Of one image set: features, float32 (n, dim), not normalised.
-
-    Of the in-distribution set also the high-band energy share of the last patch map, float64 (n,), and, where they
-    were asked for, the `blocks` and the `penultimate` features, float32 (n, width), None where the tower shows none,
-    and the `sensitivity` of some of the images to gratings, float64 (images, gratings).
-    Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the
-    maximum over patches and classes of the log-softmax, at temperature 1, of the cosines of the local features; None
-    where it was not asked for, or the image tower shows none.
-    """
-
-    features: npt.NDArray[np.float32] | None
-    high_band: npt.NDArray[np.float64] | None = None
-    local: npt.NDArray[np.float64] | None = None
-    logits: npt.NDArray[np.float32] | None = None
-    blocks: Blocks | None = None
-    penultimate: npt.NDArray[np.float32] | None = None
-    sensitivity: npt.NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        values = self.logits if self.features is None else self.features
-        assert values is not None
-        return len(values)
-
-
-@dataclass(frozen=True)
-class LabelledEmbeddings:
-    """Of a further image set with int64 labels (n,). Where `among`, int64, is given, only those classes are told
-    apart."""
-
-    images: ImageEmbeddings
-    labels: npt.NDArray[np.int64]
-    among: npt.NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True)
-class CalibrationEmbeddings:
-    """Of the calibration images: features, float32 (n, dim), not normalised, and int64 labels (n,), if they have any.
-
-    `held_out`, bool (n,), tells the images that no quantizer has looked at. Recorded outputs may hold `logits`, float32
-    (n, classes), in the place of features.
-    """
-
-    features: npt.NDArray[np.float32] | None
-    labels: npt.NDArray[np.int64] | None
-    held_out: npt.NDArray[np.bool_]
-    logits: npt.NDArray[np.float32] | None = None
-
-    @property
-    def images(self) -> ImageEmbeddings:
-        return ImageEmbeddings(self.features, logits=self.logits)
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Of one benchmark: `classifier` is float32 (classes, dim), unit rows; `labels` int64 (n,) index it.
-
-    `negatives` is the same of the negative labels, (m, dim). That, `calibration` and further `labelled` sets are there
-    where they were asked for and the benchmark has them. `near` names the OOD sets that are near. Recorded logits come
-    without a classifier, and perhaps without the logit scale; `probabilities` says that they are known up to a constant
-    of each sample only.
-    """
-
-    in_distribution: ImageEmbeddings
-    labels: npt.NDArray[np.int64]
-    ood: Mapping[str, ImageEmbeddings]
-    classifier: npt.NDArray[np.float32] | None
-    logit_scale: float | None
-    logit_bias: float
-    negatives: npt.NDArray[np.float32] | None = None
-    calibration: CalibrationEmbeddings | None = None
-    near: frozenset[str] = frozenset()
-    labelled: Mapping[str, LabelledEmbeddings] = field(default_factory=dict)
-    probabilities: bool = False
 
 
 @dataclass
@@ -132,14 +48,14 @@ class Embedder:
     known: int = 0
     _sizes: dict[str, BatchSize] = field(default_factory=dict)
 
-    def embed(self, subject: Subject, data: Data, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
+    def embed(self, subject: ModelHandle, data: Dataset, advance: Advance, needs: Collection[Need] = ()) -> Embeddings:
         """All of a benchmark through one model, and of the optional parts those in `needs`.
 
         `advance` is told of every batch of images or prompts done, in all of as many as `work` says.
         """
         labels = data.in_distribution.labels
         assert labels is not None
-        with subject.store.claimed(subject.key):
+        with subject.store.lock(subject.key):
             captions = [data.captions(label) for label in range(len(data.classes))]
             classifier = self._classifier(subject, captions, advance)
             negatives = None
@@ -161,13 +77,13 @@ class Embedder:
                 negatives,
                 self._calibration(data, features) if CALIBRATION_NEEDS & set(needs) else None,
                 data.near,
-                {name: _labelled(images, features(images)) for name, images in _asked(data, needs).items()},
+                {name: _labelled(images, features(images)) for name, images in requested_sets(data, needs).items()},
             )
 
     def _in_distribution(
         self,
-        subject: Subject,
-        data: Data,
+        subject: ModelHandle,
+        data: Dataset,
         needs: Collection[Need],
         advance: Advance,
         local_to: npt.NDArray[np.float32] | None,
@@ -186,8 +102,8 @@ class Embedder:
 
     def _images(
         self,
-        subject: Subject,
-        data: Data,
+        subject: ModelHandle,
+        data: Dataset,
         images: ImageSet,
         parts: Collection[Part],
         advance: Advance,
@@ -196,12 +112,12 @@ class Embedder:
         """The arrays of all parts, by name. One pass makes those that are not stored."""
         subject = subject.tower("vision")
         of_set = self._key(subject, data, images)
-        beside = None if classifier is None else of_array(classifier)
+        beside = None if classifier is None else array_digest(classifier)
         keys = {part: digest(of_set, part, beside if part == "local" else None) for part in parts}
         found = {part: entry.arrays for part, key in keys.items() if (entry := subject.store.get(key)) is not None}
         missing = [part for part in parts if part not in found]
         if missing:
-            clip = prepared(subject.make(), data)
+            clip = with_preprocessing(subject.make(), data)
             with full_precision(), self._batch_size(subject, clip) as size:
                 batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
                 made = forward.images(clip, batches, missing, size, advance, classifier)
@@ -214,31 +130,33 @@ class Embedder:
             self.known += len(images)
         return {name: array for arrays in found.values() for name, array in arrays.items()}
 
-    def _key(self, subject: Subject, data: Data, images: ImageSet) -> str:
+    def _key(self, subject: ModelHandle, data: Dataset, images: ImageSet) -> str:
         done = None if images.corruption is None else vars(images.corruption)
         return digest("images", subject.key, self.reader.manifest(images), done, data.preprocessing.model_dump())
 
-    def _sensitivity(self, subject: Subject, data: Data) -> npt.NDArray[np.float64]:
+    def _sensitivity(self, subject: ModelHandle, data: Dataset) -> npt.NDArray[np.float64]:
         """How far gratings move the features of some images."""
-        subject, images = subject.tower("vision"), data.in_distribution.limited(WITH_GRATINGS)
+        subject, images = subject.tower("vision"), data.in_distribution.first_evenly(WITH_GRATINGS)
 
         def make() -> tuple[Arrays, dict[str, Any]]:
-            clip = prepared(subject.make(), data)
+            clip = with_preprocessing(subject.make(), data)
             with full_precision(), self._batch_size(subject, clip) as size:
                 batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
                 return {"sensitivity": forward.sensitivity(clip, batches, size)}, {}
 
         key = digest(self._key(subject, data, images), "sensitivity")
-        return subject.store.kept(key, f"sensitivity to gratings, {subject.name}", make).arrays["sensitivity"]
+        return subject.store.get_or_make(key, f"sensitivity to gratings, {subject.name}", make).arrays["sensitivity"]
 
-    def _calibration(self, data: Data, features: Callable[[ImageSet], ImageEmbeddings]) -> CalibrationEmbeddings | None:
+    def _calibration(
+        self, data: Dataset, features: Callable[[ImageSet], ImageEmbeddings]
+    ) -> CalibrationEmbeddings | None:
         images = data.calibration
         if images is None:
             return None
         return CalibrationEmbeddings(features(images).features, images.labels, held_out(images))
 
     def _classifier(
-        self, subject: Subject, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
+        self, subject: ModelHandle, captions: Sequence[Sequence[str]], advance: Advance = lambda done: None
     ) -> npt.NDArray[np.float32]:
         """Text features of classes, float32 (classes, dim), unit rows, from all captions of each."""
         subject, count = subject.tower("text"), sum(map(len, captions))
@@ -256,37 +174,37 @@ class Embedder:
         return made
 
     @contextmanager
-    def _batch_size(self, subject: Subject, clip: Clip) -> Iterator[BatchSize]:
+    def _batch_size(self, subject: ModelHandle, clip: Clip) -> Iterator[BatchSize]:
         """How much the device takes at once of a model, and of those that are made from it; kept where it is less than
         was tried."""
         of = subject.full or subject
         key = digest("batch", of.key)
         if key not in self._sizes:
             known = of.store.get(key)
-            self._sizes[key] = BatchSize.of(clip.device) if known is None else BatchSize(known.facts["value"])
+            self._sizes[key] = BatchSize.for_device(clip.device) if known is None else BatchSize(known.facts["value"])
         size = self._sizes[key]
         before = size.value
         yield size
         if size.value < before:
             of.store.put(key, {}, vars(size), f"batch size of {of.name}")
 
-    def image_features(self, clip: Clip, data: Data, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:
+    def image_features(self, clip: Clip, data: Dataset, images: ImageSet, advance: Advance) -> npt.NDArray[np.float32]:
         """Features, float32 (n, dim), not normalised, of some images of a benchmark; they are not kept."""
-        clip = prepared(clip, data)
+        clip = with_preprocessing(clip, data)
         with full_precision():
-            size = BatchSize.of(clip.device)
+            size = BatchSize.for_device(clip.device)
             batches = self.reader.batches(images, clip.preprocess, size.value, clip.device)
             made = forward.images(clip, batches, ["features"], size, advance)
         features: npt.NDArray[np.float32] = made["features"]["features"]
         return features
 
-    def class_features(self, clip: Clip, data: Data) -> npt.NDArray[np.float32]:
+    def class_features(self, clip: Clip, data: Dataset) -> npt.NDArray[np.float32]:
         """Text features of the classes, float32 (classes, dim), unit rows; they are not kept."""
         captions = [data.captions(label) for label in range(len(data.classes))]
         with full_precision():
-            return forward.classifier(clip, captions, BatchSize.of(clip.device))
+            return forward.classifier(clip, captions, BatchSize.for_device(clip.device))
 
-    def fitted_logit_scale(self, clip: Clip, data: Data) -> float:
+    def fitted_logit_scale(self, clip: Clip, data: Dataset) -> float:
         """The logit scale that fits the held-out calibration images best, by NLL.
 
         Raises InputError where the features hold NaN or infinity.
@@ -301,7 +219,7 @@ class Embedder:
             raise InputError(f"{clip.name}: NaN or infinity in the features, so that no logit scale can be fitted")
         return fit_logit_scale(cosines.numpy(), images.labels)
 
-    def calibration(self, data: Data) -> Calibration:
+    def calibration(self, data: Dataset) -> Calibration:
         """A benchmark's calibration images, if it has any, split, and its classes and templates."""
         return Calibration.split(data.calibration, data.classes, data.templates, self.reader.batches)
 
@@ -311,65 +229,7 @@ def _labelled(images: ImageSet, embeddings: ImageEmbeddings) -> LabelledEmbeddin
     return LabelledEmbeddings(embeddings, images.labels, images.classes)
 
 
-def _asked(data: Data, needs: Collection[Need]) -> dict[str, ImageSet]:
-    """The further labelled sets that are needed, by name, which starts with the need."""
-    return {name: images for name, images in data.labelled.items() if name.partition(".")[0] in needs}
-
-
-def recorded(recording: Recording, name: str, data: Data, needs: Collection[Need] = ()) -> Embeddings:
-    """What `embed` would give, from outputs that were recorded, of the model or quantizer `name`.
-
-    A probability of 0, which was rounded, is taken as half the smallest other one of its set. Raises InputError for
-    samples that are missing, or have other labels.
-    """
-    wanted = {name: images for name, images in data.sets.items() if name.startswith((IN_DISTRIBUTION, OOD))}
-    wanted.update(_asked(data, needs))
-    if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
-        wanted[CALIBRATION] = data.calibration
-    found = {}
-    for of, images in wanted.items():
-        if of in recording.sets:  # what a gate needs is known to be there
-            values = recording.sets[of].values[rows(name, recording.sets[of], images)]
-            found[of] = _of_values(recording.kind, values)
-    calibrating, labels = found.get(CALIBRATION), data.in_distribution.labels
-    assert labels is not None
-    classifier = None
-    if recording.kind == "image_features":
-        classifier = F.normalize(torch.from_numpy(recording.text_features).double(), dim=-1).float().numpy()
-    return Embeddings(
-        found[IN_DISTRIBUTION],
-        labels,
-        {of.split(".", 2)[2]: embeddings for of, embeddings in found.items() if of.startswith(OOD)},
-        classifier,
-        recording.logit_scale,
-        recording.logit_bias or 0.0,
-        calibration=None
-        if calibrating is None or data.calibration is None
-        else CalibrationEmbeddings(
-            calibrating.features, data.calibration.labels, held_out(data.calibration), calibrating.logits
-        ),
-        near=data.near,
-        labelled={
-            of: LabelledEmbeddings(found[of], images.labels, images.classes)
-            for of, images in data.labelled.items()
-            if of in found and images.labels is not None
-        },
-        probabilities=recording.kind == "probabilities",
-    )
-
-
-def _of_values(kind: str, values: npt.NDArray[np.float32]) -> ImageEmbeddings:
-    if kind == "image_features":
-        return ImageEmbeddings(values)
-    if kind == "probabilities":
-        positive = values[values > 0]
-        least = float(positive.min()) / 2 if positive.size else 1.0
-        with np.errstate(invalid="ignore"):  # NaN stays NaN
-            values = np.log(np.where(values <= 0, np.float32(least), values))
-    return ImageEmbeddings(None, logits=values)
-
-
-def prepared(clip: Clip, data: Data) -> Clip:
+def with_preprocessing(clip: Clip, data: Dataset) -> Clip:
     """The model with the preprocessing that the benchmark asks for. Raises InputError where it cannot be changed."""
     given = {name: value for name, value in data.preprocessing if value is not None}
     if not given:
@@ -386,9 +246,9 @@ def prepared(clip: Clip, data: Data) -> Clip:
     return replace(clip, preprocess=transform.image_transform_v2(config, is_train=False))
 
 
-def work(data: Data, needs: Collection[Need] = ()) -> int:
+def count_inputs(data: Dataset, needs: Collection[Need] = ()) -> int:
     """How many images and prompts `embed` counts for a benchmark."""
-    images = len(data.in_distribution) + sum(map(len, [*data.ood.values(), *_asked(data, needs).values()]))
+    images = len(data.in_distribution) + sum(map(len, [*data.ood.values(), *requested_sets(data, needs).values()]))
     if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
         images += len(data.calibration)
     words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)

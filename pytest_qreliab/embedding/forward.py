@@ -18,7 +18,7 @@ from pytest_qreliab.data.batches import BATCH
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.registry import GRATINGS
 from pytest_qreliab.metrics.spectral import high_band_share, power
-from pytest_qreliab.models.block_hooks import Seen, watched
+from pytest_qreliab.models.block_hooks import BlockOutputs, watched
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 
@@ -43,7 +43,7 @@ class BatchSize:
     value: int
 
     @classmethod
-    def of(cls, device: torch.device) -> BatchSize:
+    def for_device(cls, device: torch.device) -> BatchSize:
         return cls(LARGE_BATCH if device.type == "cuda" else BATCH)
 
     def run(self, encode: Callable[[Any], Result], batch: Any) -> Iterator[tuple[int, Result]]:
@@ -115,10 +115,10 @@ def images(
 ) -> dict[Part, Arrays]:
     """Each part as arrays by name; none, where the tower does not show it. Local features need the `classifier`."""
     found: dict[Part, list[torch.Tensor]] = defaultdict(list)
-    spectra = _Spectra()
+    spectra = _PowerAccumulator()
     local_to = None if classifier is None else torch.from_numpy(classifier).to(clip.device)
     looks = WATCHED & set(parts)
-    watching = watched(clip, power) if looks else nullcontext(Seen())
+    watching = watched(clip, power) if looks else nullcontext(BlockOutputs())
     with _channels_last(clip), torch.inference_mode(), watching as seen:
 
         def encode(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -179,7 +179,7 @@ def _grating(
     return torch.from_numpy(waves[:, None]).float()
 
 
-class _Spectra:
+class _PowerAccumulator:
     """Adds the power maps of batches up, block by block."""
 
     def __init__(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -11,14 +10,11 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab import __version__
-from pytest_qreliab.data.images import ImageSet
-from pytest_qreliab.data.loading import CORRUPTION, Data
-from pytest_qreliab.embedding.store import digest
-from pytest_qreliab.models import Loader
+from pytest_qreliab.hashing import digest
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers import Recipe
+from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.parameters import Artifact
+from pytest_qreliab.quantizers.recipe import Recipe
 
 # The libraries that a number may change with. Those of a quantizer alone are in its recipe.
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "scipy", "pillow")
@@ -26,63 +22,31 @@ LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", 
 Digests = Callable[[list[Path]], list[str]]
 
 
-def libraries() -> str:
+def code_key() -> str:
     """The libraries and this package's own code."""
-    return digest(_versions(LIBRARIES), _own_code())
+    return digest(package_versions(LIBRARIES), _own_code())
 
 
-def environment(device: torch.device) -> str:
+def environment_key(device: torch.device) -> str:
     """The same, and the kind of device: numbers of another kind differ in the last digits in full precision, and where
     they are rounded in the first."""
-    return digest(libraries(), _kind(device), "float32")
+    return digest(code_key(), device_kind(device), "float32")
 
 
-def _kind(device: torch.device) -> str:
+def device_kind(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def describe_environment(device: torch.device) -> dict[str, str]:
-    """What a reader should know of the libraries and of the device."""
-    versions = {name: version for name, version in _versions(LIBRARIES).items() if version}
-    return {
-        "pytest-qreliab": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": _kind(device),
-        **versions,
-    }
-
-
-def describe_data(data: Data, manifest: Callable[[ImageSet], str]) -> dict[str, str]:
-    """What a benchmark measures on, each part with a digest of its content; the corrupted sets as one."""
-    found = {
-        "classes": f"{len(data.classes)} {digest(data.classes)[:8]}",
-        "templates": f"{len(data.templates)} {digest(data.templates)[:8]}",
-        "preprocessing": digest(data.preprocessing.model_dump())[:8],
-    }
-    corrupted = {}
-    for name, images in data.sets.items():
-        labels = None if images.labels is None else images.labels.tolist()
-        told = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
-        if images.corruption is None and not name.startswith(CORRUPTION):
-            found[name] = told
-        else:
-            corrupted[name] = told, None if images.corruption is None else vars(images.corruption)
-    if corrupted:
-        found["corruption"] = f"{len(corrupted)} sets {digest(corrupted)[:8]}"
-    return found
-
-
-def of_loader(loader: Loader, digests: Digests) -> str | None:
+def loader_key(loader: Loader, digests: Digests) -> str | None:
     """Of a model that is told by files, or by its author's version; None for another."""
     if loader.files:
         return digest("model", loader.architecture, digests(list(loader.files)))
     return digest("model", loader.architecture, "version", loader.version) if loader.version else None
 
 
-def of_weights(clip: Clip) -> str:
+def weights_key(clip: Clip) -> str:
     """Of a model by all that it holds."""
     found = hashlib.blake2b(f"{clip.name} {clip.module} {clip.preprocess}".encode(), digest_size=16)
     for name, tensor in clip.module.state_dict().items():
@@ -91,7 +55,7 @@ def of_weights(clip: Clip) -> str:
     return found.hexdigest()
 
 
-def of_recipe(recipe: Recipe, digests: Digests) -> str | None:
+def recipe_key(recipe: Recipe, digests: Digests) -> str | None:
     """Of a quantizer with its parameters; None for one that is registered without a version."""
     quantizer, parameters = recipe.quantizer, recipe.parameters
     if not quantizer.ours and not quantizer.version:
@@ -101,15 +65,15 @@ def of_recipe(recipe: Recipe, digests: Digests) -> str | None:
         path = Path(parameters.path).expanduser()
         files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
         given["path"] = digests(files)
-    matched = None if recipe.matched is None else of_recipe(recipe.matched, digests)
+    matched = None if recipe.matched is None else recipe_key(recipe.matched, digests)
     if recipe.matched is not None and matched is None:
         return None
-    versions = _versions(quantizer.packages)
+    versions = package_versions(quantizer.packages)
     return digest("recipe", quantizer.name, quantizer.version, given, recipe.rescale, matched, versions)
 
 
 @cache
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
     return {package: _version(package) for package in packages}
 
 

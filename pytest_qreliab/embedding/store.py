@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from pytest_qreliab import workers
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.hashing import array_digest, digest
 
 FORMAT = "1"  # of the files; another one's are left alone
 ENTRY, ROWS, PART, LOCK = ".safetensors", ".npy", ".part", ".lock"
@@ -44,7 +45,7 @@ class StoreWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """Arrays by name, what else is known, and what it is, in words."""
 
     arrays: Arrays
@@ -53,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Stored:
+class CacheFile:
     """An entry as `qreliab cache` lists it: `used` is when it was last read or written, in seconds since the epoch."""
 
     path: Path
@@ -61,19 +62,6 @@ class Stored:
     used: float
     about: str = ""
     problem: str = ""
-
-
-def digest(*parts: object) -> str:
-    """A name for what is described: 32 hexadecimal digits of BLAKE2b over canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def of_array(array: npt.NDArray[Any]) -> str:
-    """A digest of an array's values, shape and type."""
-    found = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
-    found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
 
 
 @dataclass
@@ -92,7 +80,7 @@ class Store:
     def _path(self, key: str, suffix: str = ENTRY) -> Path:
         return self.folder / FORMAT / key[:2] / f"{key}{suffix}"
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> CacheEntry | None:
         """The entry, or None. One that is damaged is removed, with a warning."""
         path = self._path(key)
         try:
@@ -117,13 +105,13 @@ class Store:
         with self._replacing(path) as part:
             part.do(lambda file: file.write(safetensors.numpy.save(dict(arrays), metadata)))
 
-    def kept(self, key: str, about: str, make: Callable[[], tuple[Arrays, Mapping[str, Any]]]) -> Entry:
+    def get_or_make(self, key: str, about: str, make: Callable[[], tuple[Arrays, Mapping[str, Any]]]) -> CacheEntry:
         """The entry; where there is none, with the arrays and facts that `make` gives."""
         found = self.get(key)
         if found is None:
             arrays, facts = make()
             self.put(key, arrays, facts, about)
-            found = Entry(arrays, facts, about)
+            found = CacheEntry(arrays, facts, about)
         return found
 
     @contextmanager
@@ -144,7 +132,7 @@ class Store:
         if part.error is None:
             self.put(key, {}, {"rows": list(shape), "checksum": checksum.hexdigest()}, about)
 
-    def mapped(self, key: str) -> npt.NDArray[np.uint8] | None:
+    def open_pixels(self, key: str) -> npt.NDArray[np.uint8] | None:
         """The array that `rows` wrote, mapped into memory; None where it is not there as a whole."""
         entry, path = self.get(key), self._path(key, ROWS)
         if entry is None:
@@ -160,9 +148,9 @@ class Store:
         return None
 
     @contextmanager
-    def claimed(self, key: str) -> Iterator[None]:
+    def lock(self, key: str) -> Iterator[None]:
         """While one process is in here, others that want to make the same wait."""
-        lock = self._lock(key)
+        lock = self._file_lock(key)
         try:
             lock.acquire()
         except OSError as error:
@@ -172,17 +160,17 @@ class Store:
         finally:
             lock.release(force=True)
 
-    def is_claimed(self, key: str) -> bool:
+    def is_locked(self, key: str) -> bool:
         """Whether another process is making it right now."""
         try:
-            with self._lock(key).acquire(timeout=0):
+            with self._file_lock(key).acquire(timeout=0):
                 return False
         except Timeout:
             return True
         except OSError:
             return False
 
-    def _lock(self, key: str) -> FileLock:
+    def _file_lock(self, key: str) -> FileLock:
         path = self._path(key, LOCK)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +258,7 @@ class Store:
     def training(self) -> Path:
         return self.folder / TRAINING
 
-    def stored(self, *, read: bool = False, verify: bool = False) -> Iterator[Stored]:
+    def stored(self, *, read: bool = False, verify: bool = False) -> Iterator[CacheFile]:
         """Every entry; with what it says of itself, if it is `read`, and with what is wrong, if it is to `verify`."""
         for path in [*sorted(self.folder.glob(f"{FORMAT}/*/*{ENTRY}")), *sorted(self.training.glob("*.pt"))]:
             try:
@@ -292,9 +280,9 @@ class Store:
                     problem = str(error)
                 except OSError as error:
                     problem = f"cannot be read: {error.strerror or error}"
-            yield Stored(path, size, stat.st_mtime, about, problem)
+            yield CacheFile(path, size, stat.st_mtime, about, problem)
 
-    def remove(self, entry: Stored) -> None:
+    def remove(self, entry: CacheFile) -> None:
         _remove(entry.path)
 
 
@@ -333,7 +321,7 @@ def _header(shape: Sequence[int]) -> dict[str, object]:
     return {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": tuple(shape)}
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> CacheEntry:
     content = path.read_bytes()
     try:
         arrays = safetensors.numpy.load(content)
@@ -342,13 +330,13 @@ def _read(path: Path) -> Entry:
         facts = json.loads(metadata["facts"])
         if metadata["checksum"] != _checksum(arrays, facts):
             raise _DamagedError("is damaged: its checksum is another")
-        return Entry(arrays, facts, metadata["about"])
+        return CacheEntry(arrays, facts, metadata["about"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise _DamagedError(f"is damaged: {error}") from None
 
 
 def _checksum(arrays: Arrays, facts: Mapping[str, Any]) -> str:
-    return digest({name: of_array(array) for name, array in arrays.items()}, json.dumps(facts))
+    return digest({name: array_digest(array) for name, array in arrays.items()}, json.dumps(facts))
 
 
 def _problem_of_rows(path: Path, facts: Mapping[str, Any]) -> str:

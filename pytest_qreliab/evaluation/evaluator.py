@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -16,27 +15,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytest_qreliab import workers
 from pytest_qreliab.config.cases import Build, Case
-from pytest_qreliab.data.batches import Reader
-from pytest_qreliab.data.images import evenly
-from pytest_qreliab.embedding import embedder, keys
-from pytest_qreliab.embedding.embedder import Embedder, Embeddings
+from pytest_qreliab.data.sampling import evenly_spaced
+from pytest_qreliab.embedding import embedder, keys, recorded
+from pytest_qreliab.embedding.embedder import Embedder
 from pytest_qreliab.embedding.forward import Advance, full_precision
-from pytest_qreliab.embedding.model_handle import Subject, Subjects
-from pytest_qreliab.embedding.store import Arrays, Store, digest
+from pytest_qreliab.embedding.model_handle import ModelHandle
+from pytest_qreliab.embedding.reader import Reader
+from pytest_qreliab.embedding.records import Embeddings
+from pytest_qreliab.embedding.store import Arrays, Store
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.measurement.comparison import Change, compare
-from pytest_qreliab.evaluation.measurement.measure import Measurement, measure
-from pytest_qreliab.evaluation.planning.make_plan import Plan
+from pytest_qreliab.evaluation import provenance
+from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.measurement.measure import measure
+from pytest_qreliab.evaluation.measurement.measurement import Measurement
+from pytest_qreliab.evaluation.model_cache import ModelCache
+from pytest_qreliab.evaluation.planning.plan import Plan
+from pytest_qreliab.evaluation.result import Cost, Outline, Result
 from pytest_qreliab.evaluation.verdicts import self_check
-from pytest_qreliab.evaluation.verdicts.controls import Controls, explain, strength
-from pytest_qreliab.evaluation.verdicts.gates import Verdict, judge, judge_drift
+from pytest_qreliab.evaluation.verdicts.accepted import AcceptedResults
+from pytest_qreliab.evaluation.verdicts.controls import ControlFindings, explain, match_strength
+from pytest_qreliab.evaluation.verdicts.gates import judge, judge_drift
 from pytest_qreliab.evaluation.verdicts.self_check import SelfCheck
+from pytest_qreliab.hashing import digest
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.rank import residual_ratio
 from pytest_qreliab.models.block_hooks import compile_blocks
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.devices import peak_memory, resolve_device
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.controls import Control, Kind
@@ -45,7 +51,7 @@ from pytest_qreliab.quantizers.inspection import weight_spectra
 from pytest_qreliab.quantizers.inspection.coverage import Coverage
 from pytest_qreliab.quantizers.inspection.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.inspection.weight_spectra import WeightSpectrum
-from pytest_qreliab.quantizers.request import Request, Tensors, made
+from pytest_qreliab.quantizers.request import Request, Tensors, no_cache
 
 # The seeds of each control; others than that of the quantizer `noise`, which may be a case like any other.
 DRAWS: dict[Kind, tuple[int, ...]] = {"lowrank": (0,), "noise": (1, 2, 3)}
@@ -54,52 +60,10 @@ MATCHED_ON = 1000  # images, at most, on which the features of controls are matc
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 # Of a case: measurements in full precision and quantized, and the spectra of its weights, if they can be seen.
 Draw = Callable[[Case, Measurement, Measurement, Sequence[WeightSpectrum]], None]
-Outline = Mapping[str, Any]
 
 
 def silent(description: str, total: int) -> AbstractContextManager[Advance]:
     return nullcontext(lambda done: None)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a result took: the images and prompts that went through a model for it, and those that had done so before;
-    and the most memory, in bytes, that the process held until then, on the device as well."""
-
-    encoded: int
-    known: int
-    peak_memory: int
-    peak_device_memory: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage, which of recorded
-    outputs is not known.
-
-    `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model. `data` and
-    `environment` describe what it was measured on and with, `outline` is what can be drawn of it, and `warnings` say
-    what is not as it was accepted, where there is a snapshot or a report.
-    """
-
-    case: Case
-    rescaled: bool
-    changes: dict[str, Change]
-    verdicts: tuple[Verdict, ...]
-    coverage: Coverage | None
-    samples: int
-    device: str
-    alpha: float
-    controls: Controls | None
-    work: Work
-    data: Mapping[str, str]
-    environment: Mapping[str, str]
-    outline: Outline | None
-    warnings: tuple[str, ...]
-
-    def of(self, aspect: str | None) -> list[Verdict]:
-        """The verdicts of one aspect, or all of them."""
-        return [verdict for verdict in self.verdicts if aspect in (None, verdict.gate.aspect)]
 
 
 @dataclass(frozen=True)
@@ -110,7 +74,7 @@ class QuantizedClip(Clip):
 
 
 @dataclass
-class _OfModel:
+class BaselineCache:
     """What is known of the full-precision model that is at work: by benchmark, and by that of the images that its logit
     scale is refitted on, if it is."""
 
@@ -131,15 +95,17 @@ class Evaluator:
         progress: Progress = silent,
         store: Store | None = None,
         draw: Draw | None = None,
-        outline: Callable[[Measurement, Measurement], Outline] | None = None,
+        curves: Callable[[Measurement, Measurement], Outline] | None = None,
+        accepted: AcceptedResults | None = None,
     ) -> None:
-        self._plan, self._progress, self._draw, self._outline = plan, progress, draw, outline
+        self._accepted = accepted
+        self._plan, self._progress, self._draw, self._curves = plan, progress, draw, curves
         self._store = store or self._passing
         self._checkpoints = None if store is None else store.training
         self._baseline: Clip | None = None
         self._quantized: tuple[Build, QuantizedClip] | None = None
         self._calibrations: dict[str, Calibration] = {}
-        self._of_model = "", _OfModel()
+        self._of_model = "", BaselineCache()
         self._last_observed: tuple[str, Tensors] = "", {}
         self._results: tuple[Build | None, dict[str, Result]] = None, {}
         self._self_checks: dict[Case, SelfCheck] = {}
@@ -158,15 +124,15 @@ class Evaluator:
 
     @cached_property
     def embedder(self) -> Embedder:
-        return Embedder(Reader(self._store, keys.libraries()))
+        return Embedder(Reader(self._store, keys.code_key()))
 
     @cached_property
     def _environment(self) -> str:
-        return digest(keys.environment(self.device), "compiled" if self._plan.compiled else "")
+        return digest(keys.environment_key(self.device), "compiled" if self._plan.compiled else "")
 
     @cached_property
-    def subjects(self) -> Subjects:
-        return Subjects(
+    def model_cache(self) -> ModelCache:
+        return ModelCache(
             self._plan,
             self._store,
             self._passing,
@@ -218,8 +184,8 @@ class Evaluator:
             verdicts = judge(changes, self._plan.gates[case], baseline.samples, self._plan.alpha(case), policy)
             controls = self._controls(case, baseline, quantized)
             data, environment, warnings = self._described(case)
-            if self._plan.snapshot is not None:
-                accepted = self._plan.snapshot.accepted(case, data)
+            if self._accepted is not None:
+                accepted = self._accepted.accepted(case, data)
                 verdicts += judge_drift(changes, self._plan.drift[case], accepted)
             results[case.benchmark] = Result(
                 case,
@@ -231,7 +197,7 @@ class Evaluator:
                 str(self.device),
                 self._plan.alpha(case),
                 controls,
-                Work(
+                Cost(
                     self.embedder.encoded - before[0],
                     self.embedder.known - before[1],
                     peak_memory(),
@@ -239,7 +205,7 @@ class Evaluator:
                 ),
                 data,
                 environment,
-                None if self._outline is None else self._outline(baseline, quantized),
+                None if self._curves is None else self._curves(baseline, quantized),
                 tuple(warnings),
             )
         return results[case.benchmark]
@@ -247,12 +213,11 @@ class Evaluator:
     def _described(self, case: Case) -> tuple[dict[str, str], dict[str, str], list[str]]:
         """The data and the environment of a case in words, if they are asked for, and what of them was another when the
         case was accepted."""
-        snapshot = self._plan.snapshot
-        if snapshot is None and not self._plan.drawn:
+        if self._accepted is None and not self._plan.records_curves:
             return {}, {}, []
-        data = keys.describe_data(self._plan.data[case.benchmark], self.embedder.reader.manifest)
-        environment = keys.describe_environment(self.device)
-        differences = [] if snapshot is None else snapshot.differences(case, data, environment)
+        data = provenance.describe_data(self._plan.data[case.benchmark], self.embedder.reader.manifest)
+        environment = provenance.describe_environment(self.device)
+        differences = [] if self._accepted is None else self._accepted.differences(case, data, environment)
         return data, environment, differences
 
     def self_check(self, case: Case) -> SelfCheck:
@@ -276,8 +241,8 @@ class Evaluator:
         """The case in full precision and quantized."""
         found = None
         if case.build.model not in self._plan.recordings:
-            full = self.subjects.of(case.build.model)
-            if full.store.is_claimed(full.key):  # another process is at work on it: it comes last
+            full = self.model_cache.get(case.build.model)
+            if full.store.is_locked(full.key):  # another process is at work on it: it comes last
                 found = self._embeddings(case)
         baseline = self._baseline_measurement(case)
         return baseline, measure(found or self._embeddings(case), self._plan.data[case.benchmark].classes)
@@ -286,31 +251,31 @@ class Evaluator:
         """Of the case's quantized model."""
         if case.build.quantizer in self._plan.recordings:
             return self._recorded(case.build.quantizer, case)
-        return self._embed(self.subjects.of(case.build), case, case.quantization)
+        return self._embed(self.model_cache.get(case.build), case, case.quantization)
 
     def _coverage(self, build: Build) -> Coverage | None:
         """What the quantized model covers; None for recorded outputs."""
         if build.quantizer in self._plan.recordings:
             return None
-        subject = self.subjects.of(build)
+        subject = self.model_cache.get(build)
 
         def make() -> tuple[Arrays, dict[str, Any]]:
             return {}, vars(self.quantized(build).coverage)
 
-        facts = subject.store.kept(digest("coverage", subject.key), f"coverage of {subject.name}", make).facts
+        facts = subject.store.get_or_make(digest("coverage", subject.key), f"coverage of {subject.name}", make).facts
         return Coverage(**{**facts, "missing": tuple(facts["missing"])})
 
     def _observed(self, build: Build, name: str, make: Callable[[], Tensors]) -> Tensors:
         """What was, or is now, observed of the full-precision model on the calibration data of the build."""
-        subject, data = self.subjects.of(build.model), self._plan.data[build.calibration or ""]
-        key = digest("observed", subject.key, self.subjects.key_of_calibration(data), name)
+        subject, data = self.model_cache.get(build.model), self._plan.data[build.calibration or ""]
+        key = digest("observed", subject.key, self.model_cache.key_of_calibration(data), name)
 
         def observe() -> tuple[Arrays, dict[str, Any]]:
             return {of: tensor.cpu().numpy() for of, tensor in make().items()}, {}
 
         if self._last_observed[0] != key:
-            with subject.store.claimed(key):
-                arrays = subject.store.kept(key, f"{name}, {subject.name}", observe).arrays
+            with subject.store.lock(key):
+                arrays = subject.store.get_or_make(key, f"{name}, {subject.name}", observe).arrays
             self._last_observed = key, {of: torch.from_numpy(array).to(self.device) for of, array in arrays.items()}
         return self._last_observed[1]
 
@@ -321,13 +286,13 @@ class Evaluator:
 
     # Controls
 
-    def _controls(self, case: Case, baseline: Measurement, quantized: Measurement) -> Controls | None:
+    def _controls(self, case: Case, baseline: Measurement, quantized: Measurement) -> ControlFindings | None:
         """What the case's matched controls show, if they are asked for."""
         how = self._plan.controls
         if how == "none":
             return None
         if case.build.quantizer in self._plan.recordings or case.build.model in self._plan.recordings:
-            return Controls(how, {}, problem="recorded outputs have no weights")
+            return ControlFindings(how, {}, problem="recorded outputs have no weights")
         part = "" if case.build.scope != "text" else "text"
         try:
             residuals = {case.quantization: residual_ratio(baseline.features[part], quantized.features[part])}
@@ -338,16 +303,18 @@ class Evaluator:
                 residuals[kind] = float(np.mean(ratios))
         except (InputError, KeyError) as error:  # no features where they are not finite
             problem = str(error) if isinstance(error, InputError) else "the features are not finite, or all the same"
-            return Controls(how, {}, problem=problem)
+            return ControlFindings(how, {}, problem=problem)
         metrics = dict.fromkeys(registry.canonical(gate.metric) for gate in self._plan.gates[case])
-        return Controls(how, residuals, tuple(explain(baseline, quantized, found, metrics, self._plan.alpha(case))))
+        return ControlFindings(
+            how, residuals, tuple(explain(baseline, quantized, found, metrics, self._plan.alpha(case)))
+        )
 
     def _control(
         self, case: Case, kind: Kind, seed: int, part: str, baseline: Measurement, quantized: Measurement
     ) -> Measurement:
         """One control, measured. Raises InputError where it cannot be matched."""
         build, data, how = case.build, self._plan.data[case.benchmark], self._plan.controls
-        of = self.subjects.of(build)
+        of = self.model_cache.get(build)
         matched_on = self.embedder.reader.manifest(data.in_distribution) if how == "features" else None
         key = digest("control", of.key, kind, seed, how, matched_on, data.classes, data.templates)
 
@@ -361,7 +328,7 @@ class Evaluator:
                 clip.set_logit_scale(self.embedder.fitted_logit_scale(clip, self._plan.data[build.calibration]))
             return clip
 
-        subject = Subject(f"{kind} control of {of.name}", key, of.store, cache(make), of.full)
+        subject = ModelHandle(f"{kind} control of {of.name}", key, of.store, cache(make), of.full)
         return measure(self._embed(subject, case, f"{kind} control of {case.quantization}"), data.classes)
 
     def _strength(
@@ -369,7 +336,7 @@ class Evaluator:
     ) -> float:
         """How much of a control gives the features the error of the quantized ones."""
         data = self._plan.data[case.benchmark]
-        some = evenly(baseline.samples, MATCHED_ON)
+        some = evenly_spaced(baseline.samples, MATCHED_ON)
         rows = np.arange(len(data.classes)) if part else some
         full = baseline.features[part][rows]
 
@@ -382,11 +349,11 @@ class Evaluator:
         images = data.in_distribution.take(some)
         description = f"{_short(case.build.model)} {kind} matching {case.quantization}"
         with self._progress(description, len(images)) as advance:
-            return strength(ratio, residual_ratio(full, quantized.features[part][rows]))
+            return match_strength(ratio, residual_ratio(full, quantized.features[part][rows]))
 
     def _weight_spectra(self, build: Build) -> list[WeightSpectrum]:
         """The spectra of the weights of both models. Raises InputError where the quantized ones cannot be seen."""
-        subject = self.subjects.of(build)
+        subject = self.model_cache.get(build)
 
         def make() -> tuple[Arrays, dict[str, Any]]:
             quantized = self.quantized(build)
@@ -400,7 +367,9 @@ class Evaluator:
             }
             return arrays, {"names": [of.name for of in spectra]}
 
-        found = subject.store.kept(digest("weights", subject.key), f"spectra of the weights, {subject.name}", make)
+        found = subject.store.get_or_make(
+            digest("weights", subject.key), f"spectra of the weights, {subject.name}", make
+        )
         return [
             WeightSpectrum(name, *(found.arrays[f"{name} {what}"] for what in ("full", "quantized", "error")))
             for name in found.facts["names"]
@@ -417,13 +386,13 @@ class Evaluator:
 
     def _recorded(self, name: str, case: Case) -> Embeddings:
         data, needs = self._plan.data[case.benchmark], self._plan.needs(case.benchmark)
-        return embedder.recorded(self._plan.recordings[name], name, data, needs)
+        return recorded.recorded(self._plan.recordings[name], name, data, needs)
 
     def _build(self, full: Clip, build: Build) -> QuantizedClip:
         recipe = self._plan.recipes[build.quantizer]
         calibration = None
         if build.calibration is not None:
-            full = embedder.prepared(full, self._plan.data[build.calibration])
+            full = embedder.with_preprocessing(full, self._plan.data[build.calibration])
             calibration = self._calibration(build.calibration)
         total = recipe.steps or 1
         with (
@@ -436,12 +405,11 @@ class Evaluator:
                 recipe.parameters,
                 calibration,
                 advance,
-                recipe.matched,
-                self._checkpoints,
+                checkpoints=self._checkpoints,
                 # Another's code may observe a model that it has changed first.
-                partial(self._observed, build) if recipe.quantizer.ours and build.calibration else made,
+                cached=partial(self._observed, build) if recipe.quantizer.ours and build.calibration else no_cache,
             )
-            clip = recipe.apply()(full, request)
+            clip = recipe.quantize(full, request)
             if recipe.rescale and build.calibration is not None:
                 clip.set_logit_scale(self.embedder.fitted_logit_scale(clip, self._plan.data[build.calibration]))
             granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
@@ -467,14 +435,14 @@ class Evaluator:
         model, benchmark = case.build.model, case.benchmark
         refitted = case.build.calibration if self._plan.recipes[case.build.quantizer].rescale else None
         if self._of_model[0] != model:
-            self._of_model = model, _OfModel()
+            self._of_model = model, BaselineCache()
         known = self._of_model[1]
         if (benchmark, refitted) not in known.measurements:
             if benchmark not in known.embeddings:
                 known.embeddings[benchmark] = (
                     self._recorded(model, case)
                     if model in self._plan.recordings
-                    else self._embed(self.subjects.of(model), case, "full precision")
+                    else self._embed(self.model_cache.get(model), case, "full precision")
                 )
             embeddings = known.embeddings[benchmark]
             if refitted is not None:
@@ -484,18 +452,18 @@ class Evaluator:
 
     def _refitted_logit_scale(self, model: str, benchmark: str) -> float:
         """The logit scale of the full-precision model that fits the held-out calibration images best."""
-        subject, data = self.subjects.of(model), self._plan.data[benchmark]
-        key = digest("refitted", subject.key, self.subjects.key_of_calibration(data))
+        subject, data = self.model_cache.get(model), self._plan.data[benchmark]
+        key = digest("refitted", subject.key, self.model_cache.key_of_calibration(data))
 
         def make() -> tuple[Arrays, dict[str, Any]]:
             return {}, {"logit_scale": self.embedder.fitted_logit_scale(self.baseline(model), data)}
 
-        return float(subject.store.kept(key, f"refitted logit scale of {model}", make).facts["logit_scale"])
+        return float(subject.store.get_or_make(key, f"refitted logit scale of {model}", make).facts["logit_scale"])
 
-    def _embed(self, subject: Subject, case: Case, what: str) -> Embeddings:
+    def _embed(self, subject: ModelHandle, case: Case, what: str) -> Embeddings:
         data = self._plan.data[case.benchmark]
         needs = self._plan.needs(case.benchmark)
-        work = embedder.work(data, needs)
+        work = embedder.count_inputs(data, needs)
         with self._progress(f"{_short(case.build.model)} {what} on {case.benchmark}", work) as advance:
             return self.embedder.embed(subject, data, advance, needs)
 
@@ -511,25 +479,6 @@ class Evaluator:
             raise
 
 
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _short(model: str) -> str:
     """The last part of a model's name, which may be a path."""
     return model.rstrip("/").rpartition("/")[2]
-
-
-def resolve_device(text: str) -> torch.device:
-    """The device of a setting; `auto` is a GPU where there is one."""
-    if text == "cuda" or (text == "auto" and torch.cuda.is_available()):
-        return workers.cuda()
-    if text != "auto":
-        return torch.device(text)
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

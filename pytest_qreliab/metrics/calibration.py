@@ -16,16 +16,15 @@ from scipy.special import ndtr, xlog1py
 
 from pytest_qreliab.metrics.classification import CHUNK_ROWS, Predictions
 from pytest_qreliab.statistics import half_sampling
-from pytest_qreliab.statistics.half_sampling import Bundles, Masks, Table
-
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.statistics.half_sampling import BlockIds, HalfMasks, SumTable
 
 BINS = 15
 # Equal-mass bins of a subset begin and end at cells, which are single samples up to this many.
 CELLS = 64 * BINS
 
 
-def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+def bin_indices(confidence: FloatArray, bins: int = BINS) -> npt.NDArray[np.int64]:
     """The equal-width bin of each confidence, 0 to bins - 1.
 
     Bins are `(lo, hi]` with edges k / bins in float64; 0.0 falls in the first and 1.0 in the last. (torchmetrics
@@ -35,7 +34,7 @@ def bin_indices(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
     return np.searchsorted(edges, confidence, side="left").astype(np.int64)
 
 
-def bin_sums(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, Floats]:
+def bin_sums(confidence: FloatArray, correct: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Of each equal-width bin: the number of samples, the sum of their confidences, and how many are right."""
     member = bin_indices(confidence)
     count, confident, right = (
@@ -58,17 +57,19 @@ class EqualWidthBins:
     clear of their errors, and is below the truth by at most .48 s per bin where they are not.
     """
 
-    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS, bundle: Bundles | None = None) -> None:
+    def __init__(
+        self, confidence: FloatArray, correct: FloatArray, bins: int = BINS, bundle: BlockIds | None = None
+    ) -> None:
         gap = confidence - correct
         self._bins = bins
         bundle = np.arange(len(gap)) if bundle is None else bundle
         member = bin_indices(confidence, bins)
         self._sums = vstack([_gather(member, bins, values, bundle) for values in (np.ones_like(gap), gap, gap**2)])
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         return _apply(self._sums, masks)
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         count, gap, squares = sums.reshape(3, self._bins, -1)
         n = count.sum(axis=0)
         x = gap / n
@@ -92,7 +93,9 @@ class EqualMassBins:
     found anew; where there are more than 960 distinct confidences, among those that cut them into 960 cells.
     """
 
-    def __init__(self, confidence: Floats, correct: Floats, bins: int = BINS, bundle: Bundles | None = None) -> None:
+    def __init__(
+        self, confidence: FloatArray, correct: FloatArray, bins: int = BINS, bundle: BlockIds | None = None
+    ) -> None:
         distinct, member, counts = np.unique(confidence, return_inverse=True, return_counts=True)
         self._bins, self._cells = bins, len(distinct)
         if self._cells > CELLS:
@@ -104,10 +107,10 @@ class EqualMassBins:
         bundle = np.arange(len(gap)) if bundle is None else bundle
         self._sums = vstack([_gather(member, self._cells, values, bundle) for values in (np.ones_like(gap), gap)])
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         return _apply(self._sums, masks)
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         count, gap = sums.reshape(2, self._cells, -1).cumsum(axis=1)
         n = count[-1]
         wanted = np.ceil(np.arange(1, self._bins + 1)[:, None] * n / self._bins - 1e-9)
@@ -128,7 +131,7 @@ class ClassBins:
     From float32 probabilities: one within some 1e-7 of an edge may fall on its other side.
     """
 
-    def __init__(self, predictions: Predictions, bins: int = BINS, bundle: Bundles | None = None) -> None:
+    def __init__(self, predictions: Predictions, bins: int = BINS, bundle: BlockIds | None = None) -> None:
         # Of many classes nearly all probabilities lie in the first bin: it is a matrix, the others are sparse.
         labels, (n, classes) = predictions.labels, predictions.logits.shape
         bundle = np.arange(n) if bundle is None else bundle
@@ -162,12 +165,12 @@ class ClassBins:
         self._classes, self._cells = classes, classes + rest
         self._sparse = [vstack([*counts, *hits, *sizes]), _gather(member, rest, probability, of_sample, bundles)]
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         first = self._first.sum(axis=0, dtype=np.float64)[:, None] if masks is None else self._first.T @ masks
         before, after = (_apply(matrix, masks) for matrix in self._sparse)
         return np.concatenate([before, first, after])
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         classes, cells = self._classes, self._cells
         hits, of_class, n = sums[cells : 2 * cells], sums[2 * cells : 2 * cells + classes], sums[2 * cells + classes]
         share = sums[:cells].copy()
@@ -183,7 +186,7 @@ class ClassBins:
 
 
 # The metrics of each table.
-BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
+BINNED: dict[str, Callable[[Predictions, BlockIds | None], SumTable]] = {
     **dict.fromkeys(
         ("ece", "ece.debiased", "mce"), lambda p, bundle: EqualWidthBins(p.confidence, p.correct, bundle=bundle)
     ),
@@ -199,9 +202,9 @@ BINNED: dict[str, Callable[[Predictions, Bundles | None], Table]] = {
 ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0, "brier.resolution": 0.5}
 
 
-def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[Table]:
+def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[SumTable]:
     """The tables that hold these metrics, and perhaps others, of the bundles that `halves` cuts; each made once."""
-    bundle = half_sampling.bundles(len(predictions))
+    bundle = half_sampling.assign_blocks(len(predictions))
     for name in names:
         maker = BINNED[name]
         if maker not in predictions.memo:
@@ -212,14 +215,14 @@ def tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> 
 class MeanOver:
     """The means of the metrics of several tables, of the same samples each time: those of a grid of corruptions."""
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, tables: Sequence[SumTable]) -> None:
         self._tables = tables
         self._ends = np.cumsum([len(table.sums()) for table in tables])[:-1]
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         return np.concatenate([table.sums(masks) for table in self._tables])
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         parts = zip(self._tables, np.split(sums, self._ends), strict=True)
         values = [table.values(part) for table, part in parts]
         return {name: np.mean([of[name] for of in values], axis=0) for name in values[0]}
@@ -234,7 +237,7 @@ def errors_of_change(b: Sequence[Predictions], q: Sequence[Predictions], names: 
     """
     of_models = ([tables(seen, names) for seen in model] for model in (b, q))
     before, after = ([MeanOver(of_sets) for of_sets in zip(*model, strict=True)] for model in of_models)
-    errors = half_sampling.standard_errors(
+    errors = half_sampling.half_sample_errors(
         list(zip(before, after, strict=True)), min(len(b[0]), half_sampling.MOST_BUNDLES)
     )
     return {name: math.hypot(error, 2**0.5 * ONE_SAMPLE.get(name, 0.0) / len(b[0])) for name, error in errors.items()}
@@ -246,7 +249,7 @@ def uncertainty(labels: npt.NDArray[np.int64]) -> float:
     return float((frequency * (1 - frequency)).sum())
 
 
-def aurc(confidence: Floats, correct: Floats) -> float:
+def aurc(confidence: FloatArray, correct: FloatArray) -> float:
     """Area under the risk-coverage curve (Geifman & El-Yaniv 2017), in [0, 1]: does confidence tell when to abstain?
 
     The mean over samples of the error rate among those that are at least as confident. 0 is best.
@@ -254,7 +257,7 @@ def aurc(confidence: Floats, correct: Floats) -> float:
     return float(_risk(confidence, correct)[0].mean())
 
 
-def excess_aurc(confidence: Floats, correct: Floats) -> float:
+def excess_aurc(confidence: FloatArray, correct: FloatArray) -> float:
     """E-AURC (Geifman et al. 2019): AURC above r + (1 - r) ln(1 - r), the least that an error rate of r allows.
 
     The least is that of many samples; of n samples it is larger by some r / (2 n).
@@ -263,7 +266,7 @@ def excess_aurc(confidence: Floats, correct: Floats) -> float:
     return aurc(confidence, correct) - (r + float(xlog1py(1 - r, -r)))
 
 
-def aurc_influence(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]:
+def aurc_influence(confidence: FloatArray, correct: FloatArray) -> tuple[FloatArray, FloatArray]:
     """How much each sample moves AURC and E-AURC: first-order influence values, each (n,), of mean 0.
 
     The derivative of the metric with respect to the sample's weight, times n; their variance over n is the metric's.
@@ -284,7 +287,7 @@ def aurc_influence(confidence: Floats, correct: Floats) -> tuple[Floats, Floats]
     return of_aurc, of_aurc - slope * (error - r)
 
 
-def _risk(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def _risk(confidence: FloatArray, correct: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
     """Per sample the error rate among those at least as confident, and their number; and the order, most first."""
     order = np.argsort(-confidence, kind="stable")
     falling = -confidence[order]
@@ -298,7 +301,7 @@ def _risk(confidence: Floats, correct: Floats) -> tuple[Floats, Floats, npt.NDAr
 def _gather(
     member: npt.NDArray[np.integer],
     cells: int,
-    values: Floats | npt.NDArray[np.float32],
+    values: FloatArray | npt.NDArray[np.float32],
     bundle: npt.NDArray[np.integer],
     bundles: int | None = None,
 ) -> csr_array:
@@ -306,15 +309,15 @@ def _gather(
     return csr_array((values, (member, bundle)), shape=(cells, int(bundle.max()) + 1 if bundles is None else bundles))
 
 
-def _apply(matrix: csr_array, masks: Masks | None) -> Floats:
+def _apply(matrix: csr_array, masks: HalfMasks | None) -> FloatArray:
     """The sums of all samples in float64, or of the masks' in their own precision."""
     if masks is None:
         masks = np.ones((matrix.shape[1], 1))
-    result: Floats = matrix.astype(masks.dtype) @ masks
+    result: FloatArray = matrix.astype(masks.dtype) @ masks
     return result
 
 
-def fit_logit_scale(cosines: Floats, labels: npt.NDArray[np.int64]) -> float:
+def fit_logit_scale(cosines: FloatArray, labels: npt.NDArray[np.int64]) -> float:
     """The factor of the cosines, (n, classes), under which the labels, (n,), are most likely: temperature scaling.
 
     Guo et al. 2017, with the reciprocal of the temperature. As in Platt 1999, the label counts (n + 1) / (n + 2) and

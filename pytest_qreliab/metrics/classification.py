@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
+
 Labels = npt.NDArray[np.int64]
 
 CHUNK_ROWS = 512
@@ -30,15 +31,15 @@ class Predictions:
     logits: npt.NDArray[np.float32]
     factor: float
     predicted: Labels  # of equal logits the first class
-    in_top5: Floats  # 1.0 where the label is among the five largest logits, else 0.0
-    confidence: Floats  # the largest probability, in (0, 1]
-    nll: Floats  # -log of the label's probability, in nats; never clipped
-    brier: Floats  # squared distance to the one-hot label, summed over the classes, in [0, 2]
+    in_top5: FloatArray  # 1.0 where the label is among the five largest logits, else 0.0
+    confidence: FloatArray  # the largest probability, in (0, 1]
+    nll: FloatArray  # -log of the label's probability, in nats; never clipped
+    brier: FloatArray  # squared distance to the one-hot label, summed over the classes, in [0, 2]
 
     @cached_property
-    def correct(self) -> Floats:
+    def correct(self) -> FloatArray:
         """1.0 where the largest logit is the label's, else 0.0."""
-        hits: Floats = (self.predicted == self.labels).astype(np.float64)
+        hits: FloatArray = (self.predicted == self.labels).astype(np.float64)
         return hits
 
     @cached_property
@@ -78,7 +79,7 @@ def predict(logits: torch.Tensor, labels: Labels) -> Predictions:
     return Predictions(labels, kept, 1.0, predicted, (ahead < 5).double().numpy(), *_of_labels(log_probs, labels))
 
 
-def _of_labels(log_probs: torch.Tensor, labels: Labels) -> tuple[Floats, Floats, Floats]:
+def _of_labels(log_probs: torch.Tensor, labels: Labels) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Confidence, negative log-likelihood and Brier score of each sample."""
     confidence = log_probs.amax(dim=1).exp()
     nll = -log_probs.gather(1, torch.from_numpy(labels)[:, None])[:, 0]
@@ -115,27 +116,27 @@ def mixed(one: Predictions, other: Predictions, take_other: npt.NDArray[np.bool_
     return replace(one, **picked)
 
 
-def class_weights(labels: Labels) -> Floats:
+def class_weights(labels: Labels) -> FloatArray:
     """Weights, (n,), of mean 1, under which every class present counts the same."""
     _, member, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    weights: Floats = len(labels) / (len(sizes) * sizes[member].astype(np.float64))
+    weights: FloatArray = len(labels) / (len(sizes) * sizes[member].astype(np.float64))
     return weights
 
 
-def balanced_accuracy(correct: Floats, labels: Labels) -> float:
+def balanced_accuracy(correct: FloatArray, labels: Labels) -> float:
     """Mean over the classes present of the recall: sklearn's `balanced_accuracy_score`."""
     return float((class_weights(labels) * correct).mean())
 
 
-def recalls(correct: Floats, labels: Labels, classes: int) -> Floats:
+def recalls(correct: FloatArray, labels: Labels, classes: int) -> FloatArray:
     """The recall of each class, (classes,); NaN for a class without samples."""
     present = np.bincount(labels, minlength=classes).astype(np.float64)
     hits = np.bincount(labels, weights=correct, minlength=classes)
-    recall: Floats = np.divide(hits, present, out=np.full(classes, np.nan), where=present > 0)
+    recall: FloatArray = np.divide(hits, present, out=np.full(classes, np.nan), where=present > 0)
     return recall
 
 
-def kl_divergence(baseline: Predictions, quantized: Predictions) -> Floats:
+def kl_divergence(baseline: Predictions, quantized: Predictions) -> FloatArray:
     """KL(baseline || quantized) of each sample's probabilities, in nats, at least 0, shape (n,).
 
     From float32 log probabilities, so that values below some 1e-6 are rounding.

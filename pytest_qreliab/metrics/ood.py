@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
+
 Features = npt.NDArray[np.floating]
 Positive = Literal["id", "ood"]
 
@@ -25,8 +26,8 @@ def scores(
     cosines: torch.Tensor | None,
     logits: torch.Tensor,
     negative_logits: torch.Tensor | None = None,
-    local: Floats | None = None,
-) -> dict[str, Floats]:
+    local: FloatArray | None = None,
+) -> dict[str, FloatArray]:
     """OOD scores, each of shape (n,), from logits and, but for recorded outputs, cosines, float64 (n, classes).
 
     `msp` is minus the largest softmax probability of the logits (Hendrycks & Gimpel 2017), `maxlogit` minus the
@@ -66,9 +67,9 @@ def _largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class MahalanobisFit:
     """Class means less the mean over all, `centre` (dim,), after `whiten`, (dim, rank): float64 (classes, rank)."""
 
-    centre: Floats
-    whiten: Floats
-    means: Floats
+    centre: FloatArray
+    whiten: FloatArray
+    means: FloatArray
 
 
 def fit_mahalanobis(features: Features, labels: npt.NDArray[np.int64]) -> MahalanobisFit:
@@ -97,7 +98,7 @@ def fit_mahalanobis(features: Features, labels: npt.NDArray[np.int64]) -> Mahala
     return MahalanobisFit(centre, whiten, (means - centre) @ whiten)
 
 
-def mahalanobis(features: Features, fit: MahalanobisFit) -> Floats:
+def mahalanobis(features: Features, fit: MahalanobisFit) -> FloatArray:
     """The squared Mahalanobis distance of each unit-normalised feature, (n, dim), to the nearest class mean: (n,).
 
     Products in float32, which leaves some six digits. NaN, infinity or a zero vector makes NaN.
@@ -111,7 +112,7 @@ def mahalanobis(features: Features, fit: MahalanobisFit) -> Floats:
     return np.maximum(result, 0.0)  # less than 0 by rounding alone
 
 
-def knn(features: Features, bank: Features, k: int | None = None) -> Floats:
+def knn(features: Features, bank: Features, k: int | None = None) -> FloatArray:
     """Distance of each feature, (n, dim), to the k-th nearest of `bank`, (calibration, dim): (n,), in [0, 2].
 
     Both are normalised to unit length (Sun et al. 2022). `k` is by default 50, or all there are if that is fewer; it is
@@ -133,11 +134,11 @@ def knn(features: Features, bank: Features, k: int | None = None) -> Floats:
     return result
 
 
-def _unit(features: Features) -> Floats:
+def _unit(features: Features) -> FloatArray:
     """Float64 rows of length one; NaN where a row is zero or not finite."""
     rows = features.astype(np.float64)
     with np.errstate(all="ignore"):
-        unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: FloatArray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 
 
@@ -152,23 +153,23 @@ def _chunks(rows: int, width: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-class Ranked:
+class SortedScores:
     """The scores of ID samples, (n_id,), and of OOD samples, (n_ood,), sorted once for all that is read off them.
 
     Equal scores are one threshold.
     """
 
-    def __init__(self, id_scores: Floats, ood_scores: Floats) -> None:
+    def __init__(self, id_scores: FloatArray, ood_scores: FloatArray) -> None:
         thresholds, member = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
         id_member, ood_member = member[: len(id_scores)], member[len(id_scores) :]
         last = len(thresholds) - 1
         # Found by low scores ID is the positive class, found by high ones OOD.
         self._of = {
-            "id": _Search(id_member, ood_member, len(thresholds)),
-            "ood": _Search(last - ood_member, last - id_member, len(thresholds)),
+            "id": _ThresholdCounts(id_member, ood_member, len(thresholds)),
+            "ood": _ThresholdCounts(last - ood_member, last - id_member, len(thresholds)),
         }
 
-    def placements(self) -> tuple[Floats, Floats]:
+    def placements(self) -> tuple[FloatArray, FloatArray]:
         """DeLong's structural components, OOD being the positive class.
 
         For each OOD sample the share of ID samples below it, for each ID sample the share of OOD samples above it,
@@ -181,7 +182,7 @@ class Ranked:
         """P(OOD score > ID score) + P(equal) / 2: sklearn's `roc_auc_score` with OOD positive."""
         return float(self.placements()[0].mean())
 
-    def auroc_influence(self) -> tuple[Floats, Floats]:
+    def auroc_influence(self) -> tuple[FloatArray, FloatArray]:
         """DeLong's components (1988), of ID and of OOD samples, less their mean: (n_id,) and (n_ood,)."""
         of_ood, of_id = self.placements()
         return of_id - of_id.mean(), of_ood - of_ood.mean()
@@ -190,7 +191,7 @@ class Ranked:
         """sklearn's `average_precision_score` of finding ID by low scores, or OOD by high ones."""
         return self._of[positive].average_precision()
 
-    def average_precision_influence(self, positive: Positive) -> tuple[Floats, Floats]:
+    def average_precision_influence(self, positive: Positive) -> tuple[FloatArray, FloatArray]:
         """First-order influence of each ID and OOD sample on the average precision, each of mean zero.
 
         It is the derivative by the sample's weight, times the size of its group, centred: with ID and OOD as
@@ -207,7 +208,7 @@ class Ranked:
         """
         return self._of[positive].rate()[0]
 
-    def fpr95_influence(self, positive: Positive) -> tuple[Floats, Floats]:
+    def fpr95_influence(self, positive: Positive) -> tuple[FloatArray, FloatArray]:
         """First-order influence of each ID and OOD sample on FPR@95, each of mean zero.
 
         A negative counts by whether it passes. A positive moves the threshold, and with it the rate along the ROC
@@ -216,11 +217,11 @@ class Ranked:
         return self._id_first(positive, self._of[positive].rate()[1:])
 
     @staticmethod
-    def _id_first(positive: Positive, influences: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    def _id_first(positive: Positive, influences: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
         return influences if positive == "id" else influences[::-1]
 
 
-class _Search:
+class _ThresholdCounts:
     """Positives and negatives at thresholds in the order in which they pass, by the threshold of each, and counted."""
 
     def __init__(self, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64], thresholds: int) -> None:
@@ -229,12 +230,12 @@ class _Search:
         self.passed = np.bincount(negatives, minlength=thresholds)
 
     @staticmethod
-    def before(counts: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Floats:
+    def before(counts: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> FloatArray:
         """The share of what is counted that passes before each of the thresholds, and half of what passes there."""
-        share: Floats = (counts.cumsum() - counts / 2) / counts.sum()
+        share: FloatArray = (counts.cumsum() - counts / 2) / counts.sum()
         return share[at]
 
-    def _precision(self) -> tuple[Floats, Floats]:
+    def _precision(self) -> tuple[FloatArray, FloatArray]:
         """At each threshold the precision, and the number that has passed."""
         true = self.found.cumsum()
         flagged = true + self.passed.cumsum()
@@ -243,7 +244,7 @@ class _Search:
     def average_precision(self) -> float:
         return float((self.found * self._precision()[0]).sum() / len(self.positives))
 
-    def average_precision_influence(self) -> tuple[Floats, Floats]:
+    def average_precision_influence(self) -> tuple[FloatArray, FloatArray]:
         """That of the positives and of the negatives.
 
         With p_k positives at threshold k, P_k positives and N_k negatives passed there, and P positives in all, the
@@ -253,15 +254,15 @@ class _Search:
         """
         precision, flagged = self._precision()
 
-        def from_each_on(values: Floats) -> Floats:
-            reversed_sums: Floats = np.cumsum((self.found * values / flagged)[::-1])[::-1]
+        def from_each_on(values: FloatArray) -> FloatArray:
+            reversed_sums: FloatArray = np.cumsum((self.found * values / flagged)[::-1])[::-1]
             return reversed_sums
 
         of_positives = (precision + from_each_on(1 - precision))[self.positives]
         of_negatives = -len(self.negatives) / len(self.positives) * from_each_on(precision)[self.negatives]
         return of_positives - of_positives.mean(), of_negatives - of_negatives.mean()
 
-    def rate(self) -> tuple[float, Floats, Floats]:
+    def rate(self) -> tuple[float, FloatArray, FloatArray]:
         """The share of negatives that pass where 95 % of the positives do, and the influence of either."""
         n, passed = len(self.positives), self.found.cumsum()
         at = -(-19 * n // 20) - 1  # the rank of the positive at the threshold; in integers, as 0.95 is no float
@@ -281,8 +282,10 @@ class _Search:
 
 
 # What each OOD statistic is, and the influence that ID and OOD samples have on it.
-STATISTICS: dict[str, tuple[Callable[[Ranked], float], Callable[[Ranked], tuple[Floats, Floats]]]] = {
-    "auroc": (Ranked.auroc, Ranked.auroc_influence),
+STATISTICS: dict[
+    str, tuple[Callable[[SortedScores], float], Callable[[SortedScores], tuple[FloatArray, FloatArray]]]
+] = {
+    "auroc": (SortedScores.auroc, SortedScores.auroc_influence),
     "aupr_in": (
         lambda ranked: ranked.average_precision("id"),
         lambda ranked: ranked.average_precision_influence("id"),

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_qreliab.metrics.registry import RANK_BANDS
+from pytest_qreliab.statistics.arrays import FloatArray
 from pytest_qreliab.statistics.influence import Estimate
 
 Features = npt.NDArray[np.floating]
-Floats = npt.NDArray[np.float64]
 
 CHUNK_ROWS = 4096
 # Residuals below the resolution of float32 cannot be told from none: the SQNR of two equal models, in dB.
@@ -39,7 +39,7 @@ def bands(width: int) -> dict[str, tuple[int, int]]:
     return dict(zip(RANK_BANDS, ((0, first), (first, second), (second, width)), strict=True))
 
 
-def effective_rank(power: Floats) -> float:
+def effective_rank(power: FloatArray) -> float:
     """exp(-sum p log p), p = power / sum power, of squared singular values, descending: from 1 to their number; NaN
     where all are 0. The entropy is Roy & Vetterli's (2007), over s^2 in place of s, as in the study."""
     if not power[0] > 0:
@@ -49,9 +49,9 @@ def effective_rank(power: Floats) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-def _shares(power: Floats) -> Floats:
+def _shares(power: FloatArray) -> FloatArray:
     """The share of each direction that has any, in the whole."""
-    shares: Floats = np.where(power > NOTHING * power[0], power, 0) / power.sum()
+    shares: FloatArray = np.where(power > NOTHING * power[0], power, 0) / power.sum()
     return shares
 
 
@@ -66,12 +66,12 @@ class Spectrum:
     """The directions of a feature set: `mean` (dim,), `power` (dim,) the mean squared projection on each, descending,
     `directions` (dim, dim) in columns."""
 
-    mean: Floats
-    power: Floats
-    directions: Floats
+    mean: FloatArray
+    power: FloatArray
+    directions: FloatArray
 
     @classmethod
-    def of(cls, features: Features) -> Spectrum:
+    def fit(cls, features: Features) -> Spectrum:
         """Of features (n, dim)."""
         mean = features.mean(axis=0, dtype=np.float64)
         gram = sum((part.T @ part for part in _centred(features, mean)), np.zeros((len(mean), len(mean))))
@@ -112,7 +112,7 @@ class Spectrum:
         return Estimate(value, {group: np.concatenate([part @ slope for part in parts])})
 
 
-class Pair:
+class FeaturePair:
     """Full-precision and quantized features (n, dim) of the same samples, of the image set `group`.
 
     `signal` and `residual`, (dim,), are the mean squares, by full-precision direction, of the centred full-precision
@@ -134,13 +134,13 @@ class Pair:
         self._of_samples = np.concatenate(parts, axis=2)  # (signal or residual, band, n)
 
     @property
-    def sqnr(self) -> Floats:
+    def sqnr(self) -> FloatArray:
         """10 log10(e_s / e_q) of each direction, dB, (dim,): at most 144.5, the resolution of float32.
 
         NaN where there is no signal.
         """
         signal = np.where(self.signal > NOTHING * self.signal.sum(), self.signal, np.nan)
-        found: Floats = 10 * np.log10(signal / np.maximum(self.residual, signal * 10 ** (-HIGHEST_SQNR / 10)))
+        found: FloatArray = 10 * np.log10(signal / np.maximum(self.residual, signal * 10 ** (-HIGHEST_SQNR / 10)))
         return found
 
     def residual_ratio(self, band: str) -> Estimate:
@@ -157,7 +157,7 @@ class Pair:
         of = self._full, self._quantized
         means = self._spectrum.mean, self._quantized.mean(axis=0, dtype=np.float64)
 
-        def pairs(first: int, second: int) -> Iterator[tuple[Floats, Floats]]:
+        def pairs(first: int, second: int) -> Iterator[tuple[FloatArray, FloatArray]]:
             return zip(_centred(of[first], means[first]), _centred(of[second], means[second]), strict=True)
 
         value, influence = 1.0, np.zeros(len(self._full))
@@ -199,6 +199,6 @@ def _rows(n: int) -> Iterator[slice]:
         yield slice(start, start + CHUNK_ROWS)
 
 
-def _centred(features: Features, mean: Floats) -> Iterator[Floats]:
+def _centred(features: Features, mean: FloatArray) -> Iterator[FloatArray]:
     for rows in _rows(len(features)):
         yield features[rows] - mean

@@ -31,12 +31,12 @@ ASPECTS = ("accuracy", "calibration", "robustness", "ood", "spectrum")
 class Metric:
     """One metric: `better` says which direction is an improvement, "neither" that any move is harm.
 
-    `spread` is the standard error of its change, times the root of the number of samples, as benchmarks/spreads.py
-    measures it for minmax w4a8 of a CLIP trained on CIFAR-10: with it a plan tells, before anything has run, what it
-    can see. None where no interval is computed. `needs` is what it is measured with beyond the in-distribution and OOD
-    images: "calibration" images, those with "labels", "negatives" (class names that are none), "local" features of
-    patches, "shift", "corruption" or "spurious" image sets, spectra of all "blocks", "penultimate" features, images
-    with "gratings" added, or the "weights" of both models.
+    `spread` is the standard error of its change, times the root of the number of samples, as
+    benchmarks/studies/spreads.py measures it for minmax w4a8 of a CLIP trained on CIFAR-10: with it a plan tells,
+    before anything has run, what it can see. None where no interval is computed. `needs` is what it is measured
+    with beyond the in-distribution and OOD images: "calibration" images, those with "labels", "negatives" (class
+    names that are none), "local" features of patches, "shift", "corruption" or "spurious" image sets, spectra of
+    all "blocks", "penultimate" features, images with "gratings" added, or the "weights" of both models.
     """
 
     name: str
@@ -398,7 +398,7 @@ def image_sets(name: str, there: Iterable[str]) -> list[str]:
     return [of for of in there if of == "in_distribution"]
 
 
-def of_two_models(name: str) -> bool:
+def is_distance(name: str) -> bool:
     """Whether it measures how far a model is from full precision, and so is nothing that two models differ in."""
     if lookup(name).aspect == "spectrum":
         statistic = name.split(".")[1]
@@ -406,7 +406,7 @@ def of_two_models(name: str) -> bool:
     return name in ("agreement", "flips.lost", "flips.gained", "kl", "spurious.vulnerability")
 
 
-def names_a_set(name: str) -> bool:
+def names_image_set(name: str) -> bool:
     """Whether the metric is on image sets that it names, other than those that have a name in every benchmark."""
     parts = name.split(".")
     if parts[0] == "ood":

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pytest_qreliab.metrics import calibration, registry
-from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.statistics import influence, proportions
+from pytest_qreliab.statistics.arrays import FloatArray
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Interval, normal_interval, widened
 
@@ -31,24 +32,24 @@ def relative_drop(reference: Estimate, other: Estimate) -> Estimate:
     return (reference - other) / reference
 
 
-class Spurious(NamedTuple):
+class SpuriousAccuracies(NamedTuple):
     """One model's accuracies where the background is the common one, and where it is not (CounterAnimal)."""
 
     common: Estimate
     counter: Estimate
 
 
-def spurious_gap(model: Spurious) -> Estimate:
+def spurious_gap(model: SpuriousAccuracies) -> Estimate:
     """RSG(m) = (A(m, common) - A(m, counter)) / A(m, common), the study's relative spurious gap."""
     return relative_drop(model.common, model.counter)
 
 
-def spurious_gap_rise(baseline: Spurious, quantized: Spurious) -> Estimate:
+def spurious_gap_rise(baseline: SpuriousAccuracies, quantized: SpuriousAccuracies) -> Estimate:
     """dRSG = RSG(quantized) - RSG(baseline)."""
     return spurious_gap(quantized) - spurious_gap(baseline)
 
 
-def additional_vulnerability(baseline: Spurious, quantized: Spurious) -> Estimate:
+def additional_vulnerability(baseline: SpuriousAccuracies, quantized: SpuriousAccuracies) -> Estimate:
     """V = d(counter) - d(common), the study's; V = dRSG * A(quantized, common) / A(baseline, counter)."""
     of_counter, of_common = (relative_drop(b, q) for b, q in zip(baseline[::-1], quantized[::-1], strict=True))
     return of_counter - of_common
@@ -56,11 +57,11 @@ def additional_vulnerability(baseline: Spurious, quantized: Spurious) -> Estimat
 
 def names(sets: Sets) -> list[str]:
     """The metrics that these sets allow, but for that of two models together."""
-    found = dict.fromkeys(metric for name in sets for metric in touched(name))
+    found = dict.fromkeys(metric for name in sets for metric in metrics_on_set(name))
     return [name for name in found if name != VULNERABILITY and registry.image_sets(name, sets)]
 
 
-def touched(name: str) -> list[str]:
+def metrics_on_set(name: str) -> list[str]:
     """The metrics that a set of that name is part of."""
     category, *parts = name.split(".")
     if category == "spurious":
@@ -132,12 +133,14 @@ def _estimate(sets: Sets, name: str) -> Estimate:
     return influence.average([_mean(samples, one) for samples, one in zip(per_sample, on, strict=True)])
 
 
-def _mean(samples: Floats, group: str) -> Estimate:
-    return influence.mean(samples, group) if len(samples) > 1 else Estimate(float(samples[0]), {group: samples * 0})
+def _mean(samples: FloatArray, group: str) -> Estimate:
+    return (
+        influence.paired_mean(samples, group) if len(samples) > 1 else Estimate(float(samples[0]), {group: samples * 0})
+    )
 
 
-def _spurious(sets: Sets) -> Spurious:
-    return Spurious(*(_mean(sets[f"spurious.{one}"].correct, one) for one in ("common", "counter")))
+def _spurious(sets: Sets) -> SpuriousAccuracies:
+    return SpuriousAccuracies(*(_mean(sets[f"spurious.{one}"].correct, one) for one in ("common", "counter")))
 
 
 def _ece(predictions: Predictions) -> float:

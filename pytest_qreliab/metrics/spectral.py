@@ -6,12 +6,10 @@ Power is |2-D DFT|^2 summed over channels, by frequency, in cycles per patch, in
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from pytest_qreliab.statistics.half_sampling import Bundles, Masks
-
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.statistics.half_sampling import BlockIds, HalfMasks
 
 # Half the Nyquist radius is a frequency of most grids itself: keep rounding from moving it across.
 HALF_NYQUIST = 0.25 + 1e-6
@@ -29,9 +27,9 @@ def power(maps: torch.Tensor) -> torch.Tensor:
     return torch.cat([half, mirrored], dim=-1)
 
 
-def radius(rows: int, columns: int) -> Floats:
+def radius(rows: int, columns: int) -> FloatArray:
     """The frequency of each place in a power map, cycles per patch: sqrt(f_rows^2 + f_columns^2)."""
-    found: Floats = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns))
+    found: FloatArray = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns))
     return found
 
 
@@ -45,7 +43,7 @@ def high_band_share(of_maps: torch.Tensor) -> torch.Tensor:
     return share
 
 
-def radial_profile(of_map: Floats) -> tuple[Floats, Floats]:
+def radial_profile(of_map: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The frequency, cycles per patch, and the mean power, of each ring of a power map (rows, columns), without DC.
 
     Rings are as wide as the frequencies of the longer side are apart.
@@ -59,13 +57,13 @@ def radial_profile(of_map: Floats) -> tuple[Floats, Floats]:
     )
 
 
-def relative_error(full: Floats, quantized: Floats) -> Floats:
+def relative_error(full: FloatArray, quantized: FloatArray) -> FloatArray:
     """The relative spectral error map |P_q - P_fp| / P_fp of two power maps; NaN where full precision has no power."""
     error = np.abs(quantized - full)
     return np.divide(error, full, out=np.full_like(error, np.nan), where=full > 0)
 
 
-def error_map(full: Floats, quantized: Floats) -> Floats:
+def error_map(full: FloatArray, quantized: FloatArray) -> FloatArray:
     """The same for whole power maps (rows, columns): NaN at DC as well, which is the mean of the map."""
     return np.where(radius(*full.shape) > 0, relative_error(full, quantized), np.nan)
 
@@ -76,7 +74,7 @@ class MapError:
     A table of sums for `statistics.halves`, of the power maps (n, rows, columns) of two models on the same samples.
     """
 
-    def __init__(self, full: Floats, quantized: Floats, bundle: Bundles) -> None:
+    def __init__(self, full: FloatArray, quantized: FloatArray, bundle: BlockIds) -> None:
         there = radius(*full.shape[1:]) > 0
         count = int(bundle.max()) + 1
         added = np.zeros((2, int(there.sum()), count))
@@ -84,9 +82,9 @@ class MapError:
             np.add.at(of_model.T, bundle, maps[:, there])
         self._sums = added.reshape(-1, count)
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         return self._sums.sum(axis=1, keepdims=True) if masks is None else self._sums @ masks
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         full, quantized = np.split(sums, 2)
         return {"spectral.map_error": relative_error(full, quantized).mean(axis=0)}

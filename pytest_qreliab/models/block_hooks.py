@@ -23,7 +23,7 @@ ToMap = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 
 @dataclass
-class Seen:
+class BlockOutputs:
     """Of one batch: what `look` made of the map after each block, first to last, and the penultimate features."""
 
     blocks: list[torch.Tensor] = field(default_factory=list)
@@ -35,12 +35,12 @@ class Seen:
 
 
 @contextmanager
-def watched(clip: Clip, look: Look) -> Iterator[Seen]:
+def watched(clip: Clip, look: Look) -> Iterator[BlockOutputs]:
     """While the model encodes images, `look` is shown each block's map (batch, channels, rows, columns).
 
     Nothing larger than what it gives is kept.
     """
-    seen = Seen()
+    seen = BlockOutputs()
     visual: Any = getattr(clip.module, "visual", None)
     with ExitStack() as stack:
         if clip.layout is OPEN_CLIP and isinstance(visual, nn.Module):
@@ -69,7 +69,7 @@ def compile_blocks(clip: Clip) -> None:
         block.compile()
 
 
-def _after(seen: Seen, index: int, to_map: ToMap, look: Look) -> Callable[..., None]:
+def _after(seen: BlockOutputs, index: int, to_map: ToMap, look: Look) -> Callable[..., None]:
     def hook(block: nn.Module, args: Any, out: Any) -> None:
         if len(seen.blocks) != index or not isinstance(out, torch.Tensor):
             return  # local features run the last block once more, patch by patch
@@ -113,7 +113,7 @@ def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.T
 
 
 @contextmanager
-def _penultimate(visual: Any, seen: Seen) -> Iterator[None]:
+def _penultimate(visual: Any, seen: BlockOutputs) -> Iterator[None]:
     """Keeps what the last projection of each batch reads; of a tower without one, that is the features."""
     if isinstance(getattr(visual, "head", None), nn.Module):  # of a timm trunk
 

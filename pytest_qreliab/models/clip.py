@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pytest_qreliab.models import wrapped
 from pytest_qreliab.models.layout import OPEN_CLIP, Layout
 
 
@@ -60,8 +61,6 @@ class Clip:
 
         Raises InputError for a model that does not encode one image and one prompt to finite features.
         """
-        from pytest_qreliab.models import wrapped
-
         module, layout = wrapped.inspect(
             module, preprocess, tokenizer, logit_scale, encode_image, encode_text, vision, coverage
         )

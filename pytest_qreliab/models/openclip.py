@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_qreliab.errors import InputError, unknown
-from pytest_qreliab.models import TINY_DIGITS
+from pytest_qreliab.models.names import TINY_DIGITS
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from pytest_qreliab.errors import InputError, raised
+from pytest_qreliab.errors import InputError, describe_exception
 from pytest_qreliab.models.clip import Clip
 
 ENCODES = "encode_image"
@@ -24,7 +24,9 @@ def load(name: str, make: object) -> Clip:
         except InputError as error:
             raise InputError(f"model {name!r}: {error}") from error
         except Exception as error:  # of any kind: the factory is the user's
-            raise InputError(f"model {name!r}: what was registered to make it raised {raised(error)}") from error
+            raise InputError(
+                f"model {name!r}: what was registered to make it raised {describe_exception(error)}"
+            ) from error
     try:
         clip = made if isinstance(made, Clip) else Clip.wrap(made)
     except InputError as error:

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.models import TINY_DIGITS, openclip
+from pytest_qreliab.models import openclip
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.names import TINY_DIGITS
 
 FOLDER = Path(__file__).parent / "tiny_digits"
 WEIGHTS = FOLDER / "open_clip_model.safetensors"

@@ -15,8 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pytest_qreliab.errors import InputError, raised, unknown
-from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.errors import InputError, describe_exception, unknown
 from pytest_qreliab.models.layout import Layout, no_fused_attention
 
 Towers = Mapping[str, frozenset[str]]
@@ -97,7 +96,7 @@ class Foreign(Layout):
             raise
         except Exception as error:  # of any kind: the module is the user's
             raise InputError(
-                f"{type(module).__name__} cannot be copied, and so not be quantized: {raised(error)}"
+                f"{type(module).__name__} cannot be copied, and so not be quantized: {describe_exception(error)}"
             ) from error
         return replace(self, scale=None if self.scale is None else self.scale.clone()), copied
 
@@ -142,7 +141,7 @@ def inspect(
     bias = getattr(module, "logit_bias", None)
     if bias is not None and not (isinstance(bias, float | int | torch.Tensor) and torch.as_tensor(bias).numel() == 1):
         raise InputError(f"logit_bias is {_shown(bias)}; it must be one number, or not be there")
-    images, texts = _passed(Clip("", module, preprocess, tokenizer, layout=layout))
+    images, texts = _passed(module, layout)
     return module, replace(layout, towers=_given(module, vision) if vision else _seen(module, images, texts))
 
 
@@ -162,18 +161,20 @@ def _scale(model: object, given: float | None) -> torch.Tensor | None:
     return None if isinstance(model, nn.Module) else own.detach().clone()
 
 
-def _passed(clip: Clip) -> tuple[set[int], set[int]]:
+@torch.no_grad()
+def _passed(module: nn.Module, layout: Foreign) -> tuple[set[int], set[int]]:
     """The storages that one image, and one prompt, pass through. Raises InputError unless both come out as features."""
     with _explained("preprocess"):
-        image = clip.preprocess(Image.new("RGB", (64, 64)))
+        image = layout.preprocess(Image.new("RGB", (64, 64)))
     if not isinstance(image, torch.Tensor) or image.dtype != torch.float32 or image.ndim != 3 or len(image) != 3:
         raise InputError(f"preprocess gave {_shown(image)}; a float32 tensor (3, height, width) is needed")
     with _explained("tokenizer"):
-        clip.tokenizer(["a", "photo"])
+        tokens = layout.tokenizer(["a", "photo"])
+    device = layout.device(module)
     with _Watch() as images:
-        of_image = clip.encode_image(torch.stack([image, image]))
+        of_image = layout.encode_image(module, torch.stack([image, image]).to(device))
     with _Watch() as texts:
-        of_text = clip.encode_text(["a", "photo"])
+        of_text = layout.encode_text(module, tokens, device)
     if len(of_text) != 2:
         raise InputError(f"encode_text gave {_shown(of_text)} for 2 texts; (texts, dim) is needed")
     if of_image.shape[1] != of_text.shape[1]:
@@ -261,4 +262,4 @@ def _explained(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # of any kind: the code is the user's
-        raise InputError(f"{what} raised {raised(error)}") from error
+        raise InputError(f"{what} raised {describe_exception(error)}") from error

@@ -12,17 +12,17 @@ import pytest
 
 from pytest_qreliab.config import settings as config_settings
 from pytest_qreliab.errors import InputError, unknown
-from pytest_qreliab.plugin import hookspecs
+from pytest_qreliab.plugin import hookspecs, options
 
 if TYPE_CHECKING:
     from pytest_qreliab.config.cases import Build, Case
     from pytest_qreliab.evaluation.evaluator import QuantizedClip
     from pytest_qreliab.models.clip import Clip
-    from pytest_qreliab.plugin.checked_result import CheckedResult
-    from pytest_qreliab.plugin.session import Run
+    from pytest_qreliab.plugin.checked_result import CheckedResult, CheckedSelfCheck
+    from pytest_qreliab.plugin.session import Session
     from pytest_qreliab.plugin.xdist import BuildScheduling
     from pytest_qreliab.report import self_check
-    from pytest_qreliab.report.records import Entry
+    from pytest_qreliab.report.records import CaseRecord
 
 SUITE = Path(__file__).parent / "suite" / "test_reliability.py"
 SELF_CHECK_SUITE = SUITE.with_name("test_self_check.py")
@@ -31,17 +31,17 @@ SELF_CHECK_SUITE = SUITE.with_name("test_self_check.py")
 CASE, BUILD, MODEL = "qreliab_case", "_qreliab_build", "_qreliab_model"
 
 SETTINGS = pytest.StashKey[config_settings.Settings]()
-RUN = pytest.StashKey["Run"]()
+RUN = pytest.StashKey["Session"]()
 SHIPPED = pytest.StashKey["list[str] | None"]()  # names to select of the shipped suite, [] for all; None: not run
 RESULT = pytest.StashKey["CheckedResult"]()
-SELF_CHECK = pytest.StashKey["self_check.CheckedSelfCheck"]()
+SELF_CHECK = pytest.StashKey["CheckedSelfCheck"]()
 
 
 # Set-up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    config_settings.add_options(parser)
+    options.add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -99,13 +99,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BuildSchedul
     return xdist.make(config, log, config.stash[RUN].plan)
 
 
-def _run(config: pytest.Config) -> Run:
+def _run(config: pytest.Config) -> Session:
     """The run's state; made at start where a setting is given, else by the first test that needs it."""
     if RUN not in config.stash:
-        from pytest_qreliab.plugin.session import Run
+        from pytest_qreliab.plugin.session import Session
 
         try:
-            config.stash[RUN] = Run(config, config.stash[SETTINGS])
+            config.stash[RUN] = Session(config, config.stash[SETTINGS])
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
     return config.stash[RUN]
@@ -213,7 +213,7 @@ def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> Checke
 
 
 @pytest.fixture
-def qreliab_self_check(request: pytest.FixtureRequest, qreliab_case: Case) -> self_check.CheckedSelfCheck:
+def qreliab_self_check(request: pytest.FixtureRequest, qreliab_case: Case) -> CheckedSelfCheck:
     """The gates of the case, tried where there is nothing to find; `check()` fails the test if they fail too often."""
     with _readable():
         found = _run(request.config).self_check(qreliab_case, request.node)
@@ -283,18 +283,18 @@ class Summary:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._entries: dict[str, Entry] = {}
-        self._self_checks: dict[str, self_check.Entry] = {}
+        self._entries: dict[str, CaseRecord] = {}
+        self._self_checks: dict[str, self_check.SelfCheckRecord] = {}
         self._errors: dict[str, str] = {}
         self._accepted: list[str] = []
         self._ran = False  # any test of ours
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._ran |= "qreliab" in report.keywords
-        entry: Entry | None = getattr(report, "qreliab", None)
+        entry: CaseRecord | None = getattr(report, "qreliab", None)
         if entry is not None:
             self._entries[entry["case"]] = entry
-        checked: self_check.Entry | None = getattr(report, "qreliab_self_check", None)
+        checked: self_check.SelfCheckRecord | None = getattr(report, "qreliab_self_check", None)
         if checked is not None:
             self._self_checks[checked["case"]] = checked
         case: str | None = getattr(report, "qreliab_case", None)

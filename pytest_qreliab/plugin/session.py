@@ -15,29 +15,30 @@ import pytest
 from pytest_qreliab.config.cases import Build, Case
 from pytest_qreliab.config.document import shown
 from pytest_qreliab.config.settings import OF_A_RUN, OPTIONS, SELF_CHECK, Setting, Settings, size_of
-from pytest_qreliab.errors import InputError, place, raised, unknown
+from pytest_qreliab.errors import InputError, describe_exception, unknown, user_code_location
 from pytest_qreliab.evaluation.planning import make_plan, shards
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import files
+from pytest_qreliab.report import snapshot as snapshots
 
 if TYPE_CHECKING:
     from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.evaluation.evaluator import Evaluator
-    from pytest_qreliab.plugin.checked_result import CheckedResult
-    from pytest_qreliab.report.records import Entry
-    from pytest_qreliab.report.self_check import CheckedSelfCheck
+    from pytest_qreliab.plugin.checked_result import CheckedResult, CheckedSelfCheck
+    from pytest_qreliab.report.records import CaseRecord
 
 T = TypeVar("T")
 
 
-class Run:
+class Session:
     """The plan is made at once, so that bad input ends the run early; torch is imported when first needed."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self.plan = make_plan.make(settings, _catalog(config))
+        self.snapshot = snapshots.select(settings.snapshot, settings.update)
+        self.plan = make_plan.make_plan(settings, _catalog(config), with_drift=self.snapshot is not None)
         self._cache_size = size_of(settings.cache_size)
         check_cache_dir(settings.cache_dir)
         self._told: set[Case] = set()
@@ -62,17 +63,19 @@ class Run:
         from pytest_qreliab.evaluation.evaluator import Evaluator
         from pytest_qreliab.plugin import progress
 
-        draw = outline = None
-        if self.plan.drawn:
+        draw = build_curves = None
+        if self.plan.records_curves:
             from pytest_qreliab.report.figures import curves
 
-            outline = curves.of
+            build_curves = curves.build_curves
         if self.plan.figures is not None:
             from pytest_qreliab.report.figures import case_figures  # which imports matplotlib
 
             draw = partial(case_figures.draw, self.plan.figures)
-        evaluator = Evaluator(self.plan, progress.for_config(self._config), self.store(), draw, outline)
-        workers.take_share(evaluator.device)
+        evaluator = Evaluator(
+            self.plan, progress.for_config(self._config), self.store(), draw, build_curves, self.snapshot
+        )
+        workers.limit_to_share(evaluator.device)
         return evaluator
 
     def store(self) -> Store | None:
@@ -127,19 +130,19 @@ class Run:
             f"qreliab: {len(cases)} case{'s' * (len(cases) > 1)}: " + " x ".join(", ".join(axis) for axis in axes),
             f"qreliab: {gates} gate{'s' * (gates != 1)} of {', '.join(files)}, device {self.plan.device}",
         ]
-        if self.plan.snapshot is not None:
+        if self.snapshot is not None:
             drifts = sum(map(len, self.plan.drift.values()))
             update = {"none": "", "new": "; what it has not is accepted", "all": "; all of it is accepted anew"}
             lines.append(
-                f"qreliab: {drifts} gate{'s' * (drifts != 1)} on the drift from {self.plan.snapshot.folder}"
-                + update[self.plan.snapshot.update]
+                f"qreliab: {drifts} gate{'s' * (drifts != 1)} on the drift from {self.snapshot.folder}"
+                + update[self.snapshot.update]
             )
         if self.shard is not None:
             here = sum(map(self.here, cases))
             lines.append(f"qreliab: {self.shard}: {here} of {len(cases)} cases")
         if self.plan.figures is not None:
             lines.append(f"qreliab: figures go to {shown(self.plan.figures)}")
-        for by, metrics in self.plan.untested.items():
+        for by, metrics in self.plan.unmeasurable.items():
             lines.append(f"qreliab: {by} has nothing for {', '.join(metrics)}: not tested")
         return lines + self._underpowered()
 
@@ -148,7 +151,7 @@ class Run:
         from pytest_qreliab.evaluation.verdicts import power
 
         lines: dict[str, None] = {}
-        for weak in power.underpowered(self.plan):
+        for weak in power.find_underpowered(self.plan):
             samples = weak.samples
             enough = "no number of samples" if weak.times == float("inf") else f"about {weak.times * samples:,.0f}"
             lines[
@@ -158,12 +161,12 @@ class Run:
         head = "qreliab: underpowered, a harmless case may well be inconclusive (spread as of a CLIP at w4a8):"
         return [head, *lines] if lines else []
 
-    def write(self, entries: Mapping[str, Entry], errors: Mapping[str, str], exitstatus: int) -> None:
+    def write(self, entries: Mapping[str, CaseRecord], errors: Mapping[str, str], exitstatus: int) -> None:
         """Write the files that are wanted of the results, and the summary of a step of GitHub's. Raises OSError."""
         summary = os.environ.get("GITHUB_STEP_SUMMARY") if self.writes and (entries or errors) else None
         if self.json is None and self.html is None and not summary:
             return
-        from pytest_qreliab import __version__
+        from pytest_qreliab._version import __version__
         from pytest_qreliab.report import markdown, results_file
         from pytest_qreliab.report.html import page
 
@@ -186,10 +189,10 @@ class Run:
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(markdown.render(found))
 
-    def renew(self, entries: Mapping[str, Entry]) -> list[str]:
+    def renew(self, entries: Mapping[str, CaseRecord]) -> list[str]:
         """Accept what was measured into the snapshot, where that is asked for, and say what became of it; and what the
         snapshot holds beyond. Raises OSError."""
-        snapshot = self.plan.snapshot
+        snapshot = self.snapshot
         if snapshot is None or not self.writes:
             return []
         where = shown(snapshot.folder.absolute())
@@ -202,16 +205,16 @@ class Run:
             lines += [f"in {where} and not of this run: {case}" for case in unused]
         return lines
 
-    def entry(self, result: CheckedResult) -> Entry | None:
+    def entry(self, result: CheckedResult) -> CaseRecord | None:
         """A result as reports hold it, with a command that measures the case again; None if it was given before."""
-        from pytest_qreliab.report import records
+        from pytest_qreliab.report import to_record
 
         if result.case in self._told:
             return None
         self._told.add(result.case)
         parameters = self.plan.recipes[result.case.build.quantizer].parameters.model_dump(mode="json")
         words = ", ".join(f"{name}={value}" for name, value in parameters.items())
-        return records.of(result, words, self._command("qreliab", "-k", f"[{result.case.id}]"))
+        return to_record.to_record(result, words, self._command("qreliab", "-k", f"[{result.case.id}]"))
 
     def result(self, case: Case, item: pytest.Item) -> CheckedResult:
         """The result of a case for the test that asks for it. Raises InputError for unusable input."""
@@ -221,7 +224,7 @@ class Run:
 
     def self_check(self, case: Case, item: pytest.Item) -> CheckedSelfCheck:
         """The self-check of a case for the test that asks for it. Raises InputError for unusable input."""
-        from pytest_qreliab.report.self_check import CheckedSelfCheck
+        from pytest_qreliab.plugin.checked_result import CheckedSelfCheck
 
         return CheckedSelfCheck(**vars(self.evaluator.self_check(case)), repeat=self._repeat(item))
 
@@ -253,7 +256,7 @@ def _catalog(config: pytest.Config) -> Catalog:
     try:
         config.hook.pytest_qreliab_register(catalog=catalog)
     except InputError as error:
-        raise InputError(f"pytest_qreliab_register{place(error)}: {error}") from error
+        raise InputError(f"pytest_qreliab_register{user_code_location(error)}: {error}") from error
     except Exception as error:  # of any kind: the code is the user's
-        raise InputError(f"pytest_qreliab_register raised {raised(error)}") from error
+        raise InputError(f"pytest_qreliab_register raised {describe_exception(error)}") from error
     return catalog

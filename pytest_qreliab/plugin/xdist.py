@@ -13,7 +13,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from pytest_qreliab.evaluation.planning.make_plan import Plan
+from pytest_qreliab.evaluation.planning.plan import Plan
 
 
 class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pytest_qreliab.quantizers import Quantizer
 from pytest_qreliab.quantizers.parameters import (
     Artifact,
     Awq,
@@ -14,11 +13,12 @@ from pytest_qreliab.quantizers.parameters import (
     OnnxRuntime,
     Percentile,
     QuaRot,
-    Rounding,
+    RoundingParameters,
     SmoothQuant,
     TorchAo,
     Training,
 )
+from pytest_qreliab.quantizers.recipe import Quantizer
 
 _POST_TRAINING = "pytest_qreliab.quantizers.post_training"
 _TRAINING = "pytest_qreliab.quantizers.training"
@@ -28,13 +28,19 @@ _WEIGHTS_ONLY = tuple(f"w{bits}" for bits in range(2, 9))
 
 BUILTIN = (
     Quantizer(
-        "minmax", "round to nearest, ranges end at the largest magnitude", f"{_POST_TRAINING}.ranges:minmax", Rounding
+        "minmax",
+        "round to nearest, ranges end at the largest magnitude",
+        f"{_POST_TRAINING}.ranges:minmax",
+        RoundingParameters,
     ),
     Quantizer(
         "percentile", "round to nearest, ranges clip outliers", f"{_POST_TRAINING}.ranges:percentile", Percentile
     ),
     Quantizer(
-        "mse", "round to nearest, ranges of least squared error (OMSE)", f"{_POST_TRAINING}.ranges:mse", Rounding
+        "mse",
+        "round to nearest, ranges of least squared error (OMSE)",
+        f"{_POST_TRAINING}.ranges:mse",
+        RoundingParameters,
     ),
     Quantizer(
         "smoothquant",
@@ -47,7 +53,7 @@ BUILTIN = (
         "outlier-suppression",
         "norm weights moved into the layers after them, ranges that clip outlier tokens",
         f"{_POST_TRAINING}.smoothing:outlier_suppression",
-        Rounding,
+        RoundingParameters,
         needs="images",
     ),
     Quantizer(
@@ -146,56 +152,56 @@ BUILTIN = (
     Quantizer(
         "lsq",
         "trained: learned steps, towards the full-precision features (LSQ)",
-        f"{_TRAINING}.loop:lsq",
+        f"{_TRAINING}.methods:lsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "lsq+contrastive",
         "trained: learned steps, CLIP's contrastive loss",
-        f"{_TRAINING}.loop:lsq_contrastive",
+        f"{_TRAINING}.methods:lsq_contrastive",
         Training,
         needs="pairs",
     ),
     Quantizer(
         "lsq+contrastive+mse",
         "trained: learned steps, the contrastive loss and towards the full-precision features",
-        f"{_TRAINING}.loop:lsq_contrastive_mse",
+        f"{_TRAINING}.methods:lsq_contrastive_mse",
         Training,
         needs="pairs",
     ),
     Quantizer(
         "quarot+lsq",
         "trained: as lsq, on inputs and weights turned by Hadamard matrices",
-        f"{_TRAINING}.loop:quarot_lsq",
+        f"{_TRAINING}.methods:quarot_lsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "dsq",
         "trained: as lsq, with the gradients of a soft staircase (DSQ)",
-        f"{_TRAINING}.loop:dsq",
+        f"{_TRAINING}.methods:dsq",
         Training,
         needs="images",
     ),
     Quantizer(
         "lr-qat",
         "trained: a low-rank change of frozen weights, and learned steps (LR-QAT)",
-        f"{_TRAINING}.loop:lr_qat",
+        f"{_TRAINING}.methods:lr_qat",
         LrQat,
         needs="images",
     ),
     Quantizer(
         "omniquant",
         "trained: clipping of frozen weights, scale and shift of what norms write (OmniQuant)",
-        f"{_TRAINING}.loop:omniquant",
+        f"{_TRAINING}.methods:omniquant",
         Training,
         needs="images",
     ),
     Quantizer(
         "distillation",
         "trained: learned steps, towards the full-precision similarities of images and captions",
-        f"{_TRAINING}.loop:distillation",
+        f"{_TRAINING}.methods:distillation",
         Training,
         needs="pairs",
     ),

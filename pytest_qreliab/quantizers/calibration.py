@@ -48,7 +48,7 @@ class Calibration:
     def batches(self, clip: Clip, limit: int) -> Iterator[torch.Tensor]:
         """At most `limit` images, evenly spaced, preprocessed: (batch, 3, height, width)."""
         if self.images is not None:
-            yield from self.read(self.images.limited(limit), clip.preprocess)
+            yield from self.read(self.images.first_evenly(limit), clip.preprocess)
 
     def captions(self, label: int) -> list[str]:
         """Every template of a class."""

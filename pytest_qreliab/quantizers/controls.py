@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -67,9 +66,8 @@ class Control:
 
 def _matched(clip: Clip, request: Request) -> Clip:
     """The quantized model that a control takes its errors from."""
-    recipe = request.matched
-    assert recipe is not None
-    return recipe.apply()(clip, replace(request, parameters=recipe.parameters, matched=recipe.matched))
+    assert request.matched is not None
+    return request.matched(clip)
 
 
 def _pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:

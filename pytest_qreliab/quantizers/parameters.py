@@ -47,7 +47,7 @@ def _type(kind: Any, limits: Iterable[Any]) -> str:
     return " ".join([name, ", ".join(bounds)]).strip()
 
 
-class Rounding(Parameters):
+class RoundingParameters(Parameters):
     """How weights and activations are laid on grids, whatever is done before.
 
     `granularity`: what shares a grid of the weights: the tensor, an output channel, or a group of that many
@@ -62,13 +62,13 @@ class Rounding(Parameters):
     images: Count = 128
 
 
-class Percentile(Rounding):
+class Percentile(RoundingParameters):
     """`share` of the magnitudes, in per cent, is kept of weights and of activations; what is beyond is clipped."""
 
     share: Annotated[float, Field(gt=50, le=100)] = 99.9
 
 
-class SmoothQuant(Rounding):
+class SmoothQuant(RoundingParameters):
     """`alpha`: how much of the difficulty moves from activations to weights, or `search` for the best of 0.1 to 0.9.
 
     `layers`: those that read a norm's output, as the authors do, or `all`.
@@ -78,19 +78,19 @@ class SmoothQuant(Rounding):
     layers: Literal["norm", "all"] = "norm"
 
 
-class QuaRot(Rounding):
+class QuaRot(RoundingParameters):
     """`seed` draws the signs of the randomised Hadamard matrices."""
 
     seed: int = 0
 
 
-class Gptq(Rounding):
+class Gptq(RoundingParameters):
     """`damping`, relative to the mean of the Hessian's diagonal, is added to it."""
 
     damping: Annotated[float, Field(gt=0)] = 0.01
 
 
-class Awq(Rounding):
+class Awq(RoundingParameters):
     """`layers` as for smoothquant; weights are grouped, as the authors do, where a group size is given."""
 
     layers: Literal["norm", "all"] = "all"
@@ -134,19 +134,19 @@ class Artifact(Parameters):
     path: str
 
 
-class Control(Parameters):
+class ControlParameters(Parameters):
     """`match` is the quantizer whose error, weight by weight, the control reproduces."""
 
     match: str = "minmax"
 
 
-class LowRank(Control):
+class LowRank(ControlParameters):
     """`by`: what is matched: the squared error, or the effective rank."""
 
     by: Literal["error", "effective-rank"] = "error"
 
 
-class Noise(Control):
+class Noise(ControlParameters):
     """`seed` draws the noise."""
 
     seed: int = 0

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import Calibration
 
-if TYPE_CHECKING:
-    from pytest_qreliab.quantizers import Recipe
-
-
 Tensors = dict[str, torch.Tensor]
-Keep = Callable[[str, Callable[[], Tensors]], Tensors]
+TensorCache = Callable[[str, Callable[[], Tensors]], Tensors]
 
 
-def made(name: str, make: Callable[[], Tensors]) -> Tensors:
+def no_cache(name: str, make: Callable[[], Tensors]) -> Tensors:
     """Keeps nothing."""
     return make()
 
@@ -34,8 +31,9 @@ class Request:
     """Bits, scope and parameters, and what the quantizer may use to meet them.
 
     `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where nothing
-    asks for it. `matched` is the recipe that a control takes its error from. `advance` is told of every step done,
-    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `keep(name,
+    asks for it. `matched` makes the quantized model that a control takes its error from.
+    `advance` is told of every step done,
+    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `cached(name,
     make)` gives the tensors that `make` gives, which it calls once for the same full-precision model and calibration
     data: what is observed for one quantizer is there for the next.
     """
@@ -45,11 +43,11 @@ class Request:
     parameters: Any
     calibration: Calibration | None = None
     advance: Callable[[int], None] = _ignore
-    matched: Recipe | None = None
+    matched: Callable[[Clip], Clip] | None = None
     checkpoints: Path | None = None
-    keep: Keep = made
+    cached: TensorCache = no_cache
 
-    def needed(self) -> Calibration:
+    def require_calibration(self) -> Calibration:
         """The calibration data, of a method that cannot do without."""
         if self.calibration is None:
             raise ValueError(f"{self.bits} with {self.parameters!r} needs calibration data")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.records import drifted, gated
+from pytest_qreliab.report.records import drift_failures, worst_gates
 from pytest_qreliab.report.results_file import Results
 
 OF_CASE = ("case", "model", "quantizer", "bits", "scope", "benchmark", "rescaled", "samples", "device", "coverage")
@@ -27,7 +27,9 @@ def rows(results: Results) -> list[dict[str, Any]]:
         of_case: dict[str, Any] = {name: entry[name] for name in OF_CASE}  # type: ignore[literal-required]
         of_case["size"] = None if size is None else size["quantized"]
         of_case["full_size"] = None if size is None else size["full"]
-        gates = {registry.canonical(metric): gate for metric, gate in {**gated(entry), **drifted(entry)}.items()}
+        gates = {
+            registry.canonical(metric): gate for metric, gate in {**worst_gates(entry), **drift_failures(entry)}.items()
+        }
         for metric in entry["metrics"]:
             gate: Any = gates.get(metric["metric"], {})
             found.append({**of_case, **metric, **{name: gate.get(name) for name in OF_GATE}})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.report.formatting import number
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluation.verdicts.gates import Verdict
@@ -37,12 +38,7 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
         if interval is not None:
             lines.append(f"    method     {verdict.method}; each bound holds with {1 - alpha:.2%} confidence")
         if verdict.outcome == "inconclusive":
-            settle = f"; about {verdict.settling_n} samples would settle it" if verdict.settling_n else ""
+            settle = f"; about {verdict.samples_to_settle} samples would settle it" if verdict.samples_to_settle else ""
             lines.append(f"    verdict    inconclusive: the interval holds the limit{settle}")
     lines.append(f"    limit      {gate.limit} {gate.value:g}, {gate.where}")
     return lines
-
-
-def number(value: float, sign: str = "") -> str:
-    """Four decimals, or four digits where those are fewer; `sign` "+" shows it always."""
-    return f"{value:{sign}.4f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pytest_qreliab.config.settings import Value
+from pytest_qreliab.config.settings import SettingValue
 from pytest_qreliab.errors import InputError
 
 
@@ -21,7 +21,7 @@ def write(path: Path, content: str | bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def prepare(value: Value) -> Path | None:
+def prepare(value: SettingValue) -> Path | None:
     """The file of a setting, which is free to be written: none is there, but its folder is. None for `none`.
 
     Raises InputError where it cannot be written.

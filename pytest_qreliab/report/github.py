@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_qreliab.report.failure_message import number
-from pytest_qreliab.report.records import Entry, GateEntry
+from pytest_qreliab.report.formatting import number
+from pytest_qreliab.report.records import CaseRecord, GateRecord
 
 
-def commands(entries: Sequence[Entry]) -> Iterator[str]:
+def commands(entries: Sequence[CaseRecord]) -> Iterator[str]:
     """A workflow command for each gate that does not let its case pass, at its file and line."""
     for entry in entries:
         for gate in entry["gates"]:
@@ -20,7 +20,7 @@ def commands(entries: Sequence[Entry]) -> Iterator[str]:
                 yield f"::error {place}title={title}::{message}"
 
 
-def _said(gate: GateEntry) -> str:
+def _said(gate: GateRecord) -> str:
     if gate["problem"]:
         return gate["problem"]
     before = gate["baseline"] if gate["accepted"] is None else gate["accepted"]

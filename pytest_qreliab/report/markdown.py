@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.failure_message import number
-from pytest_qreliab.report.records import Entry, GateEntry, drift, drifted, gated, passed, verdict
+from pytest_qreliab.report import formatting, tradeoff
+from pytest_qreliab.report.formatting import number
+from pytest_qreliab.report.records import (
+    CaseRecord,
+    GateRecord,
+    drift_failures,
+    drift_of,
+    passed,
+    shown_verdict,
+    worst_gates,
+)
 from pytest_qreliab.report.results_file import Results
 
 SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
@@ -29,7 +37,7 @@ def render(results: Results) -> str:
     lines += [f"- {_text(line)}" for line in tradeoff.smallest_passing(entries)]
     for entry in failed:
         lines += ["", *_failure(entry)]
-    groups: dict[tuple[str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str], list[CaseRecord]] = {}
     for entry in entries:
         groups.setdefault((entry["model"], entry["benchmark"]), []).append(entry)
     for (model, benchmark), rows in groups.items():
@@ -37,13 +45,13 @@ def render(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _failure(entry: Entry) -> list[str]:
+def _failure(entry: CaseRecord) -> list[str]:
     lines = [f"#### ❌ {_text(entry['quantization'])}: {_text(entry['model'])} on {_text(entry['benchmark'])}", ""]
     lines += _rows(
         ["metric", "full precision", "quantized", "harm", "limit", "where"],
         (
             [
-                f"{SIGNS[verdict(gate)]} {_text(gate['metric'])}",
+                f"{SIGNS[shown_verdict(gate)]} {_text(gate['metric'])}",
                 number(gate["baseline"]) if gate["accepted"] is None else f"{number(gate['accepted'])} (accepted)",
                 number(gate["quantized"]),
                 _harm(gate),
@@ -57,7 +65,7 @@ def _failure(entry: Entry) -> list[str]:
     return [*lines, "", "```sh", entry["repeat"], "```"]
 
 
-def _harm(gate: GateEntry) -> str:
+def _harm(gate: GateRecord) -> str:
     if gate["problem"]:
         return _text(gate["problem"])
     bounds = ""
@@ -66,20 +74,20 @@ def _harm(gate: GateEntry) -> str:
     return number(gate["harm"]) + bounds
 
 
-def _table(rows: Sequence[Entry]) -> Iterator[str]:
+def _table(rows: Sequence[CaseRecord]) -> Iterator[str]:
     """The baseline and the cases by gated metrics: the value, and the change from full precision. What there is more
     of goes down the page."""
-    metrics = list(dict.fromkeys(metric for row in rows for metric in gated(row)))
+    metrics = list(dict.fromkeys(metric for row in rows for metric in worst_gates(row)))
     head = ["", "size", *(registry.lookup(metric).header for metric in metrics)]
     body: list[list[str]] = []
     for rescaled in dict.fromkeys(row["rescaled"] for row in rows):
         below = [row for row in rows if row["rescaled"] == rescaled]
-        baseline = {metric: gate["baseline"] for row in below for metric, gate in gated(row).items()}
+        baseline = {metric: gate["baseline"] for row in below for metric, gate in worst_gates(row).items()}
         sizes = [row["size"]["full"] for row in below if row["size"] is not None]
         body.append(
             [
                 "full precision" + "+rescale" * rescaled,
-                tradeoff.size(sizes[0]) if sizes else "",
+                formatting.size_in_words(sizes[0]) if sizes else "",
                 *(number(baseline[metric]) if metric in baseline else "" for metric in metrics),
             ]
         )
@@ -93,14 +101,14 @@ def _table(rows: Sequence[Entry]) -> Iterator[str]:
     yield from _rows(table[0], table[1:])
 
 
-def _cell(row: Entry, metric: str) -> str:
-    gate, drifting = gated(row).get(metric), drifted(row).get(metric)
+def _cell(row: CaseRecord, metric: str) -> str:
+    gate, drifting = worst_gates(row).get(metric), drift_failures(row).get(metric)
     if gate is None:
         return ""
     change = number(gate["quantized"] - gate["baseline"], "+")
-    lines = [number(gate["quantized"]), f"{change}&nbsp;{SIGNS[verdict(gate)]}"]
+    lines = [number(gate["quantized"]), f"{change}&nbsp;{SIGNS[shown_verdict(gate)]}"]
     if drifting is not None:
-        lines.append(f"{number(drift(drifting), '+')} from accepted&nbsp;{SIGNS[verdict(drifting)]}")
+        lines.append(f"{number(drift_of(drifting), '+')} from accepted&nbsp;{SIGNS[shown_verdict(drifting)]}")
     return "<br>".join(lines)
 
 

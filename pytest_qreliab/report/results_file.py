@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pytest_qreliab import __version__
+from pytest_qreliab._version import __version__
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.planning.make_plan import Plan
+from pytest_qreliab.evaluation.planning.plan import Plan
 from pytest_qreliab.report import files
-from pytest_qreliab.report.records import Entry, passed
+from pytest_qreliab.report.records import CaseRecord, passed
 
 
 class Planned(BaseModel):
@@ -41,7 +41,7 @@ class Results(BaseModel):
     created: str
     shard: tuple[int, int] | None
     plan: Planned
-    cases: list[Entry]
+    cases: list[CaseRecord]
     errors: dict[str, str]
     exitstatus: int
 
@@ -67,7 +67,9 @@ def planned(plan: Plan) -> Planned:
         ]
         for case in plan.cases
     ]
-    recipes = {name: repr(recipe.parameters) for name, recipe in plan.recipes.items()}
+    recipes = {
+        name: [recipe.quantizer.name, recipe.parameters.model_dump_json()] for name, recipe in plan.recipes.items()
+    }
     data = {
         name: [of.classes, of.templates, {name: len(images) for name, images in of.sets.items()}]
         for name, of in plan.data.items()

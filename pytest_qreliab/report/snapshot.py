@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.settings import Setting
 from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import files
-from pytest_qreliab.report.records import Entry, is_drift
+from pytest_qreliab.report.records import CaseRecord, is_drift
 
 Update = Literal["none", "new", "all"]
 
@@ -27,7 +28,7 @@ DIGITS = 6  # of a number in a file: more would change with the number of thread
 UPDATE, IN_CI = "--qreliab-update", "ci"
 
 
-class Value(BaseModel):
+class AcceptedMetric(BaseModel):
     """The quantized value of a metric, its change from full precision with bounds, and the number of samples."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +47,7 @@ class AcceptedCase(BaseModel):
 
     data: str
     environment: str
-    metrics: dict[str, Value]
+    metrics: dict[str, AcceptedMetric]
 
 
 class ModelSnapshot(BaseModel):
@@ -66,21 +67,7 @@ class ModelSnapshot(BaseModel):
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """The quantized values of a case that a snapshot holds, by metric; `where` names it.
-
-    `renewing` says that values which are not there are about to be accepted, `comparable` that those which are were
-    measured on the same data.
-    """
-
-    values: Mapping[str, float]
-    where: str
-    renewing: bool = False
-    comparable: bool = True
-
-
-@dataclass(frozen=True)
-class Renewed:
+class SnapshotUpdate:
     """The cases that were accepted for the first time, those with other values than before, those that kept theirs, and
     those that were not accepted, as a gate fails."""
 
@@ -104,14 +91,14 @@ class Snapshot:
     models: Mapping[str, ModelSnapshot]
     update: Update = "none"
 
-    def accepted(self, case: Case, data: Mapping[str, str]) -> Accepted:
+    def accepted(self, case: Case, data: Mapping[str, str]) -> AcceptedValues:
         """The values that a case is held against, which is measured on that data now."""
         known = self._known(case)
         if known is None or self.update == "all":
-            return Accepted({}, str(self.folder), self.update != "none")
+            return AcceptedValues({}, str(self.folder), self.update != "none")
         values = {name: metric.value for name, metric in known.metrics.items()}
         same = known.data == key_of(data)
-        return Accepted(values, str(self.folder), same and self.update == "new", same)
+        return AcceptedValues(values, str(self.folder), same and self.update == "new", same)
 
     def differences(self, case: Case, data: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
         """What a case was accepted with and is not measured with now, field by field."""
@@ -133,7 +120,7 @@ class Snapshot:
         """The accepted cases that are not among those."""
         return sorted(case for of_model in self.models.values() for case in of_model.cases if case not in cases)
 
-    def renew(self, entries: Sequence[Entry]) -> Renewed:
+    def renew(self, entries: Sequence[CaseRecord]) -> SnapshotUpdate:
         """Write what was measured and is to be accepted. Raises OSError, and InputError for files that are damaged."""
         new: list[str] = []
         changed: list[str] = []
@@ -171,20 +158,20 @@ class Snapshot:
             )
             if after != before:
                 files.write(path, after.text())
-        return Renewed(new, changed, kept, refused)
+        return SnapshotUpdate(new, changed, kept, refused)
 
     def _known(self, case: Case) -> AcceptedCase | None:
         of_model = self.models.get(case.build.model)
         return None if of_model is None else of_model.cases.get(case.id)
 
 
-def _case(entry: Entry) -> AcceptedCase:
+def _case(entry: CaseRecord) -> AcceptedCase:
     gated = {registry.canonical(gate["metric"]) for gate in entry["gates"]}
     return AcceptedCase(
         data=key_of(entry["data"]),
         environment=key_of(entry["environment"]),
         metrics={
-            of["metric"]: Value(
+            of["metric"]: AcceptedMetric(
                 value=_rounded(of["quantized"]),
                 change=_rounded(of["change"]),
                 low=_bound(of["low"]),

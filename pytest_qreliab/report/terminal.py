@@ -12,10 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.quantizers import RESCALE
+from pytest_qreliab.quantizers.recipe import RESCALE
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.failure_message import number
-from pytest_qreliab.report.records import ControlsEntry, Entry, drift, drifted, gated, verdict
+from pytest_qreliab.report.formatting import number
+from pytest_qreliab.report.records import (
+    CaseRecord,
+    ControlsRecord,
+    drift_failures,
+    drift_of,
+    shown_verdict,
+    worst_gates,
+)
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -42,10 +49,10 @@ class Output:
         return "\n".join(line.rstrip() for line in self._stream.getvalue().splitlines())
 
 
-def render(entries: Iterable[Entry], output: Output) -> str:
+def render(entries: Iterable[CaseRecord], output: Output) -> str:
     """The tables of all entries, one per model and benchmark."""
     signs = SIGNS if output.unicode else ASCII_SIGNS
-    groups: dict[tuple[str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str], list[CaseRecord]] = {}
     for found in entries:
         groups.setdefault((found["model"], found["benchmark"]), []).append(found)
     for (model, benchmark), rows in groups.items():
@@ -54,7 +61,7 @@ def render(entries: Iterable[Entry], output: Output) -> str:
             Text(f"{model} on {benchmark}", style="bold"),
             Text(f"({rows[0]['samples']} samples, {devices})", style="dim"),
         )
-        metrics = list(dict.fromkeys(metric for row in rows for metric in gated(row)))
+        metrics = list(dict.fromkeys(metric for row in rows for metric in worst_gates(row)))
         runs = _fitting(metrics, rows, output.width)
         for run in runs:
             output.print(_table(run, rows, signs, last=run is runs[-1]), soft_wrap=False)
@@ -63,7 +70,7 @@ def render(entries: Iterable[Entry], output: Output) -> str:
         if row["controls"] is not None:
             _print_controls(row, row["controls"], output)
     legend = Text("second line: change from full precision; ", style="dim")
-    if any(drifted(row) for rows in groups.values() for row in rows):
+    if any(drift_failures(row) for rows in groups.values() for row in rows):
         legend.append("third: from what was accepted; ")
     for outcome, sign in signs.items():
         legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
@@ -71,13 +78,13 @@ def render(entries: Iterable[Entry], output: Output) -> str:
     return output.text()
 
 
-def notes(rows: Sequence[Entry]) -> list[str]:
+def notes(rows: Sequence[CaseRecord]) -> list[str]:
     """Below the table: what is not as it was accepted, the smallest that passes, and what all of it took."""
     warnings = [f"warning: {text}" for text in dict.fromkeys(text for row in rows for text in row["warnings"])]
     return [*warnings, *tradeoff.smallest_passing(rows), _work(rows)]
 
 
-def _work(rows: Sequence[Entry]) -> str:
+def _work(rows: Sequence[CaseRecord]) -> str:
     """On one machine."""
     encoded, known = (sum(row[what] for row in rows) for what in ("encoded", "known"))
     memory = f"peak memory {max(row['peak_memory'] for row in rows) / 2**30:.1f} GiB"
@@ -86,12 +93,12 @@ def _work(rows: Sequence[Entry]) -> str:
     return f"{encoded:,} images and prompts encoded, {known:,} known from before; {memory}"
 
 
-def _table(metrics: Sequence[str], rows: Sequence[Entry], signs: dict[str, str], *, last: bool) -> Table:
+def _table(metrics: Sequence[str], rows: Sequence[CaseRecord], signs: dict[str, str], *, last: bool) -> Table:
     table = _empty_table()
     columns: list[list[Text]] = [[] for _ in metrics]
     labels, coverages = [], []
     for label, below in _by_baseline(rows).items():
-        baseline = {metric: gate["baseline"] for row in below for metric, gate in gated(row).items()}
+        baseline = {metric: gate["baseline"] for row in below for metric, gate in worst_gates(row).items()}
         labels += [label, *(row["quantization"] for row in below)]
         coverages += ["", *("recorded" if (share := row["coverage"]) is None else f"{share:.1%}" for row in below)]
         for metric, column in zip(metrics, columns, strict=True):
@@ -123,7 +130,7 @@ def _empty_table() -> Table:
 MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
 
 
-def _print_controls(row: Entry, controls: ControlsEntry, output: Output) -> None:
+def _print_controls(row: CaseRecord, controls: ControlsRecord, output: Output) -> None:
     """Why the metrics of a case moved: the quantized model beside its matched controls."""
     output.print(Text(f"why {row['quantization']} moves {row['model']} on {row['benchmark']}", style="bold"))
     if controls["problem"]:
@@ -149,9 +156,9 @@ def _right(cell: Text, width: int) -> Text:
     return Text("\n".join(line.rjust(width) for line in cell.plain.split("\n")), style=cell.style, justify="left")
 
 
-def _by_baseline(rows: Sequence[Entry]) -> dict[str, list[Entry]]:
+def _by_baseline(rows: Sequence[CaseRecord]) -> dict[str, list[CaseRecord]]:
     """The rows below what they are compared with: the model as it is, or with its logit scale refitted as well."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[CaseRecord]] = {}
     for row in rows:
         groups.setdefault("full precision" + RESCALE * row["rescaled"], []).append(row)
     return groups
@@ -161,21 +168,21 @@ def _header(metric: str) -> str:
     return registry.lookup(metric).header.replace(" ", "\n")
 
 
-def _cell(metric: str, row: Entry, signs: dict[str, str]) -> Text:
+def _cell(metric: str, row: CaseRecord, signs: dict[str, str]) -> Text:
     """The value, below it the change with the verdict's sign, and below that the change from what was accepted where
     that fails."""
-    gate, drifting = gated(row).get(metric), drifted(row).get(metric)
+    gate, drifting = worst_gates(row).get(metric), drift_failures(row).get(metric)
     if gate is None:
         return Text("")
-    found, change = verdict(gate), gate["quantized"] - gate["baseline"]
+    found, change = shown_verdict(gate), gate["quantized"] - gate["baseline"]
     lines = [f"{number(gate['quantized'])}  ", f"{number(change, '+')} {signs[found]}"]
     if drifting is not None:
-        found = verdict(drifting)
-        lines.append(f"{number(drift(drifting), '+')} {signs[found]}")
+        found = shown_verdict(drifting)
+        lines.append(f"{number(drift_of(drifting), '+')} {signs[found]}")
     return Text("\n".join(lines), style=STYLES[found])
 
 
-def _fitting(metrics: Sequence[str], rows: Sequence[Entry], width: int) -> list[list[str]]:
+def _fitting(metrics: Sequence[str], rows: Sequence[CaseRecord], width: int) -> list[list[str]]:
     """The metrics cut into runs whose columns fit side by side; a run holds at least one."""
     between = 2
     label = max(map(len, [*_by_baseline(rows), *(row["quantization"] for row in rows)])) + between

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.records import Entry, gated, passed
+from pytest_qreliab.report.records import CaseRecord, passed, worst_gates
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Candidate:
         return self.size / self.full
 
 
-def candidates(entries: Sequence[Entry]) -> list[Candidate]:
+def candidates(entries: Sequence[CaseRecord]) -> list[Candidate]:
     """The quantized models whose size is known, the smallest first."""
-    by_build: dict[tuple[str, str], list[Entry]] = {}
+    by_build: dict[tuple[str, str], list[CaseRecord]] = {}
     for entry in entries:
         by_build.setdefault((entry["model"], entry["quantization"]), []).append(entry)
     found = []
@@ -45,10 +45,10 @@ def candidates(entries: Sequence[Entry]) -> list[Candidate]:
     return sorted(found, key=lambda candidate: candidate.size)
 
 
-def _harms(entry: Entry) -> dict[str, float]:
+def _harms(entry: CaseRecord) -> dict[str, float]:
     return {
         metric: registry.lookup(metric).harm(gate["quantized"] - gate["baseline"])
-        for metric, gate in gated(entry).items()
+        for metric, gate in worst_gates(entry).items()
     }
 
 
@@ -62,7 +62,7 @@ def front(found: Sequence[Candidate], key: tuple[str, str]) -> list[Candidate]:
     return kept
 
 
-def smallest_passing(entries: Sequence[Entry]) -> list[str]:
+def smallest_passing(entries: Sequence[CaseRecord]) -> list[str]:
     """A line for each model of which several sizes were measured."""
     found = candidates(entries)
     lines = []
@@ -78,9 +78,3 @@ def smallest_passing(entries: Sequence[Entry]) -> list[str]:
             else f"smallest passing{name}: none of {len(of_model)}"
         )
     return lines
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    power = next((power for power in (3, 2) if count >= 1000**power), 1)
-    return f"{count / 1000**power:.3g} {' kMG'[power]}B"

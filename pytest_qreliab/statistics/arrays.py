@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
 
-def finite(values: npt.ArrayLike, name: str, *fewest: int) -> Floats:
+def finite(values: npt.ArrayLike, name: str, *fewest: int) -> FloatArray:
     """`values` as float64, with one axis for each of `fewest`, the least length of that axis.
 
     Raises ValueError, calling them `name`, for another number of axes, too few values, NaN or infinity.

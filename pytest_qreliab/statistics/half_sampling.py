@@ -3,7 +3,8 @@
 Cut the samples into two halves at random: the two values of the statistic on them are independent, so that half their
 squared difference estimates the variance at half the sample size without bias, however unsmooth the statistic is. The
 percentile bootstrap does not: it adds a second helping of noise to gaps that noise has already widened, and on the ECE
-of calibrated models its "95 %" intervals held what they should in all of 200 simulations (benchmarks/intervals.py).
+of calibrated models its "95 %" intervals held what they should in all of 200 simulations (see
+benchmarks/studies/intervals.py).
 
 What is left is to go from n / 2 to n. The variance of a mean halves. Where quarters show that it falls more slowly, as
 when a change is only just clear of the noise, or faster, as that of squared gaps does that are nothing but noise, the
@@ -18,9 +19,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Masks = npt.NDArray[np.floating]
-Bundles = npt.NDArray[np.integer]
+from pytest_qreliab.statistics.arrays import FloatArray
+
+HalfMasks = npt.NDArray[np.floating]
+BlockIds = npt.NDArray[np.integer]
 
 SEED = 0
 CUTS = 200  # each into four quarters and, three times, two halves: 2000 subsets
@@ -30,22 +32,22 @@ MASK_ELEMENTS = 1_000_000
 MOST_BUNDLES = 4096
 
 
-class Table(Protocol):
+class SumTable(Protocol):
     """Sums over samples, and the metrics that are functions of them."""
 
-    def sums(self, masks: Masks | None = None) -> Floats:
+    def sums(self, masks: HalfMasks | None = None) -> FloatArray:
         """The sums over all samples, (sums, 1), or over the subsets that the columns of masks are: (sums, r).
 
         Masks, (bundles, r), hold 0 and 1. The sums of two disjoint subsets add up to those of their union.
         """
         ...
 
-    def values(self, sums: Floats) -> dict[str, Floats]:
+    def values(self, sums: FloatArray) -> dict[str, FloatArray]:
         """The metrics by name, each (r,), from sums (sums, r)."""
         ...
 
 
-def bundles(n: int) -> Bundles:
+def assign_blocks(n: int) -> BlockIds:
     """In which of at most 4096 bundles each of n samples goes, (n,): at random, and of one size but for one sample.
 
     Bundles are cut into halves in place of samples, so that 50,000 cost no more than 4096. A random half of random
@@ -55,7 +57,7 @@ def bundles(n: int) -> Bundles:
     return members if n <= MOST_BUNDLES else np.random.default_rng(SEED).permutation(members)
 
 
-def standard_errors(pairs: Sequence[tuple[Table, Table]], n: int) -> dict[str, float]:
+def half_sample_errors(pairs: Sequence[tuple[SumTable, SumTable]], n: int) -> dict[str, float]:
     """The standard error of quantized - baseline for each metric of pairs of tables of the same n bundles.
 
     What it measures the spread of is the difference that n samples show, about its mean over sets of n samples.
@@ -82,7 +84,7 @@ def standard_errors(pairs: Sequence[tuple[Table, Table]], n: int) -> dict[str, f
     return errors
 
 
-def _values(table: Table, masks: npt.NDArray[np.float32]) -> dict[str, Floats]:
+def _values(table: SumTable, masks: npt.NDArray[np.float32]) -> dict[str, FloatArray]:
     """The table's metrics on the four quarters of each cut, then on the halves: (10, cuts) each."""
     a, b, c = np.split(table.sums(masks), 3, axis=1)
     d = table.sums().astype(masks.dtype) - a - b - c
@@ -91,7 +93,7 @@ def _values(table: Table, masks: npt.NDArray[np.float32]) -> dict[str, Floats]:
     return {name: np.stack([of[name] for of in values]) for name in values[0]}
 
 
-def _squares(values: Floats) -> tuple[float, float]:
+def _squares(values: FloatArray) -> tuple[float, float]:
     """Summed over cuts: the variance at n that halves suggest, and the one that quarters do."""
     halves = values[4::2] - values[5::2]
     return float((halves**2).mean(axis=0).sum() / 4), float(values[:4].var(axis=0, ddof=1).sum() / 4)

@@ -1,7 +1,7 @@
 """Smooth functions of means, with intervals by the delta method: an estimate carries what each sample does to it.
 
-accuracy_drop = mean(baseline_correct, "ID") - mean(quantized_correct, "ID")
-(accuracy_drop / mean(baseline_correct, "ID")).interval(alpha)
+accuracy_drop = paired_mean(baseline_correct, "ID") - paired_mean(quantized_correct, "ID")
+(accuracy_drop / paired_mean(baseline_correct, "ID")).interval(alpha)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from pytest_qreliab.statistics.arrays import Floats, finite
+from pytest_qreliab.statistics.arrays import FloatArray, finite
 from pytest_qreliab.statistics.interval import Interval, skewed_interval
 
 
@@ -28,7 +28,7 @@ class Estimate:
     """
 
     value: float
-    influences: Mapping[str, Floats]
+    influences: Mapping[str, FloatArray]
 
     def __add__(self, other: Estimate) -> Estimate:
         return self._with(other, self.value + other.value, 1.0, 1.0)
@@ -87,7 +87,7 @@ class Estimate:
         return Estimate(value, influences)
 
 
-def mean(values: npt.ArrayLike, group: str) -> Estimate:
+def paired_mean(values: npt.ArrayLike, group: str) -> Estimate:
     """The mean of one value per sample, shape (n,), n >= 2, of the image set `group`.
 
     Raises ValueError for another shape, NaN or infinity.

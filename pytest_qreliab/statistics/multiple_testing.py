@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.statistics.arrays import Floats, finite
+from pytest_qreliab.statistics.arrays import FloatArray, finite
 
 
-def holm(p: npt.ArrayLike) -> Floats:
+def holm(p: npt.ArrayLike) -> FloatArray:
     """Adjusted p-values, (m,), in the order given: at most alpha of them all are ever falsely below alpha.
 
     The k-th smallest is (m - k + 1) p, made monotone and kept below 1 (Holm 1979): family-wise error under any
@@ -20,7 +20,7 @@ def holm(p: npt.ArrayLike) -> Floats:
     return adjusted
 
 
-def benjamini_hochberg(p: npt.ArrayLike) -> Floats:
+def benjamini_hochberg(p: npt.ArrayLike) -> FloatArray:
     """Adjusted p-values, (m,), in the order given: of those below alpha, alpha on average are false discoveries.
 
     The k-th smallest is the least m / j p over j >= k (Benjamini & Hochberg 1995): for independent or positively
@@ -35,7 +35,7 @@ def benjamini_hochberg(p: npt.ArrayLike) -> Floats:
     return adjusted
 
 
-def _ascending(p: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.intp]]:
+def _ascending(p: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.intp]]:
     values = finite(p, "p-values", 0)
     if ((values < 0) | (values > 1)).any():
         raise ValueError("p-values: a value outside [0, 1]")

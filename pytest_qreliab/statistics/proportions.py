@@ -6,13 +6,11 @@ import math
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
+from pytest_qreliab.statistics.arrays import FloatArray
 from pytest_qreliab.statistics.interval import Bounds, Interval
-
-Floats = npt.NDArray[np.float64]
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -23,7 +21,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def effective_counts(change: Floats, weights: Floats | None = None) -> tuple[float, float, float]:
+def effective_counts(change: FloatArray, weights: FloatArray | None = None) -> tuple[float, float, float]:
     """Numbers gained, lost and all in all that give a weighted mean of changes its score interval.
 
     Changes, (n,), are -1, 0 or 1. With weights w, (n,), of mean 1, they are the weighted counts times sum(w) / sum(w^2)
@@ -65,7 +63,7 @@ def score_interval(gained: float, lost: float, n: float, alpha: float) -> Interv
     return Interval(low, high)
 
 
-def paired_score(change: Floats, weights: Floats | None = None) -> Bounds:
+def paired_score(change: FloatArray, weights: FloatArray | None = None) -> Bounds:
     """Tango's interval on the mean, or weighted mean, of changes in {-1, 0, 1}, (n,)."""
     gained, lost, n = effective_counts(change, weights)
     return partial(score_interval, gained, lost, n)

@@ -8,11 +8,12 @@ from functools import partial
 from types import MappingProxyType
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.measurement.measure import ID, Measurement
-from pytest_qreliab.evaluation.measurement.spectral import Spectra, is_spectral
+from pytest_qreliab.evaluation.measurement.measurement import ID, Measurement
+from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison, is_spectral
 from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness
-from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.statistics import influence, proportions
+from pytest_qreliab.statistics.arrays import FloatArray
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Bounds, Interval, normal_interval, widened
 
@@ -59,7 +60,7 @@ def compare(
     for who, measurement in (("baseline", baseline), ("quantized", quantized)):
         for name, problem in measurement.problems.items():
             problems[name] = "; ".join(filter(None, [problems.get(name), f"{who}: {problem}"]))
-    spectra = Spectra(baseline, quantized)
+    spectra = SpectralComparison(baseline, quantized)
     for name in sorted(name for name in wanted if is_spectral(name) and name not in problems):
         before[name], after[name], problem = _of_spectra(spectra, name)
         problems.update({name: problem} if problem else {})
@@ -72,7 +73,7 @@ def compare(
     sure = _Bounds(baseline, quantized, spectra, divergence, possible)
     changes = {}
     for name in names:
-        bounds, method = sure.of(name)
+        bounds, method = sure.find(name)
         nan = float("nan")
         changes[name] = Change(
             name, before.get(name, nan), after.get(name, nan), bounds, method, problems.get(name, "")
@@ -80,7 +81,7 @@ def compare(
     return changes
 
 
-def _of_spectra(spectra: Spectra, name: str) -> tuple[float, float, str]:
+def _of_spectra(spectra: SpectralComparison, name: str) -> tuple[float, float, str]:
     """The value in both models, and why there is none."""
     try:
         return *spectra.values(name), ""
@@ -104,8 +105,8 @@ class _Bounds:
         self,
         baseline: Measurement,
         quantized: Measurement,
-        spectra: Spectra,
-        divergence: Floats | None,
+        spectra: SpectralComparison,
+        divergence: FloatArray | None,
         wanted: Collection[str],
     ) -> None:
         self._baseline, self._quantized, self._spectra, self._wanted = baseline, quantized, spectra, wanted
@@ -121,7 +122,7 @@ class _Bounds:
                 errors = calibration.errors_of_change([b], [q], names)
                 self._errors.update({prefix + name: error for name, error in errors.items()})
 
-    def of(self, name: str) -> tuple[Bounds | None, str]:
+    def find(self, name: str) -> tuple[Bounds | None, str]:
         """The bounds of one metric's change, and by what method."""
         baseline, quantized = self._baseline, self._quantized
         if name not in self._wanted or registry.lookup(name).spread is None:
@@ -140,7 +141,7 @@ class _Bounds:
             return self._spectra.bounds(name)
         if name == "kl":
             assert self._divergence is not None
-            return influence.mean(self._divergence, ID).padded(both_sides=False).interval, "paired t"
+            return influence.paired_mean(self._divergence, ID).padded(both_sides=False).interval, "paired t"
         rescaled = name.startswith(registry.RESCALED)
         b, q = ((m.rescaled if rescaled else m.predictions) for m in (baseline, quantized))
         assert b is not None
@@ -171,7 +172,7 @@ class _Bounds:
 
 def _of_predictions(name: str, b: Predictions, q: Predictions, classes: Sequence[str]) -> tuple[Bounds, str]:
     n = len(b)
-    change: Floats = q.correct - b.correct
+    change: FloatArray = q.correct - b.correct
     if name == "accuracy":
         gained, lost = int((change > 0).sum()), int((change < 0).sum())
         p = proportions.mcnemar(gained, lost)
@@ -204,7 +205,7 @@ def _of_predictions(name: str, b: Predictions, q: Predictions, classes: Sequence
         "brier": lambda: q.brier - b.brier,
         "confidence_gap": lambda: (q.confidence - b.confidence) - change,
     }[name]()
-    return influence.mean(differences, ID).padded().interval, "paired t"
+    return influence.paired_mean(differences, ID).padded().interval, "paired t"
 
 
 def _unbounded(alpha: float) -> Interval:
@@ -212,12 +213,12 @@ def _unbounded(alpha: float) -> Interval:
     return Interval(float("-inf"), float("inf"))
 
 
-def _score(change: Floats, weights: Floats | None = None) -> tuple[Bounds, str]:
+def _score(change: FloatArray, weights: FloatArray | None = None) -> tuple[Bounds, str]:
     """Tango's interval on the weighted mean of changes in {-1, 0, 1}."""
     return proportions.paired_score(change, weights), "paired score"
 
 
-def _ood_estimate(statistic: str, ranked: ood.Ranked, name: str) -> Estimate:
+def _ood_estimate(statistic: str, ranked: ood.SortedScores, name: str) -> Estimate:
     """One OOD metric of one set, with the influence of both groups of samples."""
     value, influences = ood.STATISTICS[statistic]
     of_id, of_ood = influences(ranked)

@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from pytest_qreliab.embedding.embedder import Blocks, Embeddings, ImageEmbeddings
+from pytest_qreliab.embedding.records import Embeddings, ImageEmbeddings
+from pytest_qreliab.evaluation.measurement.measurement import Features, Measurement
 from pytest_qreliab.metrics import calibration, classification, ood, registry, robustness
-from pytest_qreliab.metrics.classification import CHUNK_ROWS, Floats, Predictions
-from pytest_qreliab.metrics.rank import RANKS, Spectrum
-
-Features = npt.NDArray[np.floating]
-
-# The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
-ID = "in distribution"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
-
-    What they came from is there only where it is finite: the predictions on the in-distribution samples, those with the
-    logit scale refitted, the high-band energy share of each, the scores, by OOD score, and by set, the predictions
-    on further labelled sets, which are without logits, by the full name of the set, and the `features` whose spectra
-    are looked at: of the images (""), `penultimate`, and of the classes (`text`).
-    """
-
-    classes: Sequence[str]
-    samples: int
-    near: frozenset[str] = frozenset()
-    values: dict[str, float] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    predictions: Predictions | None = None
-    rescaled: Predictions | None = None
-    high_band: Floats | None = None
-    id_scores: dict[str, Floats] = field(default_factory=dict)
-    ood_scores: dict[str, dict[str, Floats]] = field(default_factory=dict)
-    labelled: dict[str, Predictions] = field(default_factory=dict)
-    features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    blocks: Blocks | None = None
-    sensitivity: Floats | None = None
-
-    @cached_property
-    def _spectra(self) -> dict[str, Spectrum]:
-        return {}
-
-    def spectrum(self, part: str) -> Spectrum:
-        """The directions in which the features of that part vary, found once."""
-        if part not in self._spectra:
-            self._spectra[part] = Spectrum.of(self.features[part])
-        return self._spectra[part]
-
-    @cached_property
-    def _ranked(self) -> dict[tuple[str, str], ood.Ranked]:
-        return {}
-
-    def ranked(self, score: str, name: str) -> ood.Ranked:
-        """One score of the in-distribution samples and of an OOD set, sorted once for all statistics."""
-        key = score, name
-        if key not in self._ranked:
-            self._ranked[key] = ood.Ranked(self.id_scores[score], self.ood_scores[score][name])
-        return self._ranked[key]
-
-    def ood_sets(self, name: str) -> tuple[str, str, list[str]]:
-        """The statistic, the score and the sets that an OOD metric is the mean over."""
-        _, statistic, score, *only = registry.canonical(name).split(".", 3)
-        sets = list(self.ood_scores.get(score, ()))
-        if not only:
-            return statistic, score, sets
-        if only[0] in registry.NEAR_FAR:
-            return statistic, score, [name for name in sets if (name in self.near) == (only[0] == "near")]
-        return statistic, score, only
+from pytest_qreliab.metrics.classification import CHUNK_ROWS, Predictions
+from pytest_qreliab.metrics.rank import RANKS
+from pytest_qreliab.statistics.arrays import FloatArray
 
 
 def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
@@ -88,7 +28,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
     images, labels = embeddings.in_distribution, embeddings.labels
     problems: dict[str, str] = {}
     predictions = rescaled = None
-    id_scores: dict[str, Floats] = {}
+    id_scores: dict[str, FloatArray] = {}
     problem = _problem(embeddings, images, "in-distribution")
     labelled, labelled_problems = _further(embeddings)
     problems.update(labelled_problems)
@@ -171,7 +111,7 @@ def _unit(features: npt.NDArray[np.floating]) -> torch.Tensor:
     return F.normalize(torch.from_numpy(features).double(), dim=1, eps=0.0)  # zero vectors are problems
 
 
-def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, Floats]]:
+def _predictions(embeddings: Embeddings) -> tuple[Predictions, dict[str, FloatArray]]:
     """The predictions on the in-distribution samples, and their scores."""
     parts: list[Predictions] = []
     n, classes = len(embeddings.labels), _classes(embeddings, embeddings.in_distribution)
@@ -192,7 +132,7 @@ def _further(embeddings: Embeddings) -> tuple[dict[str, Predictions], dict[str, 
     problems: dict[str, str] = {}
     for name, given in embeddings.labelled.items():
         if problem := _problem(embeddings, given.images, name):
-            problems.update(dict.fromkeys(robustness.touched(name), problem))
+            problems.update(dict.fromkeys(robustness.metrics_on_set(name), problem))
             continue
         labels, parts = given.labels, []
         if given.among is not None:
@@ -239,12 +179,12 @@ def _scores(
     embeddings: Embeddings,
     images: ImageEmbeddings,
     look: Callable[[slice, torch.Tensor], None] = lambda rows, logits: None,
-) -> dict[str, Floats]:
+) -> dict[str, FloatArray]:
     """The OOD scores of an image set that need no calibration features. `look` is shown the logits as they are made."""
     negatives = None if embeddings.negatives is None else torch.from_numpy(_infinity_as_nan(embeddings.negatives))
     local = None if images.local is None else _infinity_as_nan(images.local)
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
-    parts: list[dict[str, Floats]] = []
+    parts: list[dict[str, FloatArray]] = []
     for rows, unit, cosines, logits in _chunks(embeddings, images):
         look(rows, logits)
         others = None
@@ -255,7 +195,7 @@ def _scores(
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0].keys() - unknown}
 
 
-def _infinity_as_nan(values: npt.NDArray[np.floating]) -> Floats:
+def _infinity_as_nan(values: npt.NDArray[np.floating]) -> FloatArray:
     """In float64: exp(-infinity) is a number, and would hide it."""
     return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
 
@@ -307,13 +247,13 @@ def _refitted_scale(embeddings: Embeddings) -> tuple[float | None, str]:
 
 
 def _ood_scores(
-    embeddings: Embeddings, id_scores: dict[str, Floats], id_problem: str
-) -> tuple[dict[str, dict[str, Floats]], dict[tuple[str, str], str]]:
+    embeddings: Embeddings, id_scores: dict[str, FloatArray], id_problem: str
+) -> tuple[dict[str, dict[str, FloatArray]], dict[tuple[str, str], str]]:
     """The scores of every OOD set, by score and set, and why there are none, by score and set.
 
     Scores on calibration features are added to those of the in-distribution samples as well.
     """
-    found: dict[str, dict[str, Floats]] = {}
+    found: dict[str, dict[str, FloatArray]] = {}
     problems: dict[tuple[str, str], str] = {}
     on_features, feature_problems = _feature_scores(embeddings)
     of_id = embeddings.in_distribution.features
@@ -339,7 +279,7 @@ def _ood_scores(
     return found, problems
 
 
-def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Features], Floats]], dict[str, str]]:
+def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Features], FloatArray]], dict[str, str]]:
     """The scores that are fitted on calibration features, as functions of features, and why one cannot be."""
     given = embeddings.calibration
     if given is None or given.features is None:
@@ -348,7 +288,7 @@ def _feature_scores(embeddings: Embeddings) -> tuple[dict[str, Callable[[Feature
     names = ("knn",) if given.labels is None else ("knn", "mahalanobis")
     if problem := _bad_features(known, "calibration image features"):
         return {}, dict.fromkeys(names, problem)
-    functions: dict[str, Callable[[Features], Floats]] = {"knn": lambda features: ood.knn(features, known)}
+    functions: dict[str, Callable[[Features], FloatArray]] = {"knn": lambda features: ood.knn(features, known)}
     if given.labels is not None:
         try:
             fit = ood.fit_mahalanobis(known, given.labels)
@@ -391,7 +331,7 @@ def _ood_values(found: Measurement, wanted: Collection[str] | None) -> dict[str,
     return result
 
 
-def _high_band(images: ImageEmbeddings, problems: dict[str, str]) -> Floats | None:
+def _high_band(images: ImageEmbeddings, problems: dict[str, str]) -> FloatArray | None:
     """The high-band energy share of each sample; or what is wrong with them."""
     name = "spectral.high_band_energy"
     if images.features is None:

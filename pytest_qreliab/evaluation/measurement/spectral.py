@@ -7,27 +7,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pytest_qreliab.embedding.embedder import Blocks
+from pytest_qreliab.embedding.records import Blocks
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.measurement.measure import ID, Measurement
+from pytest_qreliab.evaluation.measurement.measurement import ID, Measurement
 from pytest_qreliab.metrics import rank, registry, spectral
-from pytest_qreliab.metrics.rank import HIGHEST_SQNR, RANKS, Floats, Pair
+from pytest_qreliab.metrics.rank import HIGHEST_SQNR, RANKS, FeaturePair
 from pytest_qreliab.statistics import half_sampling, influence, proportions
+from pytest_qreliab.statistics.arrays import FloatArray
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Bounds, Interval, normal_interval
 
 
-class Spectra:
+class SpectralComparison:
     """The metrics of the aspect `spectrum`, each computed when it is asked for."""
 
     def __init__(self, baseline: Measurement, quantized: Measurement) -> None:
         self._baseline, self._quantized = baseline, quantized
-        self._pairs: dict[str, Pair] = {}
-        self._correct: dict[str, list[Floats]] = {}
+        self._pairs: dict[str, FeaturePair] = {}
+        self._correct: dict[str, list[FloatArray]] = {}
 
     def values(self, name: str) -> tuple[float, float]:
         """Of the baseline and of the quantized model. Raises InputError, with the reason, where there is none."""
-        statistic, part = _parsed(name)
+        statistic, part = _parse_name(name)
         samples = self._samples(statistic, part)
         if samples is not None:
             return float(samples[0].mean()), float(samples[1].mean())
@@ -50,14 +51,14 @@ class Spectra:
 
     def bounds(self, name: str) -> tuple[Bounds | None, str]:
         """The bounds of the change, quantized - baseline, and by what method."""
-        statistic, part = _parsed(name)
+        statistic, part = _parse_name(name)
         method = "paired, influence values"
         samples = self._samples(statistic, part)
         if samples is not None:
             change = samples[1] - samples[0]
             if statistic.startswith("accuracy"):
                 return proportions.paired_score(change), "paired score"
-            return influence.mean(change, ID).interval, "paired t"
+            return influence.paired_mean(change, ID).interval, "paired t"
         if statistic == "map_error":
             return self._error_map_bounds(), "paired, resampled halves"
         if statistic in RANKS:
@@ -76,13 +77,13 @@ class Spectra:
 
         return in_decibel, method
 
-    def pair(self, part: str) -> Pair:
+    def pair(self, part: str) -> FeaturePair:
         """The features of that part, by full-precision direction. Raises InputError where there are none."""
         if part not in self._pairs:
             self._same_features(part)
             spectrum = self._baseline.spectrum(part)
             full, quantized = (m.features[part] for m in self._models)
-            self._pairs[part] = Pair(spectrum, full, quantized, ID)
+            self._pairs[part] = FeaturePair(spectrum, full, quantized, ID)
         return self._pairs[part]
 
     @property
@@ -98,7 +99,7 @@ class Spectra:
         if widths[0] != widths[1]:
             raise InputError(f"features are {widths[0]} wide in full precision and {widths[1]} here")
 
-    def _samples(self, statistic: str, part: str) -> list[Floats] | None:
+    def _samples(self, statistic: str, part: str) -> list[FloatArray] | None:
         """What a metric is the mean of, in both models; None for one that is no mean over samples."""
         if statistic == "high_band_energy":
             return self._shares(part)
@@ -106,7 +107,7 @@ class Spectra:
             return self._sensitivities(statistic)
         return self._hits(statistic) if statistic.startswith("accuracy") else None
 
-    def _hits(self, statistic: str) -> list[Floats]:
+    def _hits(self, statistic: str) -> list[FloatArray]:
         """Which samples are right, 0 or 1, in both models, by one band of the baseline's directions alone."""
         if statistic not in self._correct:
             band = self.pair("").bands[statistic.removeprefix("accuracy_")]
@@ -119,7 +120,7 @@ class Spectra:
             self._correct[statistic] = hits
         return self._correct[statistic]
 
-    def _shares(self, part: str) -> list[Floats]:
+    def _shares(self, part: str) -> list[FloatArray]:
         """The high-band energy shares of the samples in both models, after the last block or block number `part`."""
         shares = []
         for m in self._models:
@@ -134,7 +135,7 @@ class Spectra:
             shares.append(found)
         return shares
 
-    def _sensitivities(self, statistic: str) -> list[Floats]:
+    def _sensitivities(self, statistic: str) -> list[FloatArray]:
         """Of the images that gratings were added to, in both models."""
         index = list(registry.GRATINGS).index(statistic.removeprefix("sensitivity_"))
         found = [m.sensitivity[:, index] for m in self._models if m.sensitivity is not None]
@@ -142,7 +143,7 @@ class Spectra:
             raise InputError("the features of images with gratings are not finite, or were not looked at")
         return found
 
-    def _error_map(self, part: str) -> Floats:
+    def _error_map(self, part: str) -> FloatArray:
         """The relative spectral error map, (rows, columns), NaN at DC."""
         powers = [self._of_block(m, part, lambda blocks, index: blocks.power[index]) for m in self._models]
         found = spectral.error_map(*powers)
@@ -150,7 +151,7 @@ class Spectra:
             raise InputError("the patch maps are constant, or hold NaN or infinity")
         return found
 
-    def _of_block(self, m: Measurement, part: str, of: Callable[[Blocks, int], Floats]) -> Floats:
+    def _of_block(self, m: Measurement, part: str, of: Callable[[Blocks, int], FloatArray]) -> FloatArray:
         if m.blocks is None:
             raise InputError("the image tower shows no patch map")
         if part and int(part) > len(m.blocks.power):
@@ -159,14 +160,14 @@ class Spectra:
 
     def _error_map_bounds(self) -> Bounds:
         maps = [m.blocks.last.astype(np.float64) for m in self._models if m.blocks is not None]
-        bundle = half_sampling.bundles(len(maps[0]))
+        bundle = half_sampling.assign_blocks(len(maps[0]))
         none, some = (spectral.MapError(maps[0], of, bundle) for of in maps)
-        errors = half_sampling.standard_errors([(none, some)], int(bundle.max()) + 1)
+        errors = half_sampling.half_sample_errors([(none, some)], int(bundle.max()) + 1)
         value = self.values("spectral.map_error")[1]
         return lambda alpha: normal_interval(value, errors["spectral.map_error"], alpha)
 
 
-def _parsed(name: str) -> tuple[str, str]:
+def _parse_name(name: str) -> tuple[str, str]:
     """The statistic, and the block or the features that it is on: "" for the last, and for those of the image."""
     statistic, _, part = name.removeprefix("spectral.").partition(".")
     return statistic, part

@@ -9,12 +9,12 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from pytest_qreliab import models
-from pytest_qreliab.errors import InputError, raised, unknown
-from pytest_qreliab.models import Loader
-from pytest_qreliab.quantizers import RESCALE, Quantizer, Recipe
+from pytest_qreliab.errors import InputError, describe_exception, unknown
+from pytest_qreliab.models import loading, names
+from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.builtin import BUILTIN
-from pytest_qreliab.quantizers.parameters import Artifact, Control, Parameters
+from pytest_qreliab.quantizers.parameters import Artifact, ControlParameters, Parameters
+from pytest_qreliab.quantizers.recipe import RESCALE, Quantizer, Recipe
 
 ENTRY_POINTS = "pytest_qreliab"
 ARTIFACT = "artifact:"
@@ -58,7 +58,7 @@ class Catalog:
         `tokenizer` and `logit_scale`. What it gives is kept for later runs only under a `version`, a text of yours that
         you change with the weights or the code. Raises InputError if the name is taken or no plain word.
         """
-        _check_name("model", name, {*self.models, models.TINY_DIGITS, *models.architectures()})
+        _check_name("model", name, {*self.models, names.TINY_DIGITS, *loading.architectures()})
         self.models[name] = Registered(make, help, version)
 
     def add_entry_points(self) -> None:
@@ -69,13 +69,13 @@ class Catalog:
             try:
                 register = entry.load()
             except Exception as error:  # of any kind: the code is another package's
-                raise InputError(f"{where} cannot be imported: {raised(error)}") from error
+                raise InputError(f"{where} cannot be imported: {describe_exception(error)}") from error
             try:
                 register(self)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
             except Exception as error:
-                raise InputError(f"{where} raised {raised(error)}") from error
+                raise InputError(f"{where} raised {describe_exception(error)}") from error
 
     def with_variants(self, variants: Iterable[Recipe]) -> Catalog:
         """This catalogue, with more names for quantizers with parameters."""
@@ -105,7 +105,7 @@ class Catalog:
         else:
             raise unknown("quantizer", plain, {*self.quantizers, *self._variants})
         quantizer.check_packages()
-        matched = self.recipe(parameters.match) if isinstance(parameters, Control) else None
+        matched = self.recipe(parameters.match) if isinstance(parameters, ControlParameters) else None
         return Recipe(name, quantizer, parameters, plain != name, matched)
 
     def model(self, name: str, folder: Path | None = None) -> Loader:
@@ -115,11 +115,11 @@ class Catalog:
         """
         if name in self.models:
             registered = self.models[name]
-            load = partial(models.load_registered, name, registered.make)
+            load = partial(loading.load_registered_model, name, registered.make)
             return Loader(load, name, version=registered.version)
-        source = models.below(name, folder)
-        models.check(source, self.models)
-        return models.loader(source, name)
+        source = loading.anchor_path(name, folder)
+        loading.check_model_name(source, self.models)
+        return loading.find_loader(source, name)
 
 
 def _check_name(what: str, name: object, taken: Iterable[str]) -> None:

@@ -3,95 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pytest_qreliab.config import suite as suites
 from pytest_qreliab.config.benchmark import RECORDED, Benchmark
 from pytest_qreliab.config.cases import Bits, Case, expand, parse_scope
-from pytest_qreliab.config.settings import NO_SUITE, Setting, Settings, Value
-from pytest_qreliab.config.suite import Suite
+from pytest_qreliab.config.document import Location
+from pytest_qreliab.config.settings import NO_SUITE, Setting, Settings, SettingValue
+from pytest_qreliab.config.suite import Suite, Variant
 from pytest_qreliab.config.thresholds import Gate, Match, Thresholds
-from pytest_qreliab.data import loading as data
-from pytest_qreliab.data import recorded
+from pytest_qreliab.data import dataset, loading, recorded
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.evaluation.planning import recorded_checks
 from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.evaluation.planning.plan import Plan
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.models import Loader
-from pytest_qreliab.quantizers import Recipe
-from pytest_qreliab.report import snapshot as snapshots
-from pytest_qreliab.report.snapshot import Snapshot
+from pytest_qreliab.models.loading import Loader
+from pytest_qreliab.quantizers.recipe import Recipe
 
 FEWEST_HELD_OUT = 25  # images that one number can be fitted on
 LABELLED = "give a source of the benchmark's classes: digits, or an image-folder with the same folder names"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, recorded
-    outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
-    benchmark's data, not yet decoded. `untested` names, for a benchmark or a file of recorded outputs, what the
-    thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
-    `figures` where its figures go, `compiled` whether blocks are compiled. `drift` are the gates of each case on what
-    the `snapshot` holds of it. `drawn` says that results hold what is drawn of them."""
+def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False) -> Plan:
+    """Return the plan of the settings, with the gates on drift if `with_drift`.
 
-    cases: tuple[Case, ...]
-    models: Mapping[str, Loader]
-    recipes: Mapping[str, Recipe]
-    recordings: Mapping[str, Recording]
-    gates: Mapping[Case, tuple[Gate, ...]]
-    thresholds: Mapping[Case, Thresholds]
-    data: Mapping[str, data.Data]
-    untested: Mapping[str, list[str]]
-    controls: str
-    figures: Path | None
-    device: str
-    compiled: bool = False
-    snapshot: Snapshot | None = None
-    drift: Mapping[Case, tuple[Gate, ...]] = field(default_factory=dict)
-    drawn: bool = False
-
-    def alpha(self, case: Case) -> float:
-        """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
-
-        The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict. For the same
-        reason Holm's steps are taken within a case, which has its gates' shares together.
-        """
-        policy = self.thresholds[case].policy
-        shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
-        return (1 - policy.confidence) / max(shares, 1)  # 0 where there are none but on the drift
-
-    def needs(self, benchmark: str) -> frozenset[registry.Need]:
-        """What the gates on a benchmark need beyond its images."""
-        gated = (gate for case in self.cases if case.benchmark == benchmark for gate in self.all_gates(case))
-        drawn: set[registry.Need] = set()
-        if self.figures is not None:
-            drawn |= {"blocks", "penultimate"}
-        if self.drawn:
-            drawn |= {"blocks"}
-        return frozenset(drawn).union(*(registry.lookup(gate.metric).needs for gate in gated))
-
-    def all_gates(self, case: Case) -> tuple[Gate, ...]:
-        """Those on the change from full precision, and those on the drift from the snapshot."""
-        return (*self.gates[case], *self.drift.get(case, ()))
-
-    def tested(self, case: Case, aspect: str) -> bool:
-        """Whether any gate of the case is of that aspect."""
-        return any(gate.aspect == aspect for gate in self.all_gates(case))
-
-
-def make(settings: Settings, catalog: Catalog) -> Plan:
-    """The plan of the settings. Raises InputError that names the option or the file and line at fault."""
+    Raises InputError that names the option, or the file and line, at fault.
+    """
     suite = _suite(settings.suite)
     if suite is not None:
-        catalog = catalog.with_variants(suite.variants(catalog))
+        catalog = catalog.with_variants(suite_variants(suite, catalog))
 
-    def values(axis: str) -> list[Value]:
+    def values(axis: str) -> list[SettingValue]:
         setting: Setting = getattr(settings, axis)
         of_suite = [] if suite is None or setting.given else suite.values(axis)
         found = of_suite or setting.values(many=axis not in ("thresholds", "controls", "figures", "device"))
@@ -120,7 +68,7 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         for scope in scopes
         for bits in [_checked(named if recipe.quantizer.read_bits else value, recipe.bits, width, scope)]
     )
-    image_sets = {name: data.load(benchmark) for name, benchmark in benchmarks.items()}
+    image_sets = {name: loading.load(benchmark) for name, benchmark in benchmarks.items()}
     cases = expand(loaders, quantizations, benchmarks)
     if suite is not None:
         cases = suite.excluded(cases)
@@ -138,13 +86,12 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
             )
     for case in cases:
         _check_calibration(case, recipes[case.build.quantizer], benchmarks[case.benchmark], image_sets[case.benchmark])
-        recorded.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
-    thresholds = {case: policies.of(case) for case in cases}
-    snapshot = snapshots.select(settings.snapshot, settings.update)
-    every, untested = _gates(thresholds, benchmarks, image_sets, recordings, drift=snapshot is not None)
+        recorded_checks.check(case, recordings, image_sets[case.benchmark], recipes[case.build.quantizer].rescale)
+    thresholds = {case: policies.thresholds_for(case) for case in cases}
+    every, untested = _gates(thresholds, benchmarks, image_sets, recordings, drift=with_drift)
     gates = {case: tuple(gate for gate in of_case if not gate.is_drift) for case, of_case in every.items()}
     drift = {case: tuple(gate for gate in of_case if gate.is_drift) for case, of_case in every.items()}
-    if snapshot is not None and not any(drift.values()):
+    if with_drift and not any(drift.values()):
         (value,) = settings.snapshot.values(many=False)
         where = next(iter(thresholds.values())).document.where(("gates",))
         raise InputError(f"{value.origin}: nothing is held against the snapshot: {where} has no gate with max_drift")
@@ -161,45 +108,71 @@ def make(settings: Settings, catalog: Catalog) -> Plan:
         figures,
         device,
         compiled,
-        snapshot,
         drift,
-        drawn=any(setting.text != "none" for setting in (settings.json, settings.html)),
+        records_curves=any(setting.text != "none" for setting in (settings.json, settings.html)),
     )
+
+
+def suite_variants(suite: Suite, catalog: Catalog) -> list[Recipe]:
+    """Return the quantizers that a suite defines. Raises InputError with file and line."""
+    found: dict[str, tuple[Recipe, Location]] = {}
+    for index, entry in enumerate(suite.definition.quantizers or ()):
+        if not isinstance(entry, Variant):
+            continue
+        at: Location = ("quantizers", index)
+        if entry.name in catalog.quantizers:
+            raise InputError(
+                f"{suite.document.where((*at, 'name'))}: {entry.name!r} is a quantizer's own name; give the variant "
+                f"another, as in {entry.name}-2"
+            )
+        if entry.name in found:
+            first = suite.document.where((*found[entry.name][1], "name"))
+            raise InputError(
+                f"{suite.document.where((*at, 'name'))}: there is a variant {entry.name!r} already, at {first}"
+            )
+        try:
+            quantizer = catalog.quantizer(entry.quantizer)
+        except InputError as error:
+            raise InputError(f"{suite.document.where((*at, 'quantizer'))}: {error}") from None
+        extra: Mapping[str, Any] = entry.model_extra or {}
+        parameters = suite.document.validate(quantizer.parameters, dict(extra), at)
+        found[entry.name] = Recipe(entry.name, quantizer, parameters), at
+    return [recipe for recipe, _ in found.values()]
 
 
 class _Policies:
     """The thresholds of each case: the run's, or those of the first group that matches."""
 
-    def __init__(self, of_run: Value, groups: Sequence[tuple[Match, Value]]) -> None:
-        def load(value: Value) -> Thresholds:
+    def __init__(self, of_run: SettingValue, groups: Sequence[tuple[Match, SettingValue]]) -> None:
+        def load(value: SettingValue) -> Thresholds:
             return _checked(value, Thresholds.load, value.text, value.folder)
 
         self._of_run, self._groups = load(of_run), [(match, load(value)) for match, value in groups]
 
-    def of(self, case: Case) -> Thresholds:
+    def thresholds_for(self, case: Case) -> Thresholds:
         return next((thresholds for match, thresholds in self._groups if match.matches(case)), self._of_run)
 
 
-def _loader(value: Value, catalog: Catalog, recording: Recording | None) -> Loader:
+def _loader(value: SettingValue, catalog: Catalog, recording: Recording | None) -> Loader:
     """What loads a model; of recorded outputs, the model that they say they are of."""
     if recording is None:
         return _checked(value, catalog.model, value.text, value.folder)
     if recording.model is None:
-        return Loader(partial(recorded.no_model, value.text))
+        return Loader(partial(recorded_checks.no_model, value.text))
     return _checked(value, catalog.model, recording.model, value.folder)
 
 
-def _recipe(value: Value, catalog: Catalog, recording: Recording | None) -> Recipe:
+def _recipe(value: SettingValue, catalog: Catalog, recording: Recording | None) -> Recipe:
     """The recipe of a quantizer; of recorded outputs nothing but their bits."""
     if recording is None:
         return _checked(value, catalog.recipe, value.text)
-    return Recipe(value.text, recorded.quantizer(recording))
+    return Recipe(value.text, recorded_checks.quantizer(recording))
 
 
 def _gates(
     thresholds: Mapping[Case, Thresholds],
     benchmarks: Mapping[str, Benchmark],
-    image_sets: Mapping[str, data.Data],
+    image_sets: Mapping[str, dataset.Dataset],
     recordings: Mapping[str, Recording],
     *,
     drift: bool,
@@ -222,7 +195,7 @@ def _gates(
             raise InputError(f"{of_policy[0].where}: all gates are max_drift, which need --qreliab-snapshot=DIR")
         for gate in wanted:
             asked.setdefault(gate.metric, gate)
-            by = recorded.cannot_tell(gate.metric, case, recordings)
+            by = recorded_checks.recording_without(gate.metric, case, recordings)
             if not registry.image_sets(gate.metric, images.sets):
                 by = f"benchmark {case.benchmark}"
             if by is None:
@@ -233,13 +206,13 @@ def _gates(
         if not kept:
             where = policy.document.where(("gates",))
             raise InputError(f"{where}: none of the gates is on anything that {benchmark.where()} measures")
-        recorded.check_sets(kept, case, recordings, images)
+        recorded_checks.check_sets(kept, case, recordings, images)
         gates[case] = tuple(kept)
     tested = {gate.metric for of_case in gates.values() for gate in of_case}
     for metric in asked.keys() - tested:
         category = metric.partition(".")[0]
         there = sorted({name for of in image_sets.values() for name in of.sets if name.partition(".")[0] == category})
-        if there and registry.names_a_set(metric) and not registry.image_sets(metric, there):
+        if there and registry.names_image_set(metric) and not registry.image_sets(metric, there):
             raise InputError(
                 f"{asked[metric].where}: {metric} is on an image set that no benchmark of this run has; "
                 f"there are {', '.join(there)}"
@@ -247,7 +220,7 @@ def _gates(
     return gates, {by: list(metrics) for by, metrics in untested.items()}
 
 
-def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images: data.Data) -> None:
+def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images: dataset.Dataset) -> None:
     """Raise InputError if the benchmark has not the calibration data that the case's quantizer needs."""
     bits = case.build.bits
     needs = recipe.needs(bits)
@@ -267,7 +240,7 @@ def _check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, images:
         _check_held_out(case.id, images.calibration, benchmark)
 
 
-def _check_needs(gate: Gate, benchmark: Benchmark, images: data.Data) -> None:
+def _check_needs(gate: Gate, benchmark: Benchmark, images: dataset.Dataset) -> None:
     """Raise InputError if the benchmark has not what a gated metric is measured with."""
     needs = registry.lookup(gate.metric).needs
     if "negatives" in needs and not images.negatives:
@@ -300,7 +273,7 @@ Parsed = TypeVar("Parsed")
 
 
 def _checked(
-    value: Value, parse: Callable[Parameters, Parsed], *args: Parameters.args, **options: Parameters.kwargs
+    value: SettingValue, parse: Callable[Parameters, Parsed], *args: Parameters.args, **options: Parameters.kwargs
 ) -> Parsed:
     """What `parse` makes of the value; an error is put behind the place that the value was written in."""
     try:
@@ -314,7 +287,7 @@ def _suite(setting: Setting) -> Suite | None:
     return None if value.text == NO_SUITE else Suite.load(_checked(value, suites.find, value.text))
 
 
-def _benchmarks(values: list[Value]) -> dict[str, Benchmark]:
+def _benchmarks(values: list[SettingValue]) -> dict[str, Benchmark]:
     found: dict[str, Benchmark] = {}
     for value in values:
         benchmark = _checked(value, Benchmark.load, value.text, value.folder)
@@ -332,7 +305,7 @@ def check_controls(text: str) -> str:
     return text
 
 
-def check_figures(value: Value) -> Path | None:
+def check_figures(value: SettingValue) -> Path | None:
     """The folder for figures; raises InputError for a file, and where there is nothing to draw with."""
     if value.text == "none":
         return None

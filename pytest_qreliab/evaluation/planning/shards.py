@@ -14,7 +14,7 @@ from pytest_qreliab.errors import InputError
 T = TypeVar("T")
 
 
-def cut(items: Sequence[T], number: int, count: int) -> Sequence[T]:
+def contiguous_part(items: Sequence[T], number: int, count: int) -> Sequence[T]:
     """The part of that number, from 1, of `count` contiguous parts whose lengths differ by one at most."""
     return items[(number - 1) * len(items) // count : number * len(items) // count]
 
@@ -49,7 +49,7 @@ def select(setting: Setting, cases: Sequence[Case]) -> Shard | None:
     first_of: dict[str, Build] = {}
     for build in builds:
         first_of.setdefault(build.model, build)
-    here = set(cut(builds, number, count))
+    here = set(contiguous_part(builds, number, count))
     return Shard(
         number,
         count,

@@ -17,7 +17,7 @@ from scipy.stats import t
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
-from pytest_qreliab.evaluation.measurement.measure import Measurement
+from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers.controls import Kind
 from pytest_qreliab.statistics.interval import Interval
@@ -31,7 +31,7 @@ ATTEMPTS = 40
 
 
 @dataclass(frozen=True)
-class Moved:
+class Effect:
     """A change from full precision, and its interval."""
 
     change: float
@@ -43,13 +43,13 @@ class Explanation:
     """One metric: how far the quantized model and each control move it, and what that says."""
 
     metric: str
-    quantized: Moved
-    controls: Mapping[Kind, Moved]
+    quantized: Effect
+    controls: Mapping[Kind, Effect]
     conclusion: Conclusion
 
 
 @dataclass(frozen=True)
-class Controls:
+class ControlFindings:
     """What the controls of a case show, which have its weights' errors (`weights`) or its features' (`features`).
 
     `residuals` are the residual-to-signal ratios of the features of the quantized model and of the controls; `problem`
@@ -72,7 +72,7 @@ def explain(
     """What accounts for the change of each metric, in the order given; `alpha` is the one-sided error probability of
     each interval. Of a kind of control there may be several draws. Left out are metrics without an interval, and those
     of two models together."""
-    wanted = [name for name in metrics if registry.lookup(name).spread is not None and not registry.of_two_models(name)]
+    wanted = [name for name in metrics if registry.lookup(name).spread is not None and not registry.is_distance(name)]
     changes = compare(baseline, quantized, wanted)
     of_controls = {kind: [compare(baseline, m, wanted) for m in draws] for kind, draws in controls.items()}
     left = {kind: [compare(m, quantized, wanted) for m in draws] for kind, draws in controls.items()}
@@ -89,14 +89,14 @@ def explain(
 
 def _all_moved(
     controls: Mapping[Kind, Sequence[Mapping[str, Change]]], name: str, alpha: float
-) -> dict[Kind, list[Moved]] | None:
+) -> dict[Kind, list[Effect]] | None:
     """The change of one metric in every draw of every control; None where it is unknown in any."""
     found = {kind: [_moved(changes.get(name), alpha) for changes in draws] for kind, draws in controls.items()}
     known = {kind: [moved for moved in draws if moved is not None] for kind, draws in found.items()}
     return known if known == found else None
 
 
-def conclude(moved: Moved, accounts: Mapping[Kind, bool | None]) -> Conclusion:
+def conclude(moved: Effect, accounts: Mapping[Kind, bool | None]) -> Conclusion:
     """From a change, and whether each control accounts for it, does not, or is undecided.
 
     Where both do it is noise: any disturbance of that size has the effect, and filtering is but one.
@@ -110,7 +110,7 @@ def conclude(moved: Moved, accounts: Mapping[Kind, bool | None]) -> Conclusion:
     return "cannot tell at this n"
 
 
-def _accounts(moved: Moved, left: Sequence[Moved]) -> bool | None:
+def _accounts(moved: Effect, left: Sequence[Effect]) -> bool | None:
     """Whether less than half of a change is `left` by any draw of a control, or more by all, in either direction; None
     if undecided. Of several draws all must also be so far away that another would not be expected to come near."""
     half = HALF * abs(moved.change)
@@ -125,20 +125,20 @@ def _accounts(moved: Moved, left: Sequence[Moved]) -> bool | None:
     return False
 
 
-def _together(draws: Sequence[Moved]) -> Moved:
+def _together(draws: Sequence[Effect]) -> Effect:
     """The mean change of several draws, and all that their intervals hold."""
     low, high = min(of.interval.low for of in draws), max(of.interval.high for of in draws)
-    return Moved(float(np.mean([of.change for of in draws])), Interval(low, high))
+    return Effect(float(np.mean([of.change for of in draws])), Interval(low, high))
 
 
-def _moved(change: Change | None, alpha: float) -> Moved | None:
+def _moved(change: Change | None, alpha: float) -> Effect | None:
     if change is None or change.problem or change.bounds is None:
         return None
     interval = change.bounds(alpha)
-    return Moved(change.delta, interval) if all(map(math.isfinite, (change.delta, *interval))) else None
+    return Effect(change.delta, interval) if all(map(math.isfinite, (change.delta, *interval))) else None
 
 
-def strength(ratio: Callable[[float], float], target: float) -> float:
+def match_strength(ratio: Callable[[float], float], target: float) -> float:
     """The strength of a control at which the residual-to-signal ratio of its features is `target`, within .5 %.
 
     The ratio goes nearly with a power of the strength, the square where that is small: secants on logarithms, held

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.config.thresholds import ROUNDING, Correction, Gate, Inconclusive, Policy
+from pytest_qreliab.config.thresholds import LIMIT_TOLERANCE, Correction, Gate, Inconclusive, Policy
 from pytest_qreliab.evaluation.measurement.comparison import Change
+from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.snapshot import Accepted
 from pytest_qreliab.statistics import multiple_testing
 from pytest_qreliab.statistics.interval import Bounds, Interval
 
@@ -27,7 +27,7 @@ class Verdict:
     """What became of a gate. Positive `harm` is worse; `gate.largest_harm` is what it may be at most.
 
     `outcome` is the statistical verdict, `passed` whether the test lets it pass: an inconclusive one is
-    decided by the thresholds' `inconclusive` setting. `settling_n` is the number of in-distribution samples
+    decided by the thresholds' `inconclusive` setting. `samples_to_settle` is the number of in-distribution samples
     that would probably settle an inconclusive one. `accepted` is the quantized value that a snapshot holds, of a gate
     on the drift from it.
     """
@@ -40,7 +40,7 @@ class Verdict:
     harm: float
     interval: Interval | None
     method: str
-    settling_n: int | None
+    samples_to_settle: int | None
     problem: str
     accepted: float | None = None
 
@@ -67,7 +67,7 @@ def judge(changes: Mapping[str, Change], gates: Sequence[Gate], n: int, alpha: f
     return [_verdict(harm, outcome, n, policy.inconclusive) for harm, outcome in zip(measured, outcomes, strict=True)]
 
 
-def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: Accepted) -> list[Verdict]:
+def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: AcceptedValues) -> list[Verdict]:
     """The verdict of each gate on the drift from accepted values: by the estimate, as those have no samples to pair.
 
     A metric that was not measured fails, and so does one of which nothing is accepted. Where other data were measured
@@ -76,7 +76,7 @@ def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: 
     return [_drifted(gate, changes.get(registry.canonical(gate.metric)), accepted) for gate in gates]
 
 
-def _drifted(gate: Gate, change: Change | None, accepted: Accepted) -> Verdict:
+def _drifted(gate: Gate, change: Change | None, accepted: AcceptedValues) -> Verdict:
     nan = float("nan")
     before, after = accepted.values.get(registry.canonical(gate.metric)), nan if change is None else change.quantized
     baseline = nan if change is None else change.baseline
@@ -90,7 +90,7 @@ def _drifted(gate: Gate, change: Change | None, accepted: Accepted) -> Verdict:
         problem = f"nothing is accepted in {accepted.where}; accept it with --qreliab-update=new"
     else:
         harm = registry.lookup(gate.metric).harm(after - before)
-        outcome = "pass" if harm <= gate.value + ROUNDING else "fail"
+        outcome = "pass" if harm <= gate.value + LIMIT_TOLERANCE else "fail"
         if not accepted.comparable:
             outcome, problem = "inconclusive", f"other data were measured for {accepted.where}"
     return Verdict(gate, outcome, outcome != "fail", baseline, after, harm, None, "drift", None, problem, before)
@@ -119,7 +119,7 @@ class _Harm:
 
     def p_value(self, shown: Callable[[Interval, float], bool]) -> float:
         """The least error probability of an interval at which `shown` holds, 1 where it does not below one half."""
-        if self.bounds is None or self.problem or not shown(self.bounds(0.5 - ROUNDING), self.limit):
+        if self.bounds is None or self.problem or not shown(self.bounds(0.5 - LIMIT_TOLERANCE), self.limit):
             return 1.0
         low, high = math.log(SMALLEST_P), math.log(0.5)
         while high - low > 1e-4:
@@ -129,7 +129,7 @@ class _Harm:
 
 
 def _measure(gate: Gate, change: Change | None, alpha: float) -> _Harm:
-    limit = gate.largest_harm + ROUNDING
+    limit = gate.largest_harm + LIMIT_TOLERANCE
     if change is None:
         nan = float("nan")
         local = "local" in registry.lookup(gate.metric).needs
@@ -154,15 +154,15 @@ def _outcome(harm: _Harm) -> Outcome:
 
 
 def _verdict(harm: _Harm, outcome: Outcome, n: int, inconclusive: Inconclusive) -> Verdict:
-    passed, settling_n = outcome == "pass", None
+    passed, samples_to_settle = outcome == "pass", None
     if outcome == "inconclusive":
         within = harm.value <= harm.limit
         passed = within if inconclusive == "estimate" else inconclusive == "pass"
         distance = abs(harm.gate.largest_harm - harm.value)
-        if harm.interval is not None and distance > 2 * ROUNDING:
+        if harm.interval is not None and distance > 2 * LIMIT_TOLERANCE:
             reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
             # The width of an interval falls with the square root of n.
-            settling_n = math.ceil(round(n * (reach / distance) ** 2, 6))
+            samples_to_settle = math.ceil(round(n * (reach / distance) ** 2, 6))
     change = harm.change
     return Verdict(
         harm.gate,
@@ -173,7 +173,7 @@ def _verdict(harm: _Harm, outcome: Outcome, n: int, inconclusive: Inconclusive) 
         harm.value,
         harm.interval,
         change.method,
-        settling_n,
+        samples_to_settle,
         harm.problem,
     )
 

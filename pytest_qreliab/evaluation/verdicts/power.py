@@ -9,8 +9,8 @@ import numpy as np
 
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.thresholds import Gate
-from pytest_qreliab.data.loading import CORRUPTION, Data
-from pytest_qreliab.evaluation.planning.make_plan import Plan
+from pytest_qreliab.data.dataset import CORRUPTION, Dataset
+from pytest_qreliab.evaluation.planning.plan import Plan
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.statistics import power
 
@@ -34,7 +34,7 @@ class Underpowered:
     times: float
 
 
-def underpowered(plan: Plan) -> list[Underpowered]:
+def find_underpowered(plan: Plan) -> list[Underpowered]:
     """The gates whose minimum detectable effect is above their limit, going by the spreads in the registry.
 
     Gates without an interval, and those on a share of the baseline's value, which is not known yet, are left out.
@@ -52,7 +52,7 @@ def underpowered(plan: Plan) -> list[Underpowered]:
     return found
 
 
-def effective_samples(metric: str, data: Data) -> float:
+def effective_samples(metric: str, data: Dataset) -> float:
     """The number of samples that a metric's error falls with the root of.
 
     Of a mean over k sets of other images it is 1 / (sum(1 / n_k) / k^2); of an OOD metric, whose error comes from the

@@ -12,10 +12,12 @@ from scipy.stats import binom
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.thresholds import Gate, Policy
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
-from pytest_qreliab.evaluation.measurement.measure import Measurement, values
+from pytest_qreliab.evaluation.measurement.measure import values
+from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.verdicts.gates import judge
 from pytest_qreliab.metrics import registry, robustness
-from pytest_qreliab.metrics.classification import Floats, Predictions, mixed
+from pytest_qreliab.metrics.classification import Predictions, mixed
+from pytest_qreliab.statistics.arrays import FloatArray
 
 SEED = 0
 REPLICATES = 200
@@ -83,7 +85,7 @@ def check(
     lows: list[list[float]] = [[] for _ in tested]
     refused = np.zeros((REPLICATES, len(tested)), dtype=bool)
     for replicate in range(REPLICATES):
-        sides = dealt(baseline, quantized, wanted, rng)
+        sides = shuffle_pair(baseline, quantized, wanted, rng)
         changes = compare(*sides, wanted)
         for index, verdict in enumerate(judge(changes, tested, baseline.samples, alpha, policy)):
             refused[replicate, index] = not verdict.passed
@@ -100,13 +102,13 @@ def check(
     return SelfCheck(case, baseline.samples, device, REPLICATES, failed, allowed, tuple(checks), left_out)
 
 
-def dealt(
+def shuffle_pair(
     baseline: Measurement, quantized: Measurement, wanted: Sequence[str] | set[str], rng: np.random.Generator
 ) -> tuple[Measurement, Measurement]:
     """Two measurements of the same resampled samples, to which the outputs of both models are dealt at random."""
     draw = _Deal(baseline.samples, rng)
-    id_scores: dict[str, tuple[Floats, Floats]] = {}
-    ood_scores: dict[str, dict[str, tuple[Floats, Floats]]] = {}
+    id_scores: dict[str, tuple[FloatArray, FloatArray]] = {}
+    ood_scores: dict[str, dict[str, tuple[FloatArray, FloatArray]]] = {}
     sizes = {name: len(scores) for of_sets in baseline.ood_scores.values() for name, scores in of_sets.items()}
     of_set = {name: _Deal(size, rng) for name, size in sizes.items()}
     for score, sets in baseline.ood_scores.items():
@@ -160,7 +162,7 @@ class _Deal:
         self._drawn: npt.NDArray[np.int64] = rng.integers(0, n, n)
         self._crossed = rng.random(n) < 0.5
 
-    def values(self, baseline: Floats, quantized: Floats) -> tuple[Floats, Floats]:
+    def values(self, baseline: FloatArray, quantized: FloatArray) -> tuple[FloatArray, FloatArray]:
         b, q = baseline[self._drawn], quantized[self._drawn]
         return np.where(self._crossed, q, b), np.where(self._crossed, b, q)
 
@@ -171,7 +173,7 @@ class _Deal:
         return mixed(baseline.take(self._drawn), quantized.take(self._drawn), self._crossed != bool(side))
 
 
-def _to_scale_of(reference: Floats, other: Floats) -> Callable[[Floats], Floats]:
+def _to_scale_of(reference: FloatArray, other: FloatArray) -> Callable[[FloatArray], FloatArray]:
     """Shifts and stretches scores so that those of the in-distribution samples have the reference's mean and spread.
 
     No metric of one model changes by it, and dealt scores of two models can be ranked.
@@ -184,7 +186,7 @@ def _to_scale_of(reference: Floats, other: Floats) -> Callable[[Floats], Floats]
 def _tested(gate: Gate) -> bool:
     return (
         gate.limit not in ("min", "max")
-        and not registry.of_two_models(gate.metric)
+        and not registry.is_distance(gate.metric)
         and (gate.metric == SPECTRAL or gate.aspect != "spectrum")
         and registry.lookup(gate.metric).spread is not None
     )

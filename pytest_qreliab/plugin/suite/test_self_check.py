@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_qreliab.report.self_check import CheckedSelfCheck
+from pytest_qreliab.plugin.checked_result import CheckedSelfCheck
 
 
 @pytest.mark.qreliab

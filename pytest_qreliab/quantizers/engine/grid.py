@@ -41,7 +41,7 @@ class Grid:
         return x.div(self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)  # type: ignore[arg-type]
 
 
-def lay(lowest: torch.Tensor, highest: torch.Tensor, bits: int, symmetric: bool) -> Grid:
+def fit_grid(lowest: torch.Tensor, highest: torch.Tensor, bits: int, symmetric: bool) -> Grid:
     """The grid of that width over a range; of step 1 where the range is nothing but 0. NaN stays NaN."""
     if symmetric:
         q = levels(bits)
@@ -70,7 +70,7 @@ def rows(weight: torch.Tensor, granularity: Granularity) -> torch.Tensor:
     return F.pad(flat, (0, -flat.shape[1] % granularity)).reshape(-1, granularity)
 
 
-def unrows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def from_rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Undo `rows`."""
     per_channel = values.reshape(len(like), -1)
     return per_channel[:, : like[0].numel()].reshape(like.shape)
@@ -114,7 +114,7 @@ def mse(values: torch.Tensor, bits: int, symmetric: bool) -> Bounds:
     best = torch.full_like(lowest, torch.inf)
     factor = torch.ones_like(lowest)
     for tried in torch.linspace(1, 1 / CANDIDATES, CANDIDATES).tolist():
-        grid = lay(lowest * tried, highest * tried, bits, symmetric)
+        grid = fit_grid(lowest * tried, highest * tried, bits, symmetric)
         error = (grid.round(values) - values).square_().sum(1, keepdim=True)
         better = error < best
         best, factor = torch.where(better, error, best), torch.where(better, tried, factor)

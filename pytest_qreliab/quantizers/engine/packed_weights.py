@@ -11,7 +11,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Stored:
+class PackedFormat:
     """A weight of so many `elements`, in `bits` each; `activations` is None where the layer's input is not rounded."""
 
     elements: int
@@ -24,7 +24,7 @@ def is_library_tensor(tensor: object) -> bool:
     return isinstance(tensor, torch.Tensor) and _package(tensor) in ("torchao", "bitsandbytes")
 
 
-def of_layer(layer: nn.Module) -> Stored | None:
+def of_layer(layer: nn.Module) -> PackedFormat | None:
     """How a library keeps this layer's weight; None where it is an ordinary one, or in no known format."""
     weight: Any = layer._parameters.get("weight")
     if not is_library_tensor(weight):
@@ -35,17 +35,17 @@ def of_layer(layer: nn.Module) -> Stored | None:
         return None
     elements = int(cast(Any, layer).in_features * cast(Any, layer).out_features)
     if weight.dtype == torch.int8:  # LLM.int8() rounds the input too, per row, at every call
-        return Stored(elements, 8, 8)
+        return PackedFormat(elements, 8, 8)
     if (
         weight.dtype == torch.uint8
         and getattr(weight, "bnb_quantized", False)
         and weight.numel() == (elements + 1) // 2
     ):
-        return Stored(elements, 4, None)
+        return PackedFormat(elements, 4, None)
     return None
 
 
-def of_tensor(weight: Any) -> Stored | None:
+def of_tensor(weight: Any) -> PackedFormat | None:
     """How torchao keeps a weight: its own data are looked at, not only what it says of itself."""
     codes = getattr(weight, "qdata", None)
     if codes is None:
@@ -62,7 +62,7 @@ def of_tensor(weight: Any) -> Stored | None:
         bits = int(narrow[1])
     else:
         return None
-    return Stored(weight.numel(), bits, 8 if rounds_input else None)
+    return PackedFormat(weight.numel(), bits, 8 if rounds_input else None)
 
 
 def _package(of: object) -> str:

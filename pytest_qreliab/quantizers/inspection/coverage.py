@@ -23,7 +23,8 @@ from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.engine import grid, packed_weights
 from pytest_qreliab.quantizers.engine.grid import Granularity
-from pytest_qreliab.quantizers.engine.layers import InputQuantizer, encode_one, one_image, prepare
+from pytest_qreliab.quantizers.engine.input_quantizer import InputQuantizer
+from pytest_qreliab.quantizers.engine.layers import encode_one, one_image, unpack_layers
 from pytest_qreliab.quantizers.inspection import size
 from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 
@@ -114,7 +115,7 @@ def _plain_products(
 ) -> Iterator[_Product]:
     """Of ordinary float weights, which were rounded in place, or were not."""
     # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
-    reference = dict(full.module.named_parameters()) | dict(prepare(full, scope)[0].module.named_parameters())
+    reference = dict(full.module.named_parameters()) | dict(unpack_layers(full, scope)[0].module.named_parameters())
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
@@ -171,7 +172,7 @@ def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> It
 
 def _idle(full: Clip, scope: str) -> set[str]:
     """The weights that no feature comes from, as those of CoCa's decoder: no quantizer need touch them."""
-    reference, layers = prepare(full, scope)
+    reference, layers = unpack_layers(full, scope)
     called = set()
     for name, layer in layers.items():
         layer.register_forward_hook(lambda layer, args, out, name=name: called.add(name))

@@ -42,7 +42,7 @@ def of_model(clip: Clip, rounded: Mapping[str, int] | None = None, granularity: 
     return math.ceil(size)
 
 
-def _of_library(tensor: torch.Tensor, stored: packed_weights.Stored | None) -> float:
+def _of_library(tensor: torch.Tensor, stored: packed_weights.PackedFormat | None) -> float:
     inner = _inner(tensor)
     if stored is None:
         return sum(part.numel() * part.element_size() for part in inner)

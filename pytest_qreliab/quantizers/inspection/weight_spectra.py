@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.rank import bands, effective_rank
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import layers
-
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +22,9 @@ class WeightSpectrum:
     `quantized`, and `error` (r,), the squared error along each right singular vector of full precision."""
 
     name: str
-    singular_values: Floats
-    quantized: Floats
-    error: Floats
+    singular_values: FloatArray
+    quantized: FloatArray
+    error: FloatArray
 
     def sums(self) -> dict[str, tuple[float, float]]:
         """The squared error and the squares (the energy), in all ("") and by band."""

@@ -217,7 +217,7 @@ def _matching(clip: Clip, path: Path, state: State, scope: str) -> Clip:
     candidate = clip.copy()
     own = _scoped(candidate.module.state_dict(), scope)
     if not state.keys() <= own.keys():
-        unpacked, _ = layers.prepare(clip, scope)
+        unpacked, _ = layers.unpack_layers(clip, scope)
         names = _scoped(unpacked.module.state_dict(), scope)
         if state.keys() <= names.keys():
             candidate, own = unpacked, names

@@ -29,7 +29,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
             f"bitsandbytes has no {request.bits}: write w4, or w8a8 (its int8 rounds the activations as well)"
         )
     library = optional.load("bitsandbytes.nn")
-    clip, layers = engine_layers.prepare(clip, request.scope)
+    clip, layers = engine_layers.unpack_layers(clip, request.scope)
     device = clip.device
     with optional.quiet():
         for name, linear in engine_layers.linears(clip, layers, "bitsandbytes").items():

@@ -36,7 +36,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
         raise InputError(f"onnxruntime has no {request.bits}: write w8a8, w2, w4 or w8")
     if clip.layout is not OPEN_CLIP:
         raise InputError(f"onnxruntime can export open_clip models only, and {clip.name} is none")
-    copy, _ = layers.prepare(clip, request.scope)
+    copy, _ = layers.unpack_layers(clip, request.scope)
     towers = {}
     for name in ("visual", "text"):
         if request.scope in ("both", "vision" if name == "visual" else "text"):

@@ -62,7 +62,7 @@ def _integers(bits: Bits, group_size: int | None) -> Any:
 
 
 def _apply(clip: Clip, request: Request, config: Any, group_size: int | None) -> Clip:
-    clip, layers = engine_layers.prepare(clip, request.scope)
+    clip, layers = engine_layers.unpack_layers(clip, request.scope)
     linears = engine_layers.linears(clip, layers, "torchao")
     for name, linear in linears.items():
         if group_size is not None and linear.in_features % group_size:

@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine import observers as engine_layers
 from pytest_qreliab.quantizers.engine.grid import Granularity, Grid
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.post_training import procedure
@@ -107,7 +107,7 @@ def _grids(weight: torch.Tensor, request: Request) -> Callable[[int], Grid]:
     """The grid of each output, for a given input: fixed beforehand from the unrounded weights."""
     granularity: Granularity = request.parameters.granularity
     bits, symmetric = request.bits.weights, request.parameters.symmetric
-    laid = grid.lay(*grid.minmax(grid.rows(weight, granularity), bits, symmetric), bits, symmetric)
+    laid = grid.fit_grid(*grid.minmax(grid.rows(weight, granularity), bits, symmetric), bits, symmetric)
     out = len(weight)
 
     def per_output(values: torch.Tensor, column: int) -> torch.Tensor:

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
 from pytest_qreliab.quantizers.engine import layers as engine_layers
 from pytest_qreliab.quantizers.engine.grid import RangeRule
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
-from pytest_qreliab.quantizers.request import Request, made
+from pytest_qreliab.quantizers.request import Request, no_cache
 
 Transforms = Callable[[Clip, Layers, Request], Mapping[str, Transform]]
 # From the layers, observed if need be, to the function that rounds the weight of one of them.
 Rounder = Callable[[Clip, Layers, Request], Callable[[str, nn.Module], torch.Tensor]]
 # From the layers, observed, to the rounding of the input of each.
-InputRounder = Callable[[Clip, Layers, Request], Mapping[str, engine_layers.Round]]
+InputRounder = Callable[[Clip, Layers, Request], Mapping[str, input_quantizer.Round]]
 
 
 @torch.no_grad()
@@ -38,19 +38,19 @@ def quantize(
     input_rounder: InputRounder | None = None,
 ) -> Clip:
     """A quantized copy of `clip`; the parts left out are those of `minmax`."""
-    clip, layers = engine_layers.prepare(clip, request.scope)
+    clip, layers = engine_layers.unpack_layers(clip, request.scope)
     if transforms is not None:
         for name, by in transforms(clip, layers, request).items():
-            engine_layers.transform(layers[name], by)
-        request = replace(request, keep=made)  # the layers read other values now
-    inputs: Mapping[str, engine_layers.Round] = {}
+            input_quantizer.transform(layers[name], by)
+        request = replace(request, cached=no_cache)  # the layers read other values now
+    inputs: Mapping[str, input_quantizer.Round] = {}
     if request.bits.activations is not None:
         inputs = (input_rounder or from_range(grid.minmax))(clip, layers, request)
     round_weight = (rounder or nearest(grid.minmax))(clip, layers, request)
     for name, layer in layers.items():
         layer.get_parameter("weight").copy_(round_weight(name, layer))
         if name in inputs:
-            engine_layers.input_quantizer(layer).round = inputs[name]
+            input_quantizer.input_quantizer(layer).round = inputs[name]
     return clip
 
 
@@ -67,27 +67,26 @@ def round_weight(weight: torch.Tensor, rule: RangeRule, request: Request) -> tor
     """The weight (out, ...), rounded to nearest with the granularity that is asked for."""
     bits, symmetric = request.bits.weights, request.parameters.symmetric
     rows = grid.rows(weight, request.parameters.granularity)
-    return grid.unrows(grid.lay(*rule(rows, bits, symmetric), bits, symmetric).round(rows), weight)
+    return grid.from_rows(grid.fit_grid(*rule(rows, bits, symmetric), bits, symmetric).round(rows), weight)
 
 
 def from_range(rule: RangeRule) -> InputRounder:
     """Round each layer's input to a grid over the range that the rule finds in calibration data."""
 
-    def rounder(clip: Clip, layers: Layers, request: Request) -> Mapping[str, engine_layers.Round]:
+    def rounder(clip: Clip, layers: Layers, request: Request) -> Mapping[str, input_quantizer.Round]:
         bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
         assert bits is not None
         if request.parameters.activations == "dynamic":
-            return dict.fromkeys(layers, engine_layers.Dynamic(bits, symmetric))
+            return dict.fromkeys(layers, input_quantizer.Dynamic(bits, symmetric))
 
         def observe() -> dict[str, torch.Tensor]:
             return {
-                name: of.row()
-                for name, of in engine_layers.observe(clip, layers, request, engine_layers.Values).items()
+                name: of.row() for name, of in observers.observe(clip, layers, request, observers.ValueObserver).items()
             }
 
-        inputs = request.keep(f"values of {request.parameters.images} images in scope {request.scope}", observe)
+        inputs = request.cached(f"values of {request.parameters.images} images in scope {request.scope}", observe)
         return {
-            name: grid.lay(lowest[0, 0], highest[0, 0], bits, symmetric).round
+            name: grid.fit_grid(lowest[0, 0], highest[0, 0], bits, symmetric).round
             for name, values in inputs.items()
             for lowest, highest in [rule(values, bits, symmetric)]
         }

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
 from pytest_qreliab.quantizers.engine.grid import Grid
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
@@ -51,7 +50,7 @@ def migrate_norms(clip: Clip, layers: Layers, request: Request) -> dict[str, Tra
     """
     return {
         name: Transform(scale=_away_from_zero(reader.norm.weight.detach()))
-        for reader in engine_layers.readers(clip, layers, request)
+        for reader in observers.readers(clip, layers, request)
         if reader.norm is not None
         for name in reader.names
     }
@@ -67,9 +66,9 @@ def _away_from_zero(scale: torch.Tensor) -> torch.Tensor:
 
 
 def _smoothquant(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
-    largest = engine_layers.observe(clip, layers, request, engine_layers.Largest)
+    largest = observers.observe(clip, layers, request, observers.MaxObserver)
     alpha = request.parameters.alpha
-    inputs = engine_layers.observe(clip, layers, request, engine_layers.Inputs) if alpha == "search" else {}
+    inputs = observers.observe(clip, layers, request, observers.SampleObserver) if alpha == "search" else {}
     found: dict[str, Transform] = {}
     for names in _groups(clip, layers, request):
         of_input = largest[names[0]].largest
@@ -89,12 +88,12 @@ def _smoothquant(clip: Clip, layers: Layers, request: Request) -> dict[str, Tran
 
 
 def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
-    inputs = engine_layers.observe(clip, layers, request, engine_layers.Inputs)
+    inputs = observers.observe(clip, layers, request, observers.SampleObserver)
     found: dict[str, Transform] = {}
     for names in _groups(clip, layers, request):
         sample = [(layers[name], inputs[name].all()) for name in names]
         layer, x = sample[0]
-        mean = engine_layers.tokens(layer, x).abs().mean(0).clamp(min=SMALLEST)
+        mean = observers.tokens(layer, x).abs().mean(0).clamp(min=SMALLEST)
 
         def scale(exponent: float, mean: torch.Tensor = mean) -> torch.Tensor:
             scale = mean**exponent
@@ -106,7 +105,7 @@ def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
 
 def _groups(clip: Clip, layers: Layers, request: Request) -> Iterator[tuple[str, ...]]:
     """Layers that share an input, of those that the parameters let take part."""
-    for reader in engine_layers.readers(clip, layers, request):
+    for reader in observers.readers(clip, layers, request):
         if request.parameters.layers == "all" or reader.norm is not None:
             yield reader.names
 
@@ -133,9 +132,7 @@ def _best(tried: Iterable[Transform], sample: Sequence[tuple[nn.Module, torch.Te
             read = transform.input(layer, x)
             if request.bits.activations is not None:
                 read = _round_input(read, layer, request)
-            error += float(
-                (engine_layers.output(layer, read, rounded) - engine_layers.output(layer, x, weight)).square().sum()
-            )
+            error += float((observers.output(layer, read, rounded) - observers.output(layer, x, weight)).square().sum())
         if error < least:
             best, least = transform, error
     return best
@@ -145,15 +142,15 @@ def _round_input(x: torch.Tensor, layer: nn.Module, request: Request) -> torch.T
     bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
     assert bits is not None
     if request.parameters.activations == "dynamic":
-        return engine_layers.Dynamic(bits, symmetric)(x)
+        return input_quantizer.Dynamic(bits, symmetric)(x)
     lowest, highest = x.aminmax()
-    return grid.lay(lowest, highest, bits, symmetric).round(x)
+    return grid.fit_grid(lowest, highest, bits, symmetric).round(x)
 
 
 # Outlier suppression's clipping
 
 
-def _clip_tokens(clip: Clip, layers: Layers, request: Request) -> Mapping[str, engine_layers.Round]:
+def _clip_tokens(clip: Clip, layers: Layers, request: Request) -> Mapping[str, input_quantizer.Round]:
     """Ranges that give up the few tokens with the largest values, where the layer's output is better for it.
 
     Coarse stage: the range ends at the quantile of the tokens' own extremes, from all tokens down to half of
@@ -162,24 +159,24 @@ def _clip_tokens(clip: Clip, layers: Layers, request: Request) -> Mapping[str, e
     bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
     assert bits is not None
     if request.parameters.activations == "dynamic":
-        return dict.fromkeys(layers, engine_layers.Dynamic(bits, symmetric))
-    inputs = engine_layers.observe(clip, layers, request, engine_layers.Inputs)
+        return dict.fromkeys(layers, input_quantizer.Dynamic(bits, symmetric))
+    inputs = observers.observe(clip, layers, request, observers.SampleObserver)
     return {name: _clipped(layers[name], seen.all(), bits, symmetric).round for name, seen in inputs.items()}
 
 
 def _clipped(layer: nn.Module, x: torch.Tensor, bits: int, symmetric: bool) -> Grid:
     """The grid for inputs like `x` after both stages."""
     weight = layer.get_parameter("weight")
-    wanted = engine_layers.output(layer, x, weight)
-    tokens = engine_layers.tokens(layer, x)
+    wanted = observers.output(layer, x, weight)
+    tokens = observers.tokens(layer, x)
     lows, highs = tokens.amin(1).sort(descending=True).values, tokens.amax(1).sort().values
 
     def lay(share: float, factor: float) -> Grid:
         last = round(share * (len(lows) - 1))
-        return grid.lay(factor * lows[last], factor * highs[last], bits, symmetric)
+        return grid.fit_grid(factor * lows[last], factor * highs[last], bits, symmetric)
 
     def error(laid: Grid) -> float:
-        return float((engine_layers.output(layer, laid.round(x), weight) - wanted).square().sum())
+        return float((observers.output(layer, laid.round(x), weight) - wanted).square().sum())
 
     share = min((1 - k / 40 for k in range(21)), key=lambda tried: error(lay(tried, 1.0)))
     factor = min((1 + k / 40 for k in range(-8, 9)), key=lambda tried: error(lay(share, tried)))

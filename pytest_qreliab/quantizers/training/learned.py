@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine import input_quantizer as engine_layers
 from pytest_qreliab.quantizers.engine.grid import Grid
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
@@ -51,7 +51,7 @@ class Lsq(torch.autograd.Function):
         return gradient * inside, to_step / (x[0].numel() * q) ** 0.5, None
 
 
-class Rounding(nn.Module):
+class LearnedRounding(nn.Module):
     """Rounds to a grid of learned steps, with the gradients of LSQ; `start` broadcasts with what is rounded."""
 
     start: torch.Tensor
@@ -74,7 +74,7 @@ class Rounding(nn.Module):
         return rounded
 
 
-class SoftRounding(Rounding):
+class SoftRounding(LearnedRounding):
     """Differentiable Soft Quantization (Gong et al. 2019): rounds hard, with the gradients of a soft staircase.
 
     Learned are the steps, and with them the range that is clipped to, and one sharpness alpha in (0, 0.5); the
@@ -121,7 +121,7 @@ class Scaled(nn.Module):
 class RoundedWeight(Scaled):
     """A weight learned in units of its first steps, rounded."""
 
-    def __init__(self, rounding: Rounding) -> None:
+    def __init__(self, rounding: LearnedRounding) -> None:
         super().__init__(rounding.start)
         self.rounding = rounding
 
@@ -137,7 +137,7 @@ class LowRankWeight(RoundedWeight):
     convolution's weight counts as (out, in * height * width). A's rows start with unit length, so that B is in steps.
     """
 
-    def __init__(self, rounding: Rounding, weight: torch.Tensor, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, rounding: LearnedRounding, weight: torch.Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__(rounding)
         flat = weight.flatten(1)
         rank = min(rank, *flat.shape)
@@ -241,7 +241,7 @@ def bake(layers: Layers) -> None:
         for name in list(getattr(layer, "parametrizations", ())):
             parametrize.remove_parametrizations(layer, name)
         hook = engine_layers.input_quantizer(layer)
-        if isinstance(hook.round, Rounding):
+        if isinstance(hook.round, LearnedRounding):
             hook.round = hook.round.grid().round
         if isinstance(hook.transform, LearnedTransform):
             hook.transform = hook.transform.now()

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.evaluation.measurement.measure import Measurement
-from pytest_qreliab.evaluation.measurement.spectral import Spectra
+from pytest_qreliab.evaluation.measurement.measurement import Measurement
+from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
 from pytest_qreliab.metrics import registry, spectral
-from pytest_qreliab.metrics.rank import NOTHING, Floats, Spectrum
+from pytest_qreliab.metrics.rank import NOTHING, Spectrum
 from pytest_qreliab.quantizers.inspection.weight_spectra import WeightSpectrum
 from pytest_qreliab.report.figures import curves, plots
+from pytest_qreliab.statistics.arrays import FloatArray
 
 FULL = "full precision"
 PARTS = {"": "image features", "penultimate": "penultimate features", "text": "text features"}
@@ -65,7 +66,7 @@ def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
 
 
 def _by_rank(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
-    spectra = Spectra(*models.values())
+    spectra = SpectralComparison(*models.values())
     shared = [part for part in PARTS if all(part in m.features for m in models.values())]
     shared = [part for part in shared if len({m.features[part].shape[1] for m in models.values()}) == 1]
     if not shared:
@@ -90,8 +91,8 @@ def _weights(weights: Sequence[WeightSpectrum]) -> Iterator[tuple[str, Figure]]:
     yield "weights", plots.weight_bands(bands)
 
 
-def _singular_values(spectrum: Spectrum) -> Floats:
-    values: Floats = np.sqrt(spectrum.power[spectrum.power > NOTHING * spectrum.power[0]])
+def _singular_values(spectrum: Spectrum) -> FloatArray:
+    values: FloatArray = np.sqrt(spectrum.power[spectrum.power > NOTHING * spectrum.power[0]])
     return values
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.evaluation.measurement.measure import Measurement
-from pytest_qreliab.evaluation.measurement.spectral import Spectra
+from pytest_qreliab.evaluation.measurement.measurement import Measurement
+from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
 from pytest_qreliab.metrics import registry, spectral
 from pytest_qreliab.metrics.calibration import bin_sums
-from pytest_qreliab.metrics.classification import Floats, Predictions
+from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.report.records import Bin, Curves, Points
+from pytest_qreliab.statistics.arrays import FloatArray
 
 DIGITS = 4
 POINTS = 64  # of a curve, at most
@@ -18,7 +19,7 @@ POINTS = 64  # of a curve, at most
 Places = npt.NDArray[np.int64]
 
 
-def of(baseline: Measurement, quantized: Measurement) -> Curves:
+def build_curves(baseline: Measurement, quantized: Measurement) -> Curves:
     """Of two measurements of the same samples; empty where they do not hold what it takes."""
     models = baseline, quantized
     predictions = [m.predictions for m in models if m.predictions is not None]
@@ -63,7 +64,7 @@ def _bins(predictions: Predictions) -> list[Bin]:
     ]
 
 
-def _roc(id_scores: Floats, ood_scores: Floats) -> Points:
+def _roc(id_scores: FloatArray, ood_scores: FloatArray) -> Points:
     """The share of ID that is flagged, and of OOD that is detected, at some of all thresholds: equal scores are one."""
     cuts = np.unique(np.concatenate([id_scores, ood_scores]))[::-1]
     rates = (1 - np.searchsorted(np.sort(of), cuts) / len(of) for of in (id_scores, ood_scores))
@@ -89,10 +90,10 @@ def _by_rank(baseline: Measurement, quantized: Measurement) -> tuple[list[Points
     curves = [_over_rank(of) for of in values]
     if len(values[0]) != len(values[1]):
         return curves, []
-    return curves, _over_rank(Spectra(baseline, quantized).pair("").sqnr)
+    return curves, _over_rank(SpectralComparison(baseline, quantized).pair("").sqnr)
 
 
-def _along(distance: Floats) -> Places:
+def _along(distance: FloatArray) -> Places:
     """At most `POINTS` places, with the first and the last, as evenly spaced in a rising distance as they come."""
     if len(distance) <= POINTS:
         return np.arange(len(distance))
@@ -101,13 +102,13 @@ def _along(distance: Floats) -> Places:
     return np.unique(places).astype(np.int64)
 
 
-def _over_rank(values: Floats) -> Points:
+def _over_rank(values: FloatArray) -> Points:
     """Ranks from 1, of which the higher ones lie closer together."""
     ranks = np.unique(np.geomspace(1, len(values), min(len(values), POINTS)).round())
     return _points(ranks.astype(np.int64) - 1, np.arange(1.0, len(values) + 1), values)
 
 
-def _points(places: Places, x: Floats, y: Floats) -> Points:
+def _points(places: Places, x: FloatArray, y: FloatArray) -> Points:
     return [(_short(x[at]), _short(y[at])) for at in places if np.isfinite(y[at])]
 
 

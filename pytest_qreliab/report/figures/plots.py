@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import auc, roc_curve
 
 from pytest_qreliab.metrics.calibration import BINS, bin_sums
-
-Floats = npt.NDArray[np.float64]
+from pytest_qreliab.statistics.arrays import FloatArray
 
 # WCAG contrast on white and on #0d1117: of the grey 3.9 and 4.9, of the lines (Okabe & Ito) at least 2.2 and 3.6.
 GREY = "#7a828c"
@@ -51,7 +50,7 @@ STYLE: Any = {  # newer matplotlib types the keys, older does not
 
 
 @matplotlib.rc_context(STYLE)
-def reliability_diagram(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+def reliability_diagram(models: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     """Accuracy by confidence, and the share of samples, in equal-width bins; ECE in the titles.
 
     `models`: name -> confidence (n,) in [0, 1] and correctness (n,), 0 or 1.
@@ -91,7 +90,7 @@ def reliability_diagram(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def risk_coverage(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+def risk_coverage(models: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     """The error rate among the most confident share of the samples; ties in confidence share a point.
 
     `models`: name -> confidence (n,) in [0, 1] and correctness (n,), 0 or 1.
@@ -109,7 +108,7 @@ def risk_coverage(models: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def roc(models: Mapping[str, Mapping[str, tuple[Floats, Floats]]]) -> Figure:
+def roc(models: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]]) -> Figure:
     """ROC curves of OOD detection, a panel per OOD set; AUROC in the legends, ties counting one half.
 
     `models`: name -> OOD set -> scores of ID samples (n,) and of OOD samples (m,), higher for OOD.
@@ -166,7 +165,7 @@ def corruption_grid(cells: Mapping[tuple[str, int], tuple[float, float]]) -> Fig
 
 
 @matplotlib.rc_context(STYLE)
-def sqnr_by_rank(curves: Mapping[str, Floats], bands: Sequence[tuple[str, int, int]]) -> Figure:
+def sqnr_by_rank(curves: Mapping[str, FloatArray], bands: Sequence[tuple[str, int, int]]) -> Figure:
     """Signal to quantization noise over the rank of the singular direction, over shaded bands of ranks.
 
     `curves`: name -> SQNR in dB (ranks,); not finite: left out. `bands`: name, first rank from 0, end exclusive.
@@ -184,7 +183,7 @@ def sqnr_by_rank(curves: Mapping[str, Floats], bands: Sequence[tuple[str, int, i
 
 
 @matplotlib.rc_context(STYLE)
-def singular_values(curves: Mapping[str, Floats]) -> Figure:
+def singular_values(curves: Mapping[str, FloatArray]) -> Figure:
     """Singular values over their rank, both logarithmic. `curves`: name -> singular values (ranks,), falling."""
     figure, axes = _over_rank(curves, _styles(curves))
     axes.set(ylabel="singular value", yscale="log")
@@ -192,7 +191,7 @@ def singular_values(curves: Mapping[str, Floats]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def weight_bands(bands: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+def weight_bands(bands: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     """Relative error, logarithmic, and share of the energy of each weight, by band of its ranks.
 
     `bands`: name -> relative errors (weights,) and shares (weights,), in the model's order.
@@ -210,7 +209,7 @@ def weight_bands(bands: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def power_spectra(blocks: Mapping[str, Mapping[str, tuple[Floats, Floats]]]) -> Figure:
+def power_spectra(blocks: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]]) -> Figure:
     """Radial power spectra, a panel per block; a thin line at half the Nyquist frequency.
 
     `blocks`: block -> model -> frequency in cycles per patch (radii,) and mean power (radii,).
@@ -233,7 +232,7 @@ def power_spectra(blocks: Mapping[str, Mapping[str, tuple[Floats, Floats]]]) -> 
 
 
 @matplotlib.rc_context(STYLE)
-def error_maps(maps: Mapping[str, Floats]) -> Figure:
+def error_maps(maps: Mapping[str, FloatArray]) -> Figure:
     """Relative errors of two-dimensional power spectra, a panel per block, on one colour scale; NaN is blank.
 
     `maps`: block -> |P_q - P_fp| / P_fp (rows, columns), zero frequency at [0, 0].
@@ -270,12 +269,12 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, transparent=True, dpi=150, bbox_inches="tight", metadata=metadata[path.suffix])
 
 
-def _check(items: Collection[object] | Floats, what: str) -> None:
+def _check(items: Collection[object] | FloatArray, what: str) -> None:
     if len(items) == 0:
         raise ValueError(f"nothing to draw: not one {what}")
 
 
-def _check_pairs(pairs: Mapping[str, tuple[Floats, Floats]], what: str) -> None:
+def _check_pairs(pairs: Mapping[str, tuple[FloatArray, FloatArray]], what: str) -> None:
     _check(pairs, what)
     for name, (first, second) in pairs.items():
         if first.shape != second.shape or first.ndim != 1 or not len(first):
@@ -334,7 +333,7 @@ def _panels(
     return figure, panels[:count]
 
 
-def _over_rank(curves: Mapping[str, Floats], styles: Sequence[dict[str, Any]]) -> tuple[Figure, Axes]:
+def _over_rank(curves: Mapping[str, FloatArray], styles: Sequence[dict[str, Any]]) -> tuple[Figure, Axes]:
     _check(curves, "curve")
     figure, [[axes]] = _panels(1, (6, 3.4))
     for (name, curve), style in zip(curves.items(), styles, strict=True):

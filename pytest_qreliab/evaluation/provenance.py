@@ -1,0 +1,46 @@
+"""Describe in words what a case was measured on and with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+import torch
+
+from pytest_qreliab._version import __version__
+from pytest_qreliab.data.dataset import CORRUPTION, Dataset
+from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.embedding.keys import LIBRARIES, device_kind, package_versions
+from pytest_qreliab.hashing import digest
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """What a reader should know of the libraries and of the device."""
+    versions = {name: version for name, version in package_versions(LIBRARIES).items() if version}
+    return {
+        "pytest-qreliab": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device_kind(device),
+        **versions,
+    }
+
+
+def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[str, str]:
+    """What a benchmark measures on, each part with a digest of its content; the corrupted sets as one."""
+    found = {
+        "classes": f"{len(data.classes)} {digest(data.classes)[:8]}",
+        "templates": f"{len(data.templates)} {digest(data.templates)[:8]}",
+        "preprocessing": digest(data.preprocessing.model_dump())[:8],
+    }
+    corrupted = {}
+    for name, images in data.sets.items():
+        labels = None if images.labels is None else images.labels.tolist()
+        told = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
+        if images.corruption is None and not name.startswith(CORRUPTION):
+            found[name] = told
+        else:
+            corrupted[name] = told, None if images.corruption is None else vars(images.corruption)
+    if corrupted:
+        found["corruption"] = f"{len(corrupted)} sets {digest(corrupted)[:8]}"
+    return found

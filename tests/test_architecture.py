@@ -1,0 +1,167 @@
+"""The house: ten rooms, one direction. Every import counts: at module level, in functions and under TYPE_CHECKING."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "pytest_qreliab"
+
+# A room imports only rooms of a smaller rank.
+RANKS = [
+    {"errors", "workers", "hashing", "_version"},
+    {"statistics"},
+    {"metrics", "models"},
+    {"config"},
+    {"data"},
+    {"quantizers"},
+    {"embedding"},
+    {"evaluation"},
+    {"report"},
+    {"plugin", "cli"},
+]
+
+# The same inside two rooms that are large enough to have floors of their own.
+INSIDE = {
+    "evaluation": [{"planning", "measurement"}, {"verdicts"}],
+    "quantizers": [{"engine"}, {"post_training", "libraries"}, {"training", "inspection"}],
+}
+
+# They are imported by users, and import from wherever the thing is.
+PUBLIC = {"__init__", "record"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path) for path in modules()}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the module of each import of a file, ours by the module that holds the name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield node.lineno, full if full in NAMES else str(node.module)
+
+
+def ours(path: Path) -> Iterator[tuple[int, str]]:
+    yield from ((line, name) for line, name in imports(path) if name.partition(".")[0] == "pytest_qreliab")
+
+
+def parts_of(name: str) -> list[str]:
+    """Split the name of a module below the package; the package itself is `__init__`."""
+    return name.split(".")[1:] or ["__init__"]
+
+
+def rank(room: str, ranks: list[set[str]]) -> int | None:
+    return next((number for number, rooms in enumerate(ranks) if room in rooms), None)
+
+
+def wrong(path: Path, line: int, name: str) -> str:
+    """Say what is wrong with one import of ours; empty if nothing is."""
+    here, there = parts_of(name_of(path)), parts_of(name)
+    if here[0] in PUBLIC or (here[0] == there[0] and len(here) == 1):
+        return ""
+    where = f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}"
+    if there[0] in PUBLIC:
+        return f"{where}: a public alias, for users"
+    if here[0] != there[0]:
+        mine, theirs = rank(here[0], RANKS), rank(there[0], RANKS)
+        assert mine is not None, where
+        assert theirs is not None, where
+        return "" if theirs < mine or (mine == theirs == 0) else f"{where}: that room is not below"
+    floors = INSIDE.get(here[0], [])
+    top = len(floors)
+    mine, theirs = (
+        next((number for number, rooms in enumerate(floors) if parts[1:] and parts[1] in rooms), top)
+        for parts in (here, there)
+    )
+    same_floor = here[1:2] == there[1:2] and len(here) > 2
+    if theirs < mine or mine == theirs == top or same_floor:
+        return ""
+    if here[0] == "quantizers" and len(there) == 2 and there[1] in BASICS:
+        return ""
+    return f"{where}: that floor is not below"
+
+
+# What a quantizer is told and what it is made from: the ground of the room, which its floors stand on.
+BASICS = {"recipe", "request", "calibration", "parameters"}
+
+
+def test_every_room_has_a_rank():
+    rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert rooms - {"schemas", "py"} - PUBLIC <= set().union(*RANKS)
+
+
+def test_every_import_runs_down():
+    found = [text for path in modules() for line, name in ours(path) if (text := wrong(path, line, name))]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_no_two_modules_lead_to_each_other():
+    graph = {name_of(path): {name for _, name in ours(path) if name != name_of(path)} for path in modules()}
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name in done or name in {"pytest_qreliab"}:
+            return
+        for other in sorted(graph.get(name, ())):
+            follow(other, (*way, name))
+        done.add(name)
+
+    for name in sorted(graph):
+        follow(name, ())
+
+
+@pytest.mark.parametrize("room", ["statistics", "evaluation/measurement", "evaluation/verdicts"])
+def test_judging_numbers_imports_no_model_library(room):
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        heavy = {name.partition(".")[0] for _, name in imports(path)}
+        assert not heavy & {"open_clip", "torchvision", "PIL", "safetensors"}, path
+
+
+def loaded(module: str) -> set[str]:
+    """Return the top-level packages that importing one module loads, in a process of its own."""
+    code = f"import sys, json, {module}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    return set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "plugin.hooks",
+        "plugin.session",
+        "config.settings",
+        "evaluation.planning.make_plan",
+        "report.records",
+        "report.results_file",
+        "report.snapshot",
+        "report.run_comparison",
+        "record",
+    ],
+)
+def test_the_way_to_a_plan_and_reading_results_load_no_torch(module):
+    assert "torch" not in loaded(f"pytest_qreliab.{module}")
+
+
+@pytest.mark.parametrize("module", ["evaluation.verdicts.gates", "evaluation.measurement.measure"])
+def test_judging_numbers_loads_no_model_library(module):
+    assert not loaded(f"pytest_qreliab.{module}") & {"open_clip", "torchvision", "safetensors"}

@@ -1,0 +1,148 @@
+"""The optional parts of embeddings: local features, negative labels, calibration images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import log_softmax
+
+from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.data import loading
+from pytest_qreliab.data.batches import batches
+from pytest_qreliab.data.sources.builtin import digits
+from pytest_qreliab.embedding import forward
+from pytest_qreliab.embedding.embedder import count_inputs
+from pytest_qreliab.embedding.forward import BatchSize
+from pytest_qreliab.embedding.records import Embeddings
+from pytest_qreliab.models.onnx_towers import OnnxClip
+from pytest_qreliab.quantizers.calibration import Calibration
+
+ALL = ("local", "negatives", "calibration")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Few enough images of the embedded benchmark, a part of which is the last, short batch."""
+    whole = loading.load(Benchmark.load("digits"))
+    few = {name: images.first_evenly(size) for (name, images), size in zip(whole.ood.items(), (70, 30), strict=True)}
+    inside, calibrating = whole.in_distribution.first_evenly(80), whole.calibration.first_evenly(41)
+    return replace(whole, in_distribution=inside, calibration=calibrating, ood=few, templates=whole.templates[:2])
+
+
+@pytest.fixture(scope="module")
+def embedded(embed):
+    def embedded(clip, data, needs=()) -> Embeddings:
+        done = []
+        found = embed(clip, data, needs, done.append)
+        assert sum(done) == count_inputs(data, needs)
+        return found
+
+    return embedded
+
+
+@pytest.fixture(scope="module")
+def found(tiny, data, embedded):
+    return embedded(tiny, data, ALL)
+
+
+def test_nothing_more_is_done_than_is_asked_for(tiny, data, found, embedded, monkeypatch):
+    monkeypatch.setattr(type(tiny.layout), "encode_image_with_local", None)
+    plain = embedded(tiny, data)
+    assert (plain.negatives, plain.calibration, plain.in_distribution.local) == (None, None, None)
+    assert plain.near == found.near == {"letters"}
+    np.testing.assert_array_equal(plain.in_distribution.features, found.in_distribution.features)
+    np.testing.assert_array_equal(plain.in_distribution.high_band, found.in_distribution.high_band)
+    np.testing.assert_array_equal(plain.classifier, found.classifier)
+    assert count_inputs(data, ALL) - count_inputs(data) == 40 * 2 + 41
+
+
+def test_local_is_the_largest_log_probability_of_any_patch(tiny, data, found):
+    for images, of_set in ((data.in_distribution, found.in_distribution), (data.ood["photos"], found.ood["photos"])):
+        pixels = torch.stack([tiny.preprocess(images.load(i)) for i in range(len(images))])
+        local = F.normalize(tiny.encode_image_with_local(pixels)[2], dim=-1).double().numpy()
+        expected = log_softmax(local @ found.classifier.T.astype(np.float64), axis=2).max(axis=(1, 2))
+        assert of_set.local.dtype == np.float64
+        np.testing.assert_allclose(of_set.local, expected, atol=2e-6)
+
+
+def test_negatives_are_unit_vectors_of_the_labels_in_every_template(tiny, data, found):
+    assert (found.negatives.shape, found.negatives.dtype) == ((40, found.classifier.shape[1]), np.float32)
+    word = data.negatives[7]
+    rows = F.normalize(tiny.encode_text([template.replace("{}", word) for template in data.templates]), dim=-1)
+    np.testing.assert_allclose(found.negatives[7], F.normalize(rows.mean(dim=0), dim=0).numpy(), atol=1e-6)
+
+
+def test_calibration_images_come_with_labels_and_with_who_has_looked_at_them(tiny, data, found, embedder):
+    of = found.calibration
+    pixels = torch.stack([tiny.preprocess(data.calibration.load(i)) for i in range(41)])
+    np.testing.assert_allclose(of.features, tiny.encode_image(pixels).numpy(), atol=1e-5)
+    np.testing.assert_array_equal(of.labels, data.calibration.labels)
+    split = embedder.calibration(data)
+    np.testing.assert_array_equal(of.labels[of.held_out], split.held_out.labels)
+    np.testing.assert_array_equal(of.labels[~of.held_out], split.images.labels)
+    assert of.held_out.dtype == bool
+    assert of.held_out.sum() == 10
+
+
+def test_what_a_benchmark_or_a_tower_has_not_is_none(tiny, data, embedded):
+    bare = replace(data, negatives=(), calibration=None)
+    shows_none = replace(tiny, module=OnnxClip(tiny.module, {"visual": Hidden(tiny.module.visual)}))
+    found = embedded(shows_none, bare, ALL)
+    assert (found.negatives, found.calibration, found.in_distribution.local) == (None, None, None)
+
+
+class Hidden(torch.nn.Module):
+    """A tower in which no layer can be seen."""
+
+    def __init__(self, visual) -> None:
+        super().__init__()
+        self.run = visual.forward
+
+    def forward(self, images):
+        return self.run(images)
+
+
+def test_unlabelled_calibration_images_hold_none_out(tiny, data, embedded):
+    unlabelled = replace(data, calibration=replace(data.calibration, labels=None))
+    found = embedded(tiny, unlabelled, ("calibration",)).calibration
+    assert found.labels is None
+    assert not found.held_out.any()
+    assert Calibration.split(unlabelled.calibration, (), ()).held_out is None
+
+
+@pytest.mark.parametrize("where", ["visual", "text"])
+def test_nan_goes_through_and_raises_nothing(tiny, data, where, embedded):
+    broken = tiny.copy()
+    (broken.module.visual.proj if where == "visual" else broken.module.text_projection).fill_(np.nan)
+    found = embedded(broken, data, ALL)
+    assert np.isnan(found.in_distribution.local).all()
+    assert np.isnan(found.negatives).all() == (where == "text")
+    assert np.isnan(found.calibration.features).all() == (where == "visual")
+
+
+def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():
+    angles, phases = np.array([0.0, np.pi / 2]), np.array([0.3, 1.2])
+    found = forward._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
+    assert np.sqrt((found**2).mean(axis=(1, 2))) == pytest.approx(1, rel=1e-6)
+    power = np.abs(np.fft.fft2(found)) ** 2
+    assert {tuple(at) for at in np.argwhere(power[0] > 1)} == {(0, 8), (0, 24)}
+    assert {tuple(at) for at in np.argwhere(power[1] > 1)} == {(8, 0), (24, 0)}
+
+
+def test_sensitivity_is_the_relative_change_of_a_towers_features(tiny, monkeypatch):
+    """Of a tower that keeps the sums over 4 x 4 pixels, which see low frequencies and not those of 1/4."""
+    images = digits("test").sampled(20, 0)
+
+    def pooled(self, batch):
+        return torch.nn.functional.avg_pool2d(batch, 4).flatten(1) + 5
+
+    monkeypatch.setattr(type(tiny), "encode_image", pooled)
+    found = forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64))
+    assert found.shape == (20, 3)
+    low, mid, high = found.mean(axis=0)
+    assert low > 3 * mid
+    assert low > 3 * high
+    monkeypatch.setattr(type(tiny), "encode_image", lambda self, batch: torch.ones(len(batch), 4))
+    assert not forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64)).any()

@@ -1,0 +1,367 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp, softmax
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from pytest_qreliab.metrics import ood, registry
+
+# Few distinct values, so that ties are the rule.
+tied_scores = npst.arrays(np.float64, st.integers(2, 25), elements=st.integers(0, 6).map(float))
+
+
+@given(tied_scores, tied_scores)
+def test_auroc_with_ties_agrees_with_sklearn_and_brute_force(of_id, of_ood):
+    ours = ood.SortedScores(of_id, of_ood).auroc()
+    truth = np.concatenate([np.zeros(len(of_id)), np.ones(len(of_ood))])
+    assert ours == pytest.approx(roc_auc_score(truth, np.concatenate([of_id, of_ood])), abs=1e-12)
+    pairs = (of_ood[:, None] > of_id).mean() + (of_ood[:, None] == of_id).mean() / 2
+    assert ours == pytest.approx(pairs, abs=1e-12)
+
+
+@given(tied_scores, tied_scores)
+def test_placements_are_the_brute_force_shares(of_id, of_ood):
+    wins = (of_ood[:, None] > of_id) + (of_ood[:, None] == of_id) / 2
+    by_ood, by_id = ood.SortedScores(of_id, of_ood).placements()
+    np.testing.assert_allclose(by_ood, wins.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(by_id, wins.mean(axis=0), atol=1e-12)
+
+
+def fpr_of_roc(positives, negatives):
+    """Off sklearn's curve, positives being those of high scores."""
+    truth = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))])
+    fpr, tpr, _ = roc_curve(truth, np.concatenate([positives, negatives]), drop_intermediate=False)
+    return fpr[np.argmax(tpr >= 0.95 - 1e-12)]
+
+
+@given(tied_scores, tied_scores)
+def test_both_fpr95_are_the_first_thresholds_of_sklearns_curves(of_id, of_ood):
+    assert ood.SortedScores(of_id, of_ood).fpr95("id") == pytest.approx(fpr_of_roc(-of_id, -of_ood), abs=1e-12)
+    assert ood.SortedScores(of_id, of_ood).fpr95("ood") == pytest.approx(fpr_of_roc(of_ood, of_id), abs=1e-12)
+
+
+def test_which_class_is_positive_makes_all_the_difference():
+    of_id = np.array([0.0] * 95 + [9.0] * 5)
+    of_ood = np.array([1.0] * 90 + [-1.0] * 10)
+    assert ood.SortedScores(of_id, of_ood).fpr95("id") == 0.1
+    assert ood.SortedScores(of_id, of_ood).fpr95("ood") == 1.0
+
+
+@given(tied_scores, tied_scores)
+def test_fpr95_by_brute_force_over_thresholds_in_integers(of_id, of_ood):
+    for positives, negatives, ours in (
+        (of_id, of_ood, ood.SortedScores(of_id, of_ood).fpr95("id")),
+        (-of_ood, -of_id, ood.SortedScores(of_id, of_ood).fpr95("ood")),
+    ):
+        threshold = next(t for t in np.sort(positives) if 20 * (positives <= t).sum() >= 19 * len(positives))
+        assert ours == (negatives <= threshold).mean()
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+def test_fpr95_influence_gives_the_variance_that_a_bootstrap_shows(positive):
+    rng = np.random.default_rng(0)
+    of_id, of_ood = rng.normal(size=4000), rng.normal(1.5, 1, 3000)
+    of_each = ood.SortedScores(of_id, of_ood).fpr95_influence(positive)
+
+    def plain(*scores):
+        return ood.SortedScores(*scores).fpr95(positive)
+
+    shown = [plain(rng.choice(of_id, 4000), rng.choice(of_ood, 3000)) for _ in range(1500)]
+    assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.15)
+
+
+@given(tied_scores, tied_scores)
+def test_aupr_is_sklearns_average_precision(of_id, of_ood):
+    is_ood, both = np.repeat([0, 1], [len(of_id), len(of_ood)]), np.concatenate([of_id, of_ood])
+    assert ood.SortedScores(of_id, of_ood).average_precision("ood") == pytest.approx(
+        average_precision_score(is_ood, both), abs=1e-12
+    )
+    assert ood.SortedScores(of_id, of_ood).average_precision("id") == pytest.approx(
+        average_precision_score(1 - is_ood, -both), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+@settings(max_examples=30)
+@given(tied_scores, tied_scores)
+def test_aupr_influence_is_the_derivative_of_the_weighted_average_precision(positive, of_id, of_ood):
+    is_ood, both = np.repeat([0, 1], [len(of_id), len(of_ood)]), np.concatenate([of_id, of_ood])
+    truth, scores = (is_ood, both) if positive == "ood" else (1 - is_ood, -both)
+
+    def derivative(i):
+        values = []
+        for step in (1e-5, -1e-5):
+            weights = np.ones(len(both))
+            weights[i] += step
+            values.append(average_precision_score(truth, scores, sample_weight=weights))
+        return (values[0] - values[1]) / 2e-5
+
+    numeric = np.array([derivative(i) for i in range(len(both))])
+    influences = ood.SortedScores(of_id, of_ood).average_precision_influence(positive)
+    for influence, of_group in zip(influences, np.split(numeric, [len(of_id)]), strict=True):
+        assert influence.mean() == pytest.approx(0, abs=1e-12)
+        np.testing.assert_allclose(influence, len(influence) * (of_group - of_group.mean()), atol=1e-6)
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
+def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
+    rng = np.random.default_rng(0)
+    of_id, of_ood = rng.normal(size=1500), rng.normal(1, 1.2, 600)
+    of_each = ood.SortedScores(of_id, of_ood).average_precision_influence(positive)
+
+    def plain(*scores):
+        return ood.SortedScores(*scores).average_precision(positive)
+
+    shown = [plain(rng.choice(of_id, 1500), rng.choice(of_ood, 600)) for _ in range(3000)]
+    assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
+
+
+def scores(cosines, logits, negative=None, local=None):
+    return ood.scores(*(None if x is None else torch.as_tensor(x) for x in (cosines, logits, negative)), local)
+
+
+def test_scores_follow_their_definitions_and_rise_towards_ood():
+    cosines = np.array([[0.9, 0.1, 0.0], [0.3, 0.3, 0.3]])
+    logits = 20 * cosines - 1
+    found = scores(cosines, logits)
+    np.testing.assert_allclose(np.exp(-found["msp"]), softmax(logits, axis=1).max(axis=1))
+    np.testing.assert_allclose(np.exp(-found["mcm"]), softmax(cosines, axis=1).max(axis=1))
+    np.testing.assert_allclose(found["maxlogit"], -logits.max(axis=1))
+    np.testing.assert_allclose(found["energy"], -logsumexp(logits, axis=1))
+    assert all(score[1] > score[0] for score in found.values())
+
+
+def test_msp_tells_samples_apart_whose_probability_rounds_to_one():
+    logits = np.array([[50.0, 0.0], [60.0, 0.0], [1e4, -1e4]])
+    msp = scores(logits / 1e4, logits)["msp"]
+    assert softmax(logits, axis=1)[:2].max(axis=1).tolist() == [1, 1]
+    assert msp[0] > msp[1] > msp[2] >= 0
+
+
+# Every statistic
+
+
+def test_statistics_are_those_of_the_registry():
+    assert tuple(ood.STATISTICS) == registry.OOD_STATISTICS
+
+
+EACH = pytest.mark.parametrize("statistic", ood.STATISTICS)
+
+
+@EACH
+@given(tied_scores, tied_scores, st.data())
+def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statistic, of_id, of_ood, data):
+    def function(*scores):
+        return ood.STATISTICS[statistic][0](ood.SortedScores(*scores))
+
+    value = function(of_id, of_ood)
+    assert 0 <= value <= 1
+    shuffled = (np.array(data.draw(st.permutations(list(group)))) for group in (of_id, of_ood))
+    assert function(*shuffled) == pytest.approx(value, abs=1e-12)
+    assert function(np.repeat(of_id, 2), np.repeat(of_ood, 2)) == pytest.approx(value, abs=1e-12)
+    assert function(np.exp(of_id), np.exp(of_ood)) == pytest.approx(value, abs=1e-12)
+
+
+@EACH
+@given(tied_scores, tied_scores)
+def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, of_id, of_ood):
+    influences = ood.STATISTICS[statistic][1](ood.SortedScores(of_id, of_ood))
+    assert [len(one) for one in influences] == [len(of_id), len(of_ood)]
+    for one in influences:
+        assert one.mean() == pytest.approx(0, abs=1e-9)
+
+
+@EACH
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (2, 1), (7, 2)])
+def test_of_few_samples_there_is_a_value(statistic, sizes):
+    function, influences = ood.STATISTICS[statistic]
+    ranked = ood.SortedScores(np.arange(sizes[0], dtype=float), np.arange(sizes[1], dtype=float))
+    assert 0 <= function(ranked) <= 1
+    assert all(np.isfinite(one).all() for one in influences(ranked))
+
+
+@EACH
+def test_of_equal_scores_no_sample_has_any_influence(statistic):
+    for one in ood.STATISTICS[statistic][1](ood.SortedScores(np.ones(6), np.ones(4))):
+        np.testing.assert_allclose(one, 0, atol=1e-12)
+
+
+# DeLong
+
+
+def delong_by_brute_force(pairs):
+    """The covariance matrix of AUROCs on the same samples, from all pairs of an ID and an OOD sample (DeLong 1988)."""
+    wins = [(of_ood[:, None] > of_id) + (of_ood[:, None] == of_id) / 2 for of_id, of_ood in pairs]
+    by_ood, by_id = np.array([w.mean(axis=1) for w in wins]), np.array([w.mean(axis=0) for w in wins])
+    n_ood, n_id = wins[0].shape
+    covariance = np.zeros((len(pairs), len(pairs)))
+    for r, s in np.ndindex(covariance.shape):
+        for group, n in ((by_ood, n_ood), (by_id, n_id)):
+            a, b = group[r] - group[r].mean(), group[s] - group[s].mean()
+            covariance[r, s] += sum(x * y for x, y in zip(a, b, strict=True)) / (n - 1) / n
+    return covariance
+
+
+def test_delongs_published_value():
+    of_id, of_ood = np.array([1.0, 5, 4]), np.array([3.0, 5, 5, 9])
+    value, influences = ood.STATISTICS["auroc"]
+    ranked = ood.SortedScores(of_id, of_ood)
+    assert value(ranked) == 0.75
+    variance = sum(one.var(ddof=1) / len(one) for one in influences(ranked))
+    assert variance == pytest.approx(0.0416667, abs=1e-7)
+
+
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 2**32 - 1))
+def test_paired_delong_covariance_is_the_double_sum(n_id, n_ood, seed):
+    rng = np.random.default_rng(seed)
+    pairs = [(rng.integers(0, 4, n_id).astype(float), rng.integers(1, 6, n_ood).astype(float)) for _ in range(2)]
+    (b_id, b_ood), (q_id, q_ood) = (ood.SortedScores(*pair).auroc_influence() for pair in pairs)
+    expected = delong_by_brute_force(pairs)
+    covariance = np.cov(b_id, q_id) / n_id + np.cov(b_ood, q_ood) / n_ood
+    np.testing.assert_allclose(covariance, expected, atol=1e-12)
+
+
+# Values by hand
+
+
+def test_separable_and_equal_scores():
+    assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).auroc() == 1.0
+    assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).fpr95("id") == 0.0
+    assert ood.SortedScores(np.ones(4), np.ones(3)).auroc() == 0.5
+    assert ood.SortedScores(np.ones(4), np.ones(3)).fpr95("id") == 1.0
+    assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).fpr95("ood") == 0.0
+    assert ood.SortedScores(np.ones(4), np.ones(3)).fpr95("ood") == 1.0
+    assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).average_precision("id") == 1.0
+    assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).average_precision("ood") == 1.0
+    assert ood.SortedScores(np.ones(4), np.ones(3)).average_precision("id") == pytest.approx(4 / 7)
+    assert ood.SortedScores(np.ones(4), np.ones(3)).average_precision("ood") == pytest.approx(3 / 7)
+
+
+def test_neglabel_is_the_share_of_the_softmax_mass_that_the_classes_keep():
+    rng = np.random.default_rng(0)
+    logits, negative = rng.normal(size=(6, 4)), rng.normal(size=(6, 9))
+
+    def neglabel(logits, negative):
+        return scores(logits, logits, negative)["neglabel"]
+
+    share = softmax(np.hstack([logits, negative]), axis=1)[:, :4].sum(axis=1)
+    np.testing.assert_allclose(np.exp(-neglabel(logits, negative)), share)
+    np.testing.assert_allclose(neglabel(logits - 10, negative - 10), neglabel(logits, negative))
+    # Shares of 1 - 1e-30 and of 1e-300 are told apart from 1 and from 0.
+    near_one = neglabel(np.array([[0.0], [0.0]]), np.array([[-69.0], [-70.0]]))
+    assert near_one[0] > near_one[1] > 0
+    assert neglabel(np.array([[-700.0]]), np.array([[700.0]])) == 1400.0
+
+
+def test_gl_mcm_adds_the_largest_local_probability():
+    rng = np.random.default_rng(0)
+    cosines, local = rng.uniform(-1, 1, (5, 3)), rng.uniform(-1, 1, (5, 7, 3))
+    of_patches = softmax(local, axis=2).max(axis=(1, 2))
+    expected = -(softmax(cosines, axis=1).max(axis=1) + of_patches)
+    np.testing.assert_allclose(scores(cosines, cosines, local=np.log(of_patches))["gl-mcm"], expected)
+
+
+def test_a_score_is_there_where_what_it_needs_is():
+    cosines = np.eye(3)
+    assert set(scores(cosines, cosines)) == {"msp", "maxlogit", "energy", "mcm"}
+    everything = scores(cosines, cosines, cosines, np.zeros(3))
+    assert {*everything, "mahalanobis", "knn"} == set(registry.OOD_SCORES)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def calibration():
+    """Float32 features about three means, as of a model, and labels that leave out class 2."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 3], 300)
+    features = 3 * rng.normal(size=(4, 12))[labels] + rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
+    return features.astype(np.float32), labels
+
+
+def test_mahalanobis_agrees_with_sklearn(calibration):
+    features, labels = calibration
+    stored = unit(features.astype(np.float64))
+    means = {label: stored[labels == label].mean(axis=0) for label in (0, 1, 3)}
+    tied = EmpiricalCovariance(assume_centered=True).fit(stored - np.array([means[label] for label in labels]))
+    others = np.random.default_rng(1).normal(size=(50, 12)).astype(np.float32)
+    expected = np.min([tied.mahalanobis(unit(others.astype(np.float64)) - mean) for mean in means.values()], axis=0)
+    fit = ood.fit_mahalanobis(features, labels)
+    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-5)
+    np.testing.assert_allclose(ood.mahalanobis(100 * others, fit), expected, rtol=1e-5)  # lengths make no difference
+    assert ood.mahalanobis(others, fit).min() > np.median(ood.mahalanobis(features, fit))
+
+
+def test_mahalanobis_of_a_singular_covariance_is_that_of_the_pseudo_inverse(calibration):
+    features, labels = (part[:8] for part in calibration)  # eight samples in twelve dimensions
+    stored = unit(features.astype(np.float64))
+    classes = np.unique(labels)
+    means = np.array([stored[labels == label].mean(axis=0) for label in classes])
+    within = stored - means[np.searchsorted(classes, labels)]
+    inverse = np.linalg.pinv(within.T @ within / 8, rcond=1e-8, hermitian=True)
+    fit = ood.fit_mahalanobis(features, labels)
+    assert fit.whiten.shape == (12, 8 - len(classes))
+    others = np.random.default_rng(1).normal(size=(20, 12))
+    gaps = unit(others)[:, None] - means
+    expected = np.einsum("ncd,de,nce->nc", gaps, inverse, gaps).min(axis=1)
+    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 50, 300, None])
+def test_knn_is_the_brute_force_distance(calibration, k):
+    bank, _ = calibration
+    others = np.random.default_rng(1).normal(size=(40, 12)).astype(np.float32)
+    distances = cdist(unit(others.astype(np.float64)), unit(bank.astype(np.float64)))
+    expected = np.sort(distances, axis=1)[:, (50 if k is None else k) - 1]
+    np.testing.assert_allclose(ood.knn(others, bank, k), expected, rtol=1e-6)
+    few = np.sort(distances[:, :20], axis=1)[:, -1]
+    np.testing.assert_allclose(ood.knn(others, bank[:20]), few, rtol=1e-6)
+
+
+def test_scores_on_features_come_in_chunks_alike(calibration, monkeypatch):
+    features, labels = calibration
+    fit = ood.fit_mahalanobis(features, labels)
+    whole = ood.mahalanobis(features, fit), ood.knn(features, features, 5)
+    monkeypatch.setattr(ood, "CHUNK_ELEMENTS", 1000)
+    np.testing.assert_allclose(ood.mahalanobis(features, fit), whole[0])
+    np.testing.assert_allclose(ood.knn(features, features, 5), whole[1])
+
+
+def test_knn_needs_little_memory():
+    rng = np.random.default_rng(0)
+    features, bank = (rng.normal(size=(n, 512)).astype(np.float32) for n in (1200, 10_000))
+    tracemalloc.start()
+    ood.knn(features, bank)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_features_that_are_no_directions(calibration, bad):
+    features, labels = calibration
+    fit, broken = ood.fit_mahalanobis(features, labels), features.copy()
+    broken[7] = bad
+    for found in (ood.mahalanobis(broken, fit), ood.knn(broken, features)):
+        assert np.flatnonzero(np.isnan(found)).tolist() == [7]
+    for use in (lambda: ood.fit_mahalanobis(broken, labels), lambda: ood.knn(features, broken)):
+        with pytest.raises(ValueError, match="NaN, infinity or a zero vector in the calibration features"):
+            use()
+
+
+def test_calibration_features_that_cannot_be_used(calibration):
+    features, labels = calibration
+    with pytest.raises(ValueError, match="are the same"):
+        ood.fit_mahalanobis(features[labels], labels)
+    for k in (0, 301):
+        with pytest.raises(ValueError, match="of 300 neighbours"):
+            ood.knn(features, features, k)
