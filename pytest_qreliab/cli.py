@@ -1,4 +1,4 @@
-"""The console command `qreliab`: all that needs no test run."""
+"""The console command `qreliab`: everything that needs no test run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,162 +19,187 @@ from rich_argparse import RichHelpFormatter
 from pytest_qreliab._version import __version__
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.document import find, read, shipped
-from pytest_qreliab.config.settings import IN_PYTESTS_CACHE, Setting, size_of
+from pytest_qreliab.config.settings import IN_PYTESTS_CACHE, Setting, parse_size, resolve
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.models import names as models_names
 from pytest_qreliab.quantizers.parameters import RoundingParameters, described
 from pytest_qreliab.quantizers.recipe import Quantizer, Recipe
+from pytest_qreliab.report.command_output import CommandOutput
+from pytest_qreliab.report.formatting import file_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListedItem:
-    """One thing to choose: its name, a line of help, and lines of detail below it."""
+    """Something to choose, as `qreliab list` shows it."""
 
     name: str
     help: str
-    details: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()  # lines below it
     usable: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, 1 where data or results are missing or failed, or 2 for an argument that cannot be used."""
+    """Run the command `qreliab`.
+
+    Returns:
+        0; 1 if data or results are missing, damaged, failed or worse; 2 if an argument cannot be used.
+    """
     args = _parser().parse_args(argv)
-    code = 0
     try:
-        if args.command == "check":
-            lines, code = _checked(args.names)
-        elif args.command == "cache":
-            lines, code = _cache(args.action, args.dir, Setting(args.size, "--size", given=True))
-        elif args.command in ("merge", "report", "compare", "accept"):
-            lines, code = _of_results(args)
-        else:
-            catalog = Catalog()
-            catalog.add_entry_points()
-            lines = [line for kind in args.kinds or KINDS for line in _section(kind, list(KINDS[kind](catalog)))]
+        output: CommandOutput = args.run(args)
     except InputError as error:
         print(f"qreliab: error: {error}", file=sys.stderr)
         return 2
     console = Console(highlight=False)
     try:
-        for line in lines:
-            # Cut to a terminal's width, but left whole where another program reads it.
+        for line in output.lines:
+            # Lines are cut to a terminal's width, but stay whole for another program to read.
             for part in _wrapped(line, console.width) if console.is_terminal else [line]:
                 console.print(part, soft_wrap=True)
         sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`; Python would complain of it again at exit
+    except BrokenPipeError:  # as `| head` makes it; Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+    return output.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qreliab",
-        description="All of pytest-qreliab that needs no test run; the tests themselves are run with pytest.",
-        epilog="Exit codes: 0; 1 where data or results are missing, damaged, failed or worse; 2 for input that cannot "
-        "be used.",
+        description="The parts of pytest-qreliab that need no test run. The tests themselves are run with pytest.",
+        epilog="Exit codes: 0: success; 1: data or results are missing, damaged, failed or worse; 2: an argument "
+        "cannot be used.",
         formatter_class=RichHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"qreliab {__version__}")
-    adder = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
-        return adder.add_parser(
-            name, help=help, description=f"{help[0].upper()}{help[1:]}.", formatter_class=RichHelpFormatter
-        )
+    def add_command(name: str, help: str, run: Callable[[argparse.Namespace], CommandOutput]) -> ArgumentParser:
+        description = f"{help[0].upper()}{help[1:]}."
+        command = subparsers.add_parser(name, help=help, description=description, formatter_class=RichHelpFormatter)
+        command.set_defaults(run=run)
+        return command
 
-    lister = command("list", "list models, quantizers, benchmarks and metrics")
-    lister.add_argument(
-        "kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)}; all of them where none is given"
+    command = add_command("list", "list models, quantizers, benchmarks and metrics", _list)
+    command.add_argument("kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
+    command = add_command("check", "validate benchmarks, thresholds and suites, and count their images", _check)
+    command.add_argument("names", nargs="+", metavar="NAME", help="shipped names, or paths of YAML files")
+    command = add_command("cache", "list, verify or prune the embeddings and images kept for later runs", _cache)
+    command.add_argument("action", choices=("list", "verify", "prune"), help="what to do with them")
+    command.add_argument(
+        "--dir", type=Path, help="the cache folder (default: QRELIAB_CACHE_DIR, else the one in pytest's cache)"
     )
-    checker = command("check", "validate benchmarks, thresholds and suites, and say which images are there")
-    checker.add_argument("names", nargs="+", metavar="NAME", help="shipped names, or paths of YAML files")
-    cacher = command("cache", "list, verify or prune the embeddings and images kept for later runs")
-    cacher.add_argument("action", choices=("list", "verify", "prune"))
-    cacher.add_argument(
-        "--dir", type=Path, help="the folder; by default QRELIAB_CACHE_DIR, or that in pytest's cache here"
+    command.add_argument(
+        "--size", default="0MB", help="for prune: keep at most this much, as in 5GB (default: nothing)"
     )
-    cacher.add_argument("--size", default="0MB", help="prune: what is left at most, as in 5GB; nothing by default")
-    merger = command("merge", "put the results of shards together, in one table")
-    merger.add_argument("files", nargs="+", metavar="FILE", help="what --qreliab-json wrote, the file of each shard")
-    merger.add_argument("--output", metavar="FILE", help="a file for the results of all, in the same format")
-    reporter = command("report", "show results, or write them as HTML, Markdown, CSV or Parquet")
-    reporter.add_argument("results", metavar="RESULTS", help="what --qreliab-json wrote")
-    reporter.add_argument(
+    _add_result_commands(add_command)
+    return parser
+
+
+def _add_result_commands(add_command: Callable[..., ArgumentParser]) -> None:
+    """Add the commands that read results files."""
+    command = add_command("merge", "merge the results of shards into one table", _merge)
+    command.add_argument("files", nargs="+", metavar="FILE", help="results files of --qreliab-json, one per shard")
+    command.add_argument("--output", metavar="FILE", help="also write the merged results to FILE, in the same format")
+    command = add_command("report", "show results, or write them as HTML, Markdown, CSV or Parquet", _report)
+    command.add_argument("results", metavar="RESULTS", help="a results file of --qreliab-json")
+    command.add_argument(
         "--output",
         metavar="FILE",
         action="append",
         default=[],
-        help="a file that ends in .html, .md, .csv or .parquet; may be given again",
+        help="write to FILE, which ends in .html, .md, .csv or .parquet; may be repeated",
     )
-    comparer = command("compare", "compare two runs; the exit code is 1 where the later is worse")
-    comparer.add_argument("before", metavar="BEFORE", help="results of the earlier run")
-    comparer.add_argument("after", metavar="AFTER", help="results of the later run")
-    comparer.add_argument(
-        "--thresholds", metavar="NAME", default="default", help="whose max_drift counts: a shipped name, or a YAML file"
+    command = add_command("compare", "compare two runs, and exit with 1 if the later one is worse", _compare)
+    command.add_argument("before", metavar="BEFORE", help="the results file of the earlier run")
+    command.add_argument("after", metavar="AFTER", help="the results file of the later run")
+    command.add_argument(
+        "--thresholds",
+        metavar="NAME",
+        default="default",
+        help="the max_drift limits to apply: a shipped name, or the path of a YAML file (default: default)",
     )
-    accepter = command("accept", "accept results that were measured elsewhere into a snapshot")
-    accepter.add_argument("results", metavar="RESULTS", help="what --qreliab-json wrote")
-    accepter.add_argument("--snapshot", metavar="DIR", required=True, help="the folder of accepted results")
-    accepter.add_argument(
-        "--update", choices=("new", "all"), default="new", help="what it has not yet (new, the default), or all"
+    command = add_command("accept", "accept results that were measured elsewhere into a snapshot", _accept)
+    command.add_argument("results", metavar="RESULTS", help="a results file of --qreliab-json")
+    command.add_argument("--snapshot", metavar="DIR", required=True, help="the folder of accepted results")
+    command.add_argument(
+        "--update", choices=("new", "all"), default="new", help="accept only missing results (new, the default) or all"
     )
-    return parser
 
 
-def _of_results(args: argparse.Namespace) -> tuple[list[Text], int]:
-    from pytest_qreliab.report import commands  # imports pydantic and more, which `--help` does without
+def _list(args: argparse.Namespace) -> CommandOutput:
+    catalog = Catalog()
+    catalog.add_entry_points()
+    return CommandOutput([line for kind in args.kinds or KINDS for line in _section(kind, list(KINDS[kind](catalog)))])
 
-    color, unicode = sys.stdout.isatty(), (sys.stdout.encoding or "").lower().startswith("utf")
-    if args.command == "merge":
-        return commands.merge(args.files, args.output, color=color, unicode=unicode)
-    if args.command == "report":
-        return commands.report(args.results, args.output, color=color, unicode=unicode)
-    if args.command == "compare":
-        return commands.compare(args.before, args.after, args.thresholds)
+
+def _merge(args: argparse.Namespace) -> CommandOutput:
+    from pytest_qreliab.report import commands  # slow to import, and so are the others for results
+
+    return commands.merge(args.files, args.output, **_terminal())
+
+
+def _report(args: argparse.Namespace) -> CommandOutput:
+    from pytest_qreliab.report import commands
+
+    return commands.report(args.results, args.output, **_terminal())
+
+
+def _compare(args: argparse.Namespace) -> CommandOutput:
+    from pytest_qreliab.report import commands
+
+    return commands.compare(args.before, args.after, args.thresholds)
+
+
+def _accept(args: argparse.Namespace) -> CommandOutput:
+    from pytest_qreliab.report import commands
+
     return commands.accept(args.results, args.snapshot, args.update)
 
 
-def _cache(action: str, folder: Path | None, size: Setting) -> tuple[list[Text], int]:
-    """What the store holds, what is wrong with it, or what was removed of it; and 1 if anything was wrong, else 0."""
-    from pytest_qreliab.embedding.store import Store  # imports NumPy
+def _terminal() -> dict[str, bool]:
+    """Return what the standard output can show."""
+    return {"color": sys.stdout.isatty(), "unicode": (sys.stdout.encoding or "").lower().startswith("utf")}
 
-    folder = folder or Path(os.environ.get("QRELIAB_CACHE_DIR") or IN_PYTESTS_CACHE).expanduser()
+
+def _cache(args: argparse.Namespace) -> CommandOutput:
+    """List, verify or prune the cache. The exit code is 1 if an entry is damaged."""
+    from pytest_qreliab.embedding import eviction  # imports NumPy
+
+    folder: Path = args.dir or Path(os.environ.get("QRELIAB_CACHE_DIR") or IN_PYTESTS_CACHE).expanduser()
     if not folder.is_dir():
         raise InputError(f"there is no cache at {folder.absolute()}; name its folder with --dir")
-    store = Store(folder)
-    if action == "prune":
-        removed = store.prune(size_of(size))
-        left = sum(entry.size for entry in store.stored())
-        return [Text(f"{folder}: {_bytes(removed)} removed, {_bytes(left)} left")], 0
-    lines, total, bad = [], 0, 0
+    if args.action == "prune":
+        removed = eviction.prune(folder, parse_size(Setting(args.size, "--size", given=True)))
+        left = sum(entry.size for entry in eviction.list_entries(folder))
+        return CommandOutput([Text(f"{folder}: {file_size(removed)} removed, {file_size(left)} left")])
     with Console(stderr=True).status(f"reading {folder}"):
-        entries = sorted(store.stored(read=True, verify=action == "verify"), key=lambda entry: entry.used)
+        entries = sorted(
+            eviction.list_entries(folder, read=True, verify=args.action == "verify"), key=lambda entry: entry.used
+        )
+    lines = []
     for entry in entries:
-        total += entry.size
         if entry.problem:
-            bad += 1
-            store.remove(entry)
+            entry.remove()
             lines.append(Text(f"  {entry.path} {entry.problem}; removed", style="red"))
-        elif action == "list":
+        elif args.action == "list":
             used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-            lines.append(Text(f"  {used}  {_bytes(entry.size):>9}  {entry.about}"))
-    lines.append(Text(f"{folder}: {_bytes(total)}, {bad} damaged" if bad else f"{folder}: {_bytes(total)}"))
-    return lines, int(bad > 0)
+            lines.append(Text(f"  {used}  {file_size(entry.size):>9}  {entry.about}"))
+    total = file_size(sum(entry.size for entry in entries))
+    damaged = sum(bool(entry.problem) for entry in entries)
+    lines.append(Text(f"{folder}: {total}, {damaged} damaged" if damaged else f"{folder}: {total}"))
+    return CommandOutput(lines, int(damaged > 0))
 
 
-def _bytes(size: float) -> str:
-    power = next((power for power in (30, 20) if size >= 2**power), 10)
-    return f"{size / 2**power:.1f} {'KMG'[power // 10 - 1]}iB"
-
-
-def _checked(names: Sequence[str]) -> tuple[list[Text], int]:
-    """That each file is valid, and what is there of a benchmark; and 1 if a run could not go on, else 0."""
-    lines, code = [], 0
+def _check(args: argparse.Namespace) -> CommandOutput:
+    """Check files. The exit code is 1 if a benchmark lacks images."""
+    lines: list[Text] = []
+    exit_code = 0
     with Console(stderr=True).status("") as status:
-        for name in names:
+        for name in args.names:
             status.update(f"checking {name}")
             kind = _kind_of(name)
             if kind == "thresholds":
@@ -183,14 +209,14 @@ def _checked(names: Sequence[str]) -> tuple[list[Text], int]:
             elif kind == "suites":
                 lines.append(Text(f"{name}: a suite of {_cases_of_suite(name)} cases", style="bold"))
             else:
-                of_benchmark, bad = _present(Benchmark.load(name))
-                lines += of_benchmark
-                code = max(code, bad)
-    return lines, code
+                images = _image_sets(Benchmark.load(name))
+                lines += images.lines
+                exit_code = max(exit_code, images.exit_code)
+    return CommandOutput(lines, exit_code)
 
 
 def _kind_of(name: str) -> str:
-    """`benchmarks`, `suites` or `thresholds`: of a shipped name, or by what a YAML file holds."""
+    """Return the kind of a shipped file, or of a YAML file by its content."""
     for kind in ("benchmarks", "suites", "thresholds"):
         if name in shipped(kind):
             return kind
@@ -201,34 +227,33 @@ def _kind_of(name: str) -> str:
 
 
 def _cases_of_suite(name: str) -> int:
-    """The number of cases, after everything that the suite names was checked as a run would."""
-    from pytest_qreliab.config import settings as config_settings
+    """Return the number of cases of a suite, after checking all that it names as a run would."""
     from pytest_qreliab.evaluation.planning import make_plan  # imports NumPy, which lists do without
 
     catalog = Catalog()
     catalog.add_entry_points()
-    settings = config_settings.resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
+    settings = resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
     return len(make_plan.make_plan(settings, catalog).cases)
 
 
-def _present(benchmark: Benchmark) -> tuple[list[Text], int]:
-    """A line for each image set; and 1 if one is missing, else 0."""
-    from pytest_qreliab.data import loading as data  # imports NumPy, which lists do without
+def _image_sets(benchmark: Benchmark) -> CommandOutput:
+    """List the image sets of a benchmark. The exit code is 1 if one is missing."""
+    from pytest_qreliab.data import loading  # imports NumPy, which lists do without
 
-    code = 0
     lines = [Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold")]
-    for found in data.availability(benchmark):
-        count = f"{found.images:,} images"
-        if found.problem:
-            code = 1
-            lines.append(Text(f"  missing  {found.name}: {found.problem}", style="red"))
-        elif found.expected not in (None, found.images):
-            what = "smaller" if found.images < (found.expected or 0) else "larger "
-            text = f"  {what}  {found.name}: {count} of {found.expected:,}; a run measures on what is there"
+    exit_code = 0
+    for image_set in loading.check_availability(benchmark):
+        expected, count = image_set.expected, f"{image_set.images:,} images"
+        if image_set.problem:
+            exit_code = 1
+            lines.append(Text(f"  missing  {image_set.name}: {image_set.problem}", style="red"))
+        elif expected is not None and expected != image_set.images:
+            size = "smaller" if image_set.images < expected else "larger "
+            text = f"  {size}  {image_set.name}: {count} of {expected:,}; a run measures on what is there"
             lines.append(Text(text, style="yellow"))
         else:
-            lines.append(Text(f"  present  {found.name}: {count}"))
-    return lines, code
+            lines.append(Text(f"  present  {image_set.name}: {count}"))
+    return CommandOutput(lines, exit_code)
 
 
 def _kind(text: str) -> str:
@@ -237,40 +262,42 @@ def _kind(text: str) -> str:
     return text
 
 
-def _section(kind: str, entries: list[ListedItem]) -> Iterator[Text]:
+def _section(kind: str, items: list[ListedItem]) -> Iterator[Text]:
     yield Text(kind, style="bold underline")
-    width = min(28, max(len(entry.name) for entry in entries))
-    for entry in entries:
-        name = (f"  {entry.name:<{width}}", "bold" if entry.usable else "dim")
-        yield Text.assemble(name, (f"  {entry.help}", "" if entry.usable else "dim"))
-        for detail in entry.details:
+    width = min(28, max(len(item.name) for item in items))
+    for item in items:
+        name = (f"  {item.name:<{width}}", "bold" if item.usable else "dim")
+        yield Text.assemble(name, (f"  {item.help}", "" if item.usable else "dim"))
+        for detail in item.details:
             yield Text(f"      {detail}", style="dim")
     yield Text("")
 
 
 def _wrapped(line: Text, width: int) -> list[Text]:
-    """The line in parts that fit, the later ones indented."""
+    """Cut a line into parts that fit a width, and indent the later ones."""
     indent = len(line.plain) - len(line.plain.lstrip()) + 4
-    cut = textwrap.wrap(
+    parts = textwrap.wrap(
         line.plain, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
-    if len(cut) < 2:
+    if len(parts) < 2:
         return [line]
-    rest = [Text(part, style=line.style) for part in cut[1:]]
-    return [line[: len(cut[0])], *rest]
+    rest = [Text(part, style=line.style) for part in parts[1:]]
+    return [line[: len(parts[0])], *rest]
 
 
 def _models(catalog: Catalog) -> Iterator[ListedItem]:
     from pytest_qreliab.models import openclip
 
-    yield ListedItem(models_names.TINY_DIGITS, "a small CLIP of handwritten digits that comes with the package")
+    yield ListedItem(
+        name=models_names.TINY_DIGITS, help="a small CLIP of handwritten digits that comes with the package"
+    )
     for name, registered in sorted(catalog.models.items()):
-        yield ListedItem(name, registered.help or "registered by a package")
-    # The tags are in open_clip's code, which imports torch: nothing else here does.
+        yield ListedItem(name=name, help=registered.help or "registered by a package")
+    # The tags are in open_clip's code, which imports torch. Nothing else here does.
     for architecture, tags in openclip.tags().items():
-        yield ListedItem(architecture, ", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
-    yield ListedItem("hf-hub:ORG/NAME", "an open_clip model of the Hugging Face hub")
-    yield ListedItem("local-dir:PATH", "a folder with open_clip_config.json and a checkpoint")
+        yield ListedItem(name=architecture, help=", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
+    yield ListedItem(name="hf-hub:ORG/NAME", help="an open_clip model of the Hugging Face hub")
+    yield ListedItem(name="local-dir:PATH", help="a folder with open_clip_config.json and a checkpoint")
 
 
 def _quantizers(catalog: Catalog) -> Iterator[ListedItem]:
@@ -281,11 +308,11 @@ def _quantizers(catalog: Catalog) -> Iterator[ListedItem]:
         if missing := quantizer.missing():
             how = f"pip install 'pytest-qreliab[{quantizer.extra}]'" if quantizer.extra else "install it"
             details.append(f"not usable here, {', '.join(missing)} is missing: {how}")
-        yield ListedItem(quantizer.name, quantizer.help, tuple(details), usable=not missing)
+        yield ListedItem(name=quantizer.name, help=quantizer.help, details=tuple(details), usable=not missing)
 
 
 def _parameters(quantizer: Quantizer) -> str:
-    """Those of its own, and that it has those of `minmax`, which most have."""
+    """Describe the parameters of a quantizer, without those that most share with `minmax`."""
     names = described(quantizer.parameters)
     shared = described(RoundingParameters)
     if quantizer.parameters is not RoundingParameters and issubclass(quantizer.parameters, RoundingParameters):
@@ -299,7 +326,7 @@ def _abilities(quantizer: Quantizer) -> str:
     bits = ", ".join(quantizer.bits) or "any from w2 to w8, a2 to a8"
     if quantizer.read_bits is not None:
         return "bits: those of the file; needs no calibration data; what it covers is shown"
-    recipe = Recipe(quantizer.name, quantizer)
+    recipe = Recipe(name=quantizer.name, quantizer=quantizer)
     bare = 4 if not quantizer.bits or any(text.startswith("w4") for text in quantizer.bits) else 8
     default = recipe.bits(bare, "both")
     needs = {
@@ -316,23 +343,24 @@ def _benchmarks(catalog: Catalog) -> Iterator[ListedItem]:
     for name in shipped("benchmarks"):
         benchmark = Benchmark.load(name)
         aspects = [aspect for aspect in registry.ASPECTS if aspect in benchmark.aspects]
-        yield ListedItem(name, benchmark.definition.description, (f"measures {', '.join(aspects)}",))
-    yield ListedItem("PATH.yaml", "a benchmark of your own")
+        details = (f"measures {', '.join(aspects)}",)
+        yield ListedItem(name=name, help=benchmark.definition.description, details=details)
+    yield ListedItem(name="PATH.yaml", help="a benchmark of your own")
 
 
 def _metrics(catalog: Catalog) -> Iterator[ListedItem]:
     for name in registry.names():
-        metric = registry.lookup(name)
-        if name.rpartition(".")[2] in registry.OOD_SCORES:
+        metric, parsed = registry.lookup(name), MetricName.parse(name)
+        if parsed.score and name == str(parsed):  # the scores are listed once, below
             continue
         better = "any change is harm" if metric.better == "neither" else f"{metric.better} is better"
-        yield ListedItem(name, f"{metric.aspect}, {better}: {metric.help}")
+        yield ListedItem(name=name, help=f"{metric.aspect}, {better}: {metric.help}")
     scores = f"by the score {', '.join(registry.OOD_SCORES)}; {registry.PRIMARY_SCORE} where none is named"
-    yield ListedItem("ood.NAME.SCORE", scores)
-    yield ListedItem("ood.NAME.SCORE.SET", "of one OOD set in place of the mean over all")
-    yield ListedItem("spectral.NAME.N", "high_band_energy and map_error after block N of the image tower")
+    yield ListedItem(name="ood.NAME.SCORE", help=scores)
+    yield ListedItem(name="ood.NAME.SCORE.SET", help="of one OOD set in place of the mean over all")
+    yield ListedItem(name="spectral.NAME.N", help="high_band_energy and map_error after block N of the image tower")
     yield ListedItem(
-        "spectral.NAME.penultimate", "of what the last projection reads; spectral.NAME.text: of the classes"
+        name="spectral.NAME.penultimate", help="of what the last projection reads; spectral.NAME.text: of the classes"
     )
 
 

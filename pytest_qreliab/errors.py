@@ -1,4 +1,4 @@
-"""The one kind of error that a user's input can raise, and the words to mend it."""
+"""The one kind of error that a user's input raises, and the words to mend it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Something the user gave (option, YAML, path, checkpoint, image) cannot be used.
+    """An option, YAML file, path, checkpoint or image of the user's that cannot be used.
 
-    The message stands alone: it names the option, file or line, what was wrong, what is allowed and
-    how to mend it. The plugin shows it without a traceback.
+    The message stands alone. It names the option, file or line, and says what was wrong, what is allowed and how to
+    mend it. The plugin shows it without a traceback.
     """
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like `name`, whatever its case; None where none is alike."""
+    """Return the valid name most like `name`, whatever its case; None if none is alike."""
     folded = {choice.casefold(): choice for choice in valid}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     return folded[near[0]] if near else None
 
 
 def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> InputError:
-    """An InputError for a name that is not among `valid`, with the nearest match first."""
+    """Return an error for a name that is not valid, with the nearest valid one.
+
+    Args:
+        what: What the name is for, as in "metric".
+        name: The name.
+        valid: The names that are valid.
+        hint: How to find out more, at the end of the message.
+    """
     choices = sorted(valid)
     parts = [f"unknown {what} {name!r}"]
     if (near := nearest(name, choices)) is not None:
@@ -38,13 +45,16 @@ def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> In
 
 
 def describe_exception(error: BaseException) -> str:
-    """An error of code that is not ours, in one line: what it is, and where, in a file that is not installed."""
+    """Describe an error of a user's code in one line, with the place in that code."""
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}{': ' if text else ''}{text}{user_code_location(error)}"
 
 
 def user_code_location(error: BaseException) -> str:
-    """The innermost ` (file:line)` that an error came from in code that is neither ours nor installed; else nothing."""
+    """Return the innermost ` (file:line)` of an error in a user's code, or nothing.
+
+    Code of this package, of the standard library and of installed packages is not the user's.
+    """
     not_theirs = {Path(__file__).parent, Path(sysconfig.get_path("stdlib"))}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

@@ -1,4 +1,4 @@
-"""Recorded outputs: the public name of `pytest_qreliab.data.recording`, which needs no torch."""
+"""Outputs recorded elsewhere, for code that has no torch: the public name of `pytest_qreliab.data.recording`."""
 
 from pytest_qreliab.data.recording import RecordedSet, Recording
 

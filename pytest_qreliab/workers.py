@@ -1,4 +1,4 @@
-"""What a pytest-xdist worker takes of the machine: its share of the GPUs and of the cores."""
+"""The share of the machine's GPUs and cores that a pytest-xdist worker takes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def number() -> int | None:
-    """The N of the worker gwN that this process is; None outside of workers."""
+    """Return the N of the worker gwN that this process is, or None outside of workers."""
     match = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
     return int(match[1]) if match else None
 
 
 def cores() -> int:
-    """The cores that this process may use; of a worker's, its share."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return found if number() is None else max(found // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
+    """Return how many cores this process may use; in a worker, its share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if number() is None else max(cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
 
 
 def cuda() -> torch.device:
-    """The current GPU; in workers the visible ones, those of CUDA_VISIBLE_DEVICES, in turn."""
+    """Return the current GPU; workers take the visible ones, those of CUDA_VISIBLE_DEVICES, in turn."""
     import torch
 
     worker = number()
@@ -33,9 +33,9 @@ def cuda() -> torch.device:
 
 
 def limit_to_share(device: torch.device) -> None:
-    """In a worker, make its GPU the current one, as some kernels want it, and leave other workers their cores.
+    """Make a worker's GPU the current one, as some kernels want it, and leave other workers their cores.
 
-    OMP_NUM_THREADS, where it is set, says how many threads each worker has.
+    OMP_NUM_THREADS, if it is set, says how many threads each worker has.
     """
     if number() is None:
         return

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import textwrap
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["pytester"]
+
+# No test is timed: how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of torch in several workers take the cores from each other. In the environment, for subprocesses too.
@@ -54,7 +60,8 @@ def embed(tmp_path_factory):
 
     def embed(clip, data, needs=(), advance=lambda done: None):
         store = Store(tmp_path_factory.mktemp("store"))
-        return Embedder(Reader(store, "tests")).embed(ModelHandle("x", "x", store, lambda: clip), data, advance, needs)
+        handle = ModelHandle(name="x", key="x", store=store, make=lambda: clip)
+        return Embedder(Reader(store, "tests")).embed(handle, data, advance, needs)
 
     return embed
 
@@ -77,7 +84,6 @@ def make_plan():
 @pytest.fixture(scope="session")
 def everything_imported(make_plan, small_benchmark):
     """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
-    import hypothesis  # noqa: F401
     import open_clip  # noqa: F401
     from safetensors import torch  # noqa: F401
 
@@ -193,3 +199,31 @@ def folder_benchmark(image_folders) -> Path:
     path = image_folders / "folders.yaml"
     path.write_text(FOLDER_BENCHMARK)
     return path
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The builders of `builders.py`, which tests cannot import by its name."""
+    path = Path(__file__).with_name("builders.py")
+    spec = importlib.util.spec_from_file_location("builders", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(
+    params=[
+        "<script>alert(1)</script>",
+        "</script><script>alert(1)</script>",
+        "<!--<script>",
+        "\"><img onerror='alert(1)' x=\"",
+        "' onmouseover='alert(1)",
+        "&lt;b&gt; &amp; ]]> ${verdict} $data",
+        "</style></title></noscript></details>",
+        "line\u2028separator \x00 \ud800",
+    ],
+    ids=["script", "end-of-script", "comment", "attribute", "handler", "template", "end-of-others", "no-utf-8"],
+)
+def hostile_text(request) -> str:
+    """Text that would do something if a page took it as HTML."""
+    return request.param

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pytest_qreliab"
 
 # A room imports only rooms of a smaller rank.
 RANKS = [
-    {"errors", "workers", "hashing", "_version"},
+    {"errors", "workers", "hashing", "lazy", "_version"},
     {"statistics"},
     {"metrics", "models"},
     {"config"},
@@ -165,3 +166,97 @@ def test_the_way_to_a_plan_and_reading_results_load_no_torch(module):
 @pytest.mark.parametrize("module", ["evaluation.verdicts.gates", "evaluation.measurement.measure"])
 def test_judging_numbers_loads_no_model_library(module):
     assert not loaded(f"pytest_qreliab.{module}") & {"open_clip", "torchvision", "safetensors"}
+
+
+def test_the_picture_in_the_documentation_is_that_of_the_code():
+    script = PACKAGE.parent / "benchmarks" / "studies" / "architecture.py"
+    command = [sys.executable, "-c", "import architecture as a; print(a.draw(a.rooms()), end='')"]
+    drawn = subprocess.run(command, capture_output=True, check=True, cwd=script.parent, encoding="utf-8").stdout
+    picture = PACKAGE.parent / "docs" / "architecture.svg"
+    assert picture.read_text(encoding="utf-8") == drawn, f"python {script.relative_to(PACKAGE.parent)} --write"
+
+
+def test_every_unit_test_is_of_a_module():
+    unit = PACKAGE.parent / "tests" / "unit"
+    of_nothing = [
+        str(path.relative_to(unit))
+        for path in sorted(unit.rglob("test_*.py"))
+        if not (PACKAGE / path.relative_to(unit)).with_name(f"{path.stem.removeprefix('test_')}.py").is_file()
+    ]
+    assert not of_nothing
+
+
+# What keeps a file easy to read.
+
+LARGEST = {"class": 200, "function": 50, "file": 400}
+MOST_POSITIONAL = 4
+
+
+def definitions() -> Iterator[tuple[Path, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def test_nothing_is_too_long():
+    too_long = [
+        f"{path.relative_to(PACKAGE)}: {lines} lines"
+        for path in modules()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LARGEST["file"]
+    ]
+    for path, node in definitions():
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        if lines > LARGEST["class" if isinstance(node, ast.ClassDef) else "function"]:
+            too_long.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}: {lines} lines")
+    assert not too_long, "\n" + "\n".join(too_long)
+
+
+def test_every_class_has_a_name_of_its_own():
+    places: dict[str, list[str]] = {}
+    for path, node in definitions():
+        if isinstance(node, ast.ClassDef):
+            places.setdefault(node.name, []).append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert not {name: of for name, of in places.items() if len(of) > 1}
+
+
+def test_no_private_name_is_imported_from_another_module():
+    private = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {alias.name}"
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pytest_qreliab")
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert not private
+
+
+@pytest.mark.parametrize("folder", ["pytest_qreliab", "tests", "benchmarks"])
+def test_no_object_is_made_from_more_than_four_values_by_position(folder):
+    classes = {node.name for _, node in definitions() if isinstance(node, ast.ClassDef)}
+    by_position = []
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or len(node.args) <= MOST_POSITIONAL:
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in classes:
+                by_position.append(f"{path.relative_to(PACKAGE.parent)}:{node.lineno} {name}({len(node.args)})")
+    assert not by_position, "\n" + "\n".join(by_position)
+
+
+# The first part of a metric's name: only `metrics/` may look at it.
+FAMILIES = ("ood", "shift", "corruption", "spurious", "spectral", "rescaled", "recall", "flips")
+
+
+def test_only_the_metrics_room_takes_names_of_metrics_apart():
+    apart = re.compile(rf"""(startswith|removeprefix|partition)\(\(?["']({"|".join(FAMILIES)})""")
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for path in modules()
+        if path.relative_to(PACKAGE).parts[0] != "metrics"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if apart.search(line)
+    ]
+    assert not found, "\n" + "\n".join(found)

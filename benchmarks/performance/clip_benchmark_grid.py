@@ -1,24 +1,25 @@
-"""Beside LAION's `clip-benchmark` 1.6.2: one model on one set, and a grid of quantized models and image sets.
+"""Compare our gate with LAION's `clip-benchmark` 1.6.2: one model on one set, and a grid of models and image sets.
 
     python3 -m venv cb && cb/bin/pip install clip-benchmark==1.6.2 requests "numpy<2.4"
     python benchmarks/performance/clip_benchmark_grid.py --python cb/bin/python [--images 200] [--work DIR]
 
-One open_clip architecture with random weights, in full precision and with the weights of both towers at w8 to w3
-(`minmax`), which clip-benchmark reads as checkpoints; 100 classes in 18 templates, as many as for CIFAR-100; synthetic
-JPEGs of 500x375 pixels: a set that is in distribution, 3 OOD, and the first under 15 corruptions of severity 3, made
-beforehand. Both encode the same files in float32 (`--no_amp`), in batches of 64, with the same threads, every time as
-whole processes.
+The models are one open_clip architecture with random weights, in full precision and with the weights of both towers
+at w8 to w3 (`minmax`). clip-benchmark reads the quantized ones as checkpoints. There are 100 classes in 18 templates,
+as many as for CIFAR-100. The sets are synthetic JPEGs of 500x375 pixels: one in distribution, 3 OOD, and the first
+under 15 corruptions of severity 3, made beforehand. Both tools encode the same files in float32 (`--no_amp`), in
+batches of 64, with the same threads. All timings are of whole processes.
 
-One model on one set: clip-benchmark on the class folders (`--dataset imagenet_sketch`, which reads any, with names and
-templates of ours) by its number of workers; ours through the Python API, full precision alone, with what is gated by
-default computed; and a seventh of the whole gate, which encodes seven models and makes six of them, beside a seventh of
-one clip-benchmark command for the same seven checkpoints.
+One model on one set: clip-benchmark runs on the class folders with each number of workers (`--dataset
+imagenet_sketch`, which reads any folders, with our names and templates). Ours runs through the Python API, in full
+precision alone, and computes what is gated by default. Then a seventh of the whole gate, which makes six quantized
+models and encodes with seven, is compared with a seventh of one clip-benchmark command for the same seven checkpoints.
 
-The grid: one `pytest` command beside clip-benchmark on tar shards (`wds/...`) of the same files, in one command with
-the default workers, in one with the fastest, and in two per model, the first saving the class embeddings for the
-other. clip-benchmark has no OOD scores: it classifies OOD images as any others, their labels being their folders.
+The grid: one `pytest` command is compared with clip-benchmark on tar shards (`wds/...`) of the same files. That is one
+command with the default workers, one with the fastest number, and two commands per model, of which the first saves the
+class embeddings for the second. clip-benchmark has no OOD scores: it classifies OOD images as any others, with their
+folders as labels.
 
-Then top-1 of both is compared, in samples, on every labelled set and model.
+At the end, top-1 of both is compared, in samples, on every labelled set and model.
 """
 
 from __future__ import annotations
@@ -61,11 +62,8 @@ print(measure.values(measure.measure(found, data.classes))["accuracy"])
 """
 
 
-# Images, shards and checkpoints
-
-
 def make_sets(work: Path, images: int) -> list[str]:
-    """The names of all sets, which lie in class folders below `sets` and as tar shards below `shards`."""
+    """Write all sets as class folders below `sets` and as tar shards below `shards`; return their names."""
     from pytest_qreliab.config.benchmark import STANDARD
 
     sets = work / f"sets-{images}"
@@ -81,7 +79,7 @@ def make_sets(work: Path, images: int) -> list[str]:
 
 
 def corrupt(sets: Path, kind: str) -> None:
-    """The set that is in distribution, corrupted."""
+    """Write the in-distribution set under one corruption."""
     import numpy as np
     from PIL import Image
 
@@ -96,7 +94,7 @@ def corrupt(sets: Path, kind: str) -> None:
 
 
 def pack(source: Path, target: Path) -> None:
-    """The images of class folders as shards, in the layout of clip-benchmark's `wds/` data sets."""
+    """Pack the images of class folders into shards, in the layout of clip-benchmark's `wds/` data sets."""
     if (target / "test" / "nshards.txt").is_file():
         return
     (target / "test").mkdir(parents=True, exist_ok=True)
@@ -113,7 +111,7 @@ def pack(source: Path, target: Path) -> None:
 
 
 def make_checkpoints(work: Path, architecture: str, widths: Sequence[str]) -> list[Path]:
-    """Checkpoints of the full-precision model and of the quantized weights at each width, as open_clip reads them."""
+    """Write checkpoints of the model in full precision and quantized at each width, as open_clip reads them."""
     full = speed.checkpoint(work, architecture)
     paths = [work / f"{architecture}-{width}.safetensors" for width in widths]
     if not all(path.is_file() for path in paths):
@@ -134,13 +132,21 @@ def quantize(architecture: str, full: Path, paths: dict[str, Path]) -> None:
     recipe = Catalog().recipe("minmax")
     for width, path in paths.items():
         bits = Bits(int(width.removeprefix("w")))
-        made = recipe.apply()(clip, Request(bits, "both", recipe.parameters, Calibration(None, None, [], [])))
+        made = recipe.apply()(
+            clip,
+            Request(
+                bits=bits,
+                scope="both",
+                parameters=recipe.parameters,
+                calibration=Calibration(images=None, held_out=None, classes=[], templates=[]),
+            ),
+        )
         packed = {name: repacked(made.module.state_dict(), name) for name in clip.module.state_dict()}
         save_file(packed, path)
 
 
 def repacked(state: dict[str, Any], name: str) -> Any:
-    """A tensor of open_clip's own name and layout, out of the Linears that quantizers make of packed weights."""
+    """Return a tensor in open_clip's own name and layout, out of the Linears that quantizers make of packed weights."""
     import torch
 
     head, _, last = name.rpartition("in_proj_")
@@ -151,9 +157,6 @@ def repacked(state: dict[str, Any], name: str) -> Any:
     else:
         found = state[f"{name}.weight"].T  # a projection
     return found.contiguous().clone()
-
-
-# Theirs
 
 
 class ClipBenchmark:
@@ -168,7 +171,7 @@ class ClipBenchmark:
             (target / "zeroshot_classification_templates.txt").write_text("\n".join(texts["templates"]))
 
     def __call__(self, checkpoints: Sequence[Path], sets: Sequence[str], *options: str, workers: int) -> speed.Finished:
-        """One command for the shards of those sets, or, where none is named, for the class folders of the first."""
+        """Run one command on the shards of some sets, or on the class folders of the first if none is named."""
         if sets:
             of, root = [f"wds/{name}" for name in sets], str(self._shards / "{dataset}")
         else:
@@ -195,11 +198,8 @@ class ClipBenchmark:
         return float(json.loads(path.read_text())["metrics"]["acc1"])
 
 
-# Ours
-
-
 def write_benchmarks(work: Path, images: int, templates: Sequence[str]) -> tuple[Path, Path]:
-    """Our YAML of the one set, and of the grid."""
+    """Write our YAML of the one set, and of the grid."""
     sets = work / f"sets-{images}"
 
     def folder(name: str) -> dict[str, object]:
@@ -226,11 +226,8 @@ def gate(args: argparse.Namespace, folder: Path, full: Path, benchmark: Path) ->
     )
 
 
-# The comparisons
-
-
 def one_model(args: argparse.Namespace, laion: ClipBenchmark, checkpoints: list[Path], benchmark: Path) -> int:
-    """Prints the first table and gives the number of workers that clip-benchmark is fastest with."""
+    """Print the first table and return the number of workers that clip-benchmark is fastest with."""
     full, run = checkpoints[0], laion.run
     name = speed.model_name(args.model, full)
     workers = [int(number) for number in args.workers.split(",")]
@@ -293,7 +290,7 @@ def grid(
 
 
 def same_top1(images: int, laion: ClipBenchmark, checkpoints: list[Path], sets: list[str], folder: Path) -> str:
-    """How many samples apart the numbers of right predictions are, over all models and labelled sets."""
+    """Say how many samples the numbers of right predictions are apart, over all models and labelled sets."""
     apart: list[str] = []
     compared, numbers = 0, set()
     found = speed.values(folder)

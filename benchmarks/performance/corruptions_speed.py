@@ -1,8 +1,9 @@
-"""How many images of each corruption one thread makes in a second, beside decoding and resizing a JPEG.
+"""Time each corruption: how many images one thread makes in a second, compared with decoding and resizing a JPEG.
 
     python benchmarks/performance/corruptions_speed.py [--size 224] [--images 10]
 
-The middle of scikit-learn's photograph of a flower, at severities 1 to 5 in turn. Ratios are within one run.
+The image is the middle of scikit-learn's photograph of a flower, at severities 1 to 5 in turn. Ratios are within one
+run.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from pytest_qreliab.data.corruptions import EXTRA, KINDS, SEVERITIES, corrupt
+from pytest_qreliab.config.corruption_kinds import EXTRA_KINDS, SEVERITIES, STANDARD_KINDS
+from pytest_qreliab.data.corruptions import corrupt
 
 
 def seconds(times: int, make: Callable[[int], object]) -> float:
-    """The least of three mean times of one call."""
+    """Return the least of three mean times of one call."""
     make(0)
     best = float("inf")
     for _ in range(3):
@@ -48,7 +50,7 @@ def main() -> None:
         image = np.asarray(decode(0))
         decoding = seconds(args.images, decode)
         print(f"{size}x{size}: decoding and resizing {photo.width}x{photo.height} {1 / decoding:8.0f} images/s")
-        for kind in (*KINDS, *EXTRA):
+        for kind in (*STANDARD_KINDS, *EXTRA_KINDS):
             taken = seconds(args.images, lambda i, kind=kind, image=image: corrupt(image, kind, SEVERITIES[i % 5], i))
             print(f"  {kind:20} {1 / taken:8.0f} images/s  {taken / decoding:6.2f} times the decoding")
 

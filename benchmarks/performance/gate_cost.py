@@ -1,19 +1,19 @@
-"""What a whole gate costs beside what it cannot do without: bare forward passes, decoding, imports.
+"""Time a whole gate, compared with what no gate can do without: bare forward passes, decoding and imports.
 
     python benchmarks/performance/gate_cost.py [--sizes 500,1000,2000] [--model ViT-B-32] [--bits 4,8] [--work FOLDER]
 
-A random ViT-B-32, 10 classes of synthetic JPEGs of 500x375 pixels, `minmax` at two widths, the default thresholds. For
-every size, the seconds of
+The model is a random ViT-B-32. There are 10 classes of synthetic JPEGs of 500x375 pixels, `minmax` at two widths, and
+the default thresholds. For every size, the table has the seconds of
 
-- cold: `pytest` as a whole process in an empty folder, imports, loading, quantizing and metrics included;
-- bare: that many random images and the prompts through the same three models (full precision and the quantized ones)
-  that are built already, in batches of 64, in inference mode, with the same threads;
+- cold: `pytest` as a whole process in an empty folder, with imports, loading, quantizing and metrics;
+- bare: as many random images and the prompts through the same three models (full precision and quantized), already
+  built, in batches of 64, in inference mode, with the same threads;
 - decode: reading and preprocessing the images once, on all cores;
 - warm: the same command in the same folder again; and import: `python -c "import torch, open_clip"`.
 
-A third run in the folder counts the calls of any module's forward with a hook of torch's, set by a plugin that this
-script writes. The 128 calibration images and the one that measures the coverage are in the cold run alone. The images
-and the checkpoint in the folder that --work names are used again.
+A third run in the folder counts the calls of any module's forward with a hook of torch's, in a plugin that this script
+writes. Only the cold run has the 128 calibration images and the one that measures the coverage. The images and the
+checkpoint in the folder that --work names are used again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def pytest_sessionfinish():
 
 
 def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
-    """Seconds of the forward passes through the full-precision and the quantized models, built before."""
+    """Return the seconds of the forward passes through the full-precision and the quantized models, built before."""
     import numpy as np
     import torch
 
@@ -74,11 +74,18 @@ def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
     torch.set_num_threads(speed.CORES)
     full = loading.load_model(speed.model_name(architecture, weights))
     noise = np.random.default_rng(0).integers(0, 256, (CALIBRATION, 64, 64, 3), dtype=np.uint8)
-    calibration = Calibration(from_arrays("noise", noise), None, CLASSES, speed.TEMPLATES)
+    calibration = Calibration(
+        images=from_arrays("noise", noise), held_out=None, classes=CLASSES, templates=speed.TEMPLATES
+    )
     recipe = Catalog().recipe("minmax")
     clips = [full]
     for text in bits:
-        request = Request(recipe.bits(Bits.parse(text), "both"), "both", recipe.parameters, calibration)
+        request = Request(
+            bits=recipe.bits(Bits.parse(text), "both"),
+            scope="both",
+            parameters=recipe.parameters,
+            calibration=calibration,
+        )
         clips.append(recipe.apply()(full, request))
     visual: Any = full.module.visual
     side = visual.image_size
@@ -97,7 +104,7 @@ def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
 
 
 def decode(architecture: str, weights: Path, folder: Path) -> float:
-    """Seconds to read and preprocess all images of a folder."""
+    """Return the seconds to read and preprocess all images of a folder."""
     from PIL import Image
 
     from pytest_qreliab.models import loading
@@ -133,7 +140,7 @@ def main() -> None:
 
 
 def row(args: argparse.Namespace, work: Path, weights: Path, size: int) -> list[object]:
-    """The figures of one size."""
+    """Return the figures of one size."""
     images = work / f"images-{size}"
     benchmark = speed.write_yaml(
         work / f"photos-{size}.yaml",

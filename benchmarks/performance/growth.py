@@ -1,10 +1,11 @@
-"""How the time and the peak memory of a whole gate grow with the images and with the cases.
+"""Show how the time and the peak memory of a whole gate grow with the images and with the cases.
 
     python benchmarks/performance/growth.py [--images 1000,2000,4000] [--cases 1,2,4,8] [--runs 3] [--work FOLDER]
 
-tiny-digits on synthetic JPEGs of 32x32 pixels in class folders, `minmax` at one width per case, default thresholds;
-each run is a whole process in an empty folder. Below the table are slopes: between neighbouring numbers of images at
-the most cases, and between neighbouring numbers of cases at the most images. Where growth is linear they are alike.
+The model is tiny-digits, on synthetic JPEGs of 32x32 pixels in class folders, with `minmax` at one width per case and
+the default thresholds. Each run is a whole process in an empty folder. Below the table are slopes: between neighbouring
+numbers of images at the most cases, and between neighbouring numbers of cases at the most images. They are alike if
+growth is linear.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the idle plugin costs a project that does not use it: `pytest --collect-only -q` with it and with it blocked.
+"""Time the idle plugin in a project that does not use it: `pytest --collect-only -q` with the plugin and without.
 
     python benchmarks/performance/idle_cost.py [--pairs 30]
 
-200 trivial tests in 20 files and no option of ours. The two take turns, each a whole process, and to be the first of a
-pair; the median of the paired differences is compared with the budget. What is imported for the plugin's sake, as
-`python -X importtime` tells, is listed below.
+The project has 200 trivial tests in 20 files and no option of ours. The two commands are whole processes and take
+turns, also at being the first of a pair. The median of the paired differences is compared with the budget. Below it are
+the modules that only the plugin imports, by `python -X importtime`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def collect(folder: Path, *options: str, interpreter: tuple[str, ...] = ()) -> s
 
 
 def imported(folder: Path, *options: str) -> dict[str, int]:
-    """Every module that is imported, with the microseconds of it alone."""
+    """Return every module that is imported, with its own microseconds."""
     output = collect(folder, *options, interpreter=("-X", "importtime")).output
     lines = re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", output, re.MULTILINE)
     return {name: int(microseconds) for microseconds, name in lines}
 
 
 def importing(folder: Path) -> float:
-    """Milliseconds to import the plugin after pytest, in all: what pytest imports by name is not in `importtime`."""
+    """Return the milliseconds to import the plugin after pytest; `importtime` omits what pytest imports by name."""
     plugin = "pytest_qreliab.plugin.hooks"
     code = f"import time, pytest, importlib; start = time.perf_counter(); importlib.import_module('{plugin}')"
     return float(speed.python(f"{code}; print(1000 * (time.perf_counter() - start))", folder).output)

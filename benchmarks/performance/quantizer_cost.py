@@ -1,11 +1,11 @@
-"""What each post-training quantizer costs on a full-size model: time and peak memory, each in a process of its own.
+"""Time each post-training quantizer on a full-size model, and take its peak memory, in a process of its own.
 
     python benchmarks/performance/quantizer_cost.py  # ViT-B/32, random weights, some 4 minutes
     python benchmarks/performance/quantizer_cost.py --model RN50 --quantizers minmax,gptq
 
-Both towers at w4a8, 32 calibration images of noise and 32 prompts (`--images` for another number of both); building
-the model and imports are not counted. Time is given also as a multiple of encoding those images and prompts once,
-memory as what is added to the loaded model.
+Both towers go to w4a8, with 32 calibration images of noise and 32 prompts (`--images` sets another number of both).
+Building the model and imports are not counted. Time is also given as a multiple of encoding those images and prompts
+once. Memory is what comes on top of the loaded model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def measure(model: str, name: str, images: int) -> dict[str, float]:
     clip = Clip(model, module.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(model))
     noise = np.random.default_rng(0).integers(0, 256, (images, 64, 64, 3), dtype=np.uint8)
     calibration = Calibration(
-        from_arrays("noise", noise), None, [f"thing {i}" for i in range(images)], ["a photo of a {}."]
+        images=from_arrays("noise", noise),
+        held_out=None,
+        classes=[f"thing {i}" for i in range(images)],
+        templates=["a photo of a {}."],
     )
 
     def forward() -> None:
@@ -52,7 +55,10 @@ def measure(model: str, name: str, images: int) -> dict[str, float]:
         recipe = Catalog().recipe(plain)
         parameters = recipe.parameters.model_copy(update={"alpha": "search"} if option == "search" else {})
         bits = Bits(4) if option == "weights" else Bits(4, 8)
-        apply, request = recipe.apply(), Request(bits, "both", parameters, calibration)
+        apply, request = (
+            recipe.apply(),
+            Request(bits=bits, scope="both", parameters=parameters, calibration=calibration),
+        )
     forward()  # warm up: threads, caches
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What the spectral part costs on top of the forward passes: all blocks' spectra, penultimate features, ranks.
+"""Time the spectral part on top of the forward passes: all blocks' spectra, penultimate features and ranks.
 
     python benchmarks/performance/spectrum_cost.py [ARCHITECTURE ...]
 
-Random weights, random images. Rounds of the bare passes and of those that are watched take turns, so that a noisy
-machine disturbs both alike; the ratio is of the sums over all rounds. The metrics by rank are of 2,000 samples.
+Weights and images are random. Rounds of bare passes and of watched ones take turns, so that a noisy machine disturbs
+both alike. The ratio is of the sums over all rounds. The metrics by rank are of 2,000 samples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from pytest_qreliab.metrics import spectral
 from pytest_qreliab.metrics.rank import FeaturePair, Spectrum
-from pytest_qreliab.models.block_hooks import watched
+from pytest_qreliab.models.block_hooks import watch_blocks
 from pytest_qreliab.models.clip import Clip
 
 BATCH, ROUNDS, SAMPLES = 32, 6, 2000
@@ -36,7 +36,7 @@ def main() -> None:
         bare = with_spectra = 0.0
         for _ in range(ROUNDS):
             bare += seconds(partial(clip.encode_image, images))
-            with watched(clip, spectral.power) as seen:
+            with watch_blocks(clip, spectral.power) as seen:
                 seen.clear()
                 with_spectra += seconds(partial(clip.encode_image, images))
         x = torch.randn(SAMPLES, clip.encode_image(images).shape[1]).numpy()
@@ -56,7 +56,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def ranks(full: np.ndarray, quantized: np.ndarray) -> None:
-    """All metrics of image features by rank, with what their intervals need."""
+    """Compute all metrics of image features by rank, with what their intervals need."""
     spectrum, other = Spectrum.fit(full), Spectrum.fit(quantized)
     for name in ("effective_rank", "stable_rank", "participation_ratio"):
         other.estimate(name, quantized, "x") - spectrum.estimate(name, full, "x")

@@ -1,7 +1,7 @@
-"""What the speed benchmarks share: images, checkpoints, YAML, and whole processes timed in a folder of their own.
+"""Shared parts of the speed benchmarks: images, checkpoints, YAML, and whole processes timed in a folder of their own.
 
 This module stays light, and so must the scripts: a child's peak memory, as the system counts it, starts at that of the
-process that starts it. What needs torch runs in `apart`.
+process that starts it. Work that needs torch runs in `apart`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that came to its end: wall time, and the peak memory of the largest process in it."""
+    """A finished process: its wall time, and the peak memory of the largest process in it."""
 
     seconds: float
     peak: int  # bytes
@@ -84,9 +84,10 @@ def run(
     accept: Iterable[int] = (0,),
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
-    """A whole process in that folder, torch with so many threads; other exit codes end the benchmark with its output.
+    """Run a whole process in a folder, with a number of threads for torch.
 
-    Nothing that the environment says to the plugin or to pytest reaches it, and no hub is asked for anything.
+    No setting of the plugin or of pytest in the environment reaches it, and it asks no hub for anything. An exit
+    code that is not allowed ends the benchmark with the output of the process.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("QRELIAB_", "PYTEST_"))}
     variables.update({"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}, **(environment or {}))
@@ -110,22 +111,24 @@ def python(code: str, folder: Path, *, threads: int = CORES) -> Finished:
 
 
 def pytest(folder: Path, *options: str, threads: int = CORES) -> Finished:
-    """A run of the gate, without what other plugins take. Gates may fail, as random models are measured; anything else
-    may not."""
+    """Run the gate without other plugins.
+
+    Gates may fail, because the models are random. Any other failure ends the benchmark.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_qreliab.plugin.hooks", "-p", "xdist", *options]
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return run(command, folder, threads=threads, accept=(0, 1), environment=alone)
 
 
 def apart(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """The result of a function that is called in a process of its own."""
+    """Return the result of a function that is called in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **options).result()
 
 
 @contextmanager
 def workspace(given: Path | None) -> Iterator[Path]:
-    """The folder that is given, in which images and checkpoints are found again, or one for this run alone."""
+    """Return the folder that is given, whose images and checkpoints are used again, or a temporary one."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given.resolve()
@@ -135,7 +138,7 @@ def workspace(given: Path | None) -> Iterator[Path]:
 
 
 def fresh(folder: Path, *, values: bool = False) -> Path:
-    """An empty folder to run pytest in, with a cache of its own; or with nothing but the test that writes values."""
+    """Return an empty folder to run pytest in, with a cache of its own; if wanted, with the test that writes values."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\n" + ("qreliab_testpaths = test_values.py\n" if values else ""))
@@ -145,7 +148,7 @@ def fresh(folder: Path, *, values: bool = False) -> Path:
 
 
 def values(folder: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """What the test wrote there: by case and metric, the value in full precision and the quantized one."""
+    """Return the values that the test wrote: by case and metric, in full precision and quantized."""
     found = {}
     for path in sorted((folder / "values").glob("*.json")):
         of_case = json.loads(path.read_text())
@@ -159,7 +162,7 @@ def write_yaml(path: Path, **content: object) -> Path:
 
 
 def line(cells: Iterable[object]) -> str:
-    """A line of a Markdown table."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
@@ -167,11 +170,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(map(line, [head, ["---"] * len(head), *rows]))
 
 
-# Images
-
-
 def photo(rng: np.random.Generator, width: int = 500, height: int = 375) -> np.ndarray:
-    """Smooth random fields of every scale, the coarser the stronger, a colour cast and noise: uint8 (h, w, 3)."""
+    """Draw smooth random fields of every scale, the coarser the stronger, a colour cast and noise: uint8 (h, w, 3)."""
     grey, colour = np.zeros((height, width, 1), np.float32), rng.normal(0, 25, 3) + np.zeros((height, width, 3))
     cells = 2
     while cells < min(width, height):
@@ -188,7 +188,7 @@ def photo(rng: np.random.Generator, width: int = 500, height: int = 375) -> np.n
 def photos(
     folder: Path, count: int, classes: Sequence[str], *, seed: int = 0, size: tuple[int, int] = (500, 375)
 ) -> None:
-    """So many JPEGs in class folders, the classes in turn, unless they are there already."""
+    """Write JPEGs in class folders, the classes in turn, unless they are there already."""
 
     def write(index: int) -> None:
         path = folder / classes[index % len(classes)] / f"{index:06}.jpg"
@@ -206,11 +206,8 @@ def photos(
     done.write_text(made)
 
 
-# Models
-
-
 def checkpoint(folder: Path, architecture: str, seed: int = 0) -> Path:
-    """A checkpoint of that open_clip architecture with random weights, made unless it is there."""
+    """Return a checkpoint of an open_clip architecture with random weights, written unless it is there."""
     path = folder / f"{architecture}.safetensors"
     if not path.is_file():
         apart(_write_checkpoint, path, architecture, seed)
@@ -231,8 +228,11 @@ def _write_checkpoint(path: Path, architecture: str, seed: int) -> None:
 
 
 def _centre(model: Any, preprocess: Callable[[Image.Image], Any], tokenizer: Callable[[list[str]], Any]) -> None:
-    """Move the last norms of both towers so that features have a mean of zero, over some images and prompts: those of
-    random weights are else nearly the same for all, and so are the predictions. Other towers stay as they are."""
+    """Move the last norms of both towers so that features have a mean of zero over some images and prompts.
+
+    Features of random weights are otherwise nearly the same for all images, and so are the predictions. Other towers
+    stay as they are.
+    """
     import torch
 
     rng = np.random.default_rng(0)
@@ -248,5 +248,5 @@ def _centre(model: Any, preprocess: Callable[[Image.Image], Any], tokenizer: Cal
 
 
 def model_name(architecture: str, weights: Path) -> str:
-    """How `--qreliab-models` names a checkpoint."""
+    """Return the name of a checkpoint for `--qreliab-models`."""
     return f"{architecture}/{weights}"

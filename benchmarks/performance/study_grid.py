@@ -1,9 +1,9 @@
-"""The study's grid in small: 16 quantizers x 3 widths x 2 scopes on tiny-digits and all of `digits`, cold and warm.
+"""Time the study's grid in small: 16 quantizers x 3 widths x 2 scopes on tiny-digits and all of `digits`.
 
     python benchmarks/performance/study_grid.py [--quantizers minmax,lsq] [--bits 4,6,8] [--workers 1,2]
 
-Each is a whole `pytest` process: in an empty folder (cold), and in the same folder again (warm). One process uses all
-cores; of two (`-n 2`) each has its share of them. The budget of one process is 15 minutes cold and 20 s warm.
+Each run is a whole `pytest` process: cold in an empty folder, then warm in the same folder again. One process uses all
+cores. Two (`-n 2`) share them equally. The budget of one process is 15 minutes cold and 20 s warm.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Two workers of pytest-xdist beside one process, on a grid of equal cases, and whether their results are the same.
+"""Compare two workers of pytest-xdist with one process, on a grid of equal cases: their speed and their results.
 
     python benchmarks/performance/workers_speed.py [--model ViT-B-32] [--images 200] [--runs 1] [--work FOLDER]
 
-A random ViT-B-32, `minmax` at eight widths, synthetic JPEGs. Three are run in turn, each a whole process in an empty
-folder: one process with all threads; as many workers as there are cores, one thread each; one process with one thread.
-A test in the folder writes every metric of every case; runs are compared bit by bit. Sums of floats depend on the
-number of threads: the same bits are to be expected where that is the same.
+The model is a random ViT-B-32, with `minmax` at eight widths, on synthetic JPEGs. Three runs take turns, each a whole
+process in an empty folder: one process with all threads; as many workers as there are cores, with one thread each; one
+process with one thread. A test in the folder writes every metric of every case, and runs are compared bit by bit. Sums
+of floats depend on the number of threads, so only runs with the same number are expected to have the same bits.
 
-How much faster several processes can be at all is up to the machine, whose "cores" may share one: the ceiling is that
-of bare forward passes, as many processes at once, one thread each, beside one that does the work of all.
+The machine limits how much faster several processes can be, because its "cores" may share one. The ceiling is measured
+with bare forward passes: as many processes at once as there are cores, with one thread each, compared with one process
+that does the work of all.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Values = dict[str, dict[str, tuple[float, float]]]
 
 
 def compared(one: Values, other: Values) -> str:
-    """How many values are the same, bit by bit, and the largest difference."""
+    """Say how many values are the same, bit by bit, and how large the largest difference is."""
     if one.keys() != other.keys() or any(one[case].keys() != other[case].keys() for case in one):
         return "not the same cases or metrics"
     pairs = [
@@ -58,7 +59,7 @@ for _ in range(int(sys.argv[2])):
 
 
 def ceiling(model: str, folder: Path) -> float:
-    """How many times as fast as one process, of one thread, as many as there are cores do the same forward passes."""
+    """Return how many times as fast as one process, of one thread, a process per core does the forward passes."""
 
     def seconds(processes: int, batches: int) -> float:
         command = [sys.executable, "-c", BARE, model, str(batches)]

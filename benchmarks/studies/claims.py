@@ -1,10 +1,10 @@
-"""The study's claims, rerun: minmax at w8a8, w6a8 and w4a8, towers alone and together, and matched controls.
+"""Rerun the study's claims: minmax at w8a8, w6a8 and w4a8, towers alone and together, and matched controls.
 
     python benchmarks/studies/claims.py                                             # tiny-digits on digits
     python benchmarks/studies/claims.py --models local-dir:CLIP --benchmarks CIFAR.yaml
 
-Prints Markdown, a table for each claim: changes from full precision with their 95 % intervals, in bold where these do
-not hold 0. docs/spectrum.md shows what came out of it, and what to make of it.
+Prints a Markdown table for each claim: changes from full precision with their 95 % intervals, in bold if these exclude
+0. docs/spectrum.md shows the results and discusses them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def cell(result: Result, name: str) -> str:
 
 
 def window(results: Sequence[Result], cells: Sequence[str]) -> None:
-    """In how many cells of the corruption grid accuracy rose and fell, and in how many of those surely so."""
+    """Print in how many cells of the corruption grid accuracy rose and fell, and in how many of those surely so."""
     print("**The gain sits in a window of corruptions**\n")
     print("| | cells | up | surely | down | surely |\n|---|---|---|---|---|---|")
     for result in results:

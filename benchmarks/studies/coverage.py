@@ -1,4 +1,4 @@
-"""The coverage table of docs/quantizers.md: full-size architectures, random weights, as Markdown.
+"""Print the coverage table of docs/quantizers.md as Markdown: full-size architectures with random weights.
 
     python benchmarks/studies/coverage.py
 
@@ -33,7 +33,9 @@ def main() -> None:
     args = parser.parse_args()
     chosen = [text.split("/") for text in args.quantizers.split(",")]
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
-    calibration = Calibration(from_arrays("noise", noise), None, ["cat", "dog"], ["a photo of a {}."])
+    calibration = Calibration(
+        images=from_arrays("noise", noise), held_out=None, classes=["cat", "dog"], templates=["a photo of a {}."]
+    )
     print(f"| architecture | {' | '.join(f'`{name}` {bits}' for name, bits in chosen)} |\n|---{'|---' * len(chosen)}|")
     for architecture in args.architectures.split(","):
         clip = load(architecture)
@@ -43,7 +45,9 @@ def main() -> None:
             assert isinstance(bits, Bits)
             recipe = Catalog().recipe(name)
             try:
-                quantized = recipe.apply()(clip, Request(bits, "both", recipe.parameters, calibration))
+                quantized = recipe.apply()(
+                    clip, Request(bits=bits, scope="both", parameters=recipe.parameters, calibration=calibration)
+                )
             except InputError as refused:
                 cells.append(f"refused: {refused}")
                 continue
@@ -53,7 +57,7 @@ def main() -> None:
 
 
 def load(architecture: str) -> Clip:
-    """The architecture with random weights; texts become zeros where its tokenizer would have to be downloaded."""
+    """Return an architecture with random weights; texts become zeros if its tokenizer would have to be downloaded."""
     torch.manual_seed(0)
     module, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained_hf=False)
     config = open_clip.get_model_config(architecture)["text_cfg"]

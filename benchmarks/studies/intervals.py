@@ -5,11 +5,12 @@
     python benchmarks/studies/intervals.py family --scenario plain --n 500 2000
 
 Every replicate draws a pair of models on the same samples and passes them to `comparison.compare`, as a run does. The
-samples of a class lie around its mean with unit variance, so that its logits (of linear discriminant analysis) are
-perfectly calibrated at scale 1 and overconfident above; the quantized model sees them through more noise.
+samples of a class lie around its mean with unit variance. Their logits (of linear discriminant analysis) are perfectly
+calibrated at scale 1 and overconfident above. The quantized model sees the samples through more noise.
 
-What an interval should hold is the value of an endless data set, from one draw of two million. The estimators that are
-biased at n (`BIASED`) are compared at n: theirs is the mean over the replicates, and a column shows the other as well.
+An interval should hold the value of an endless data set, which is approximated by one draw of two million samples.
+Estimators that are biased at n (`BIASED`) are compared with their mean over the replicates, and a column shows the
+endless data set as well.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from pytest_qreliab.config.thresholds import Correction, Gate, Limit, Policy
 from pytest_qreliab.evaluation.measurement import comparison, measure
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.verdicts import gates as gating
-from pytest_qreliab.metrics import calibration, classification, ood, registry
+from pytest_qreliab.metrics import binning, calibration, classification, ood, ood_scores, registry
+from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.statistics import power, proportions
-from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 
 CLASSES = tuple(f"c{k}" for k in range(10))
 POPULATION = 2_000_000
@@ -51,16 +53,15 @@ BOOTSTRAPPED = ("ece", "ood.fpr95.mcm", "ood.aupr_out.mcm")
 DRAWS = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """The distance of the class means from 0, how overconfident both models are (1: not at all), the standard
-    deviation of the quantized model's own noise, and the step that logits and scores are rounded to."""
+    """A pair of models, and the data that they see."""
 
-    distance: float = 2.5
-    baseline: float = 1.2
-    quantized: float = 1.4
-    noise: float = 0.3
-    step: float = 0.0
+    distance: float = 2.5  # of the class means from 0
+    baseline: float = 1.2  # how overconfident the baseline is; 1: not at all
+    quantized: float = 1.4  # how overconfident the quantized model is
+    noise: float = 0.3  # the standard deviation of the quantized model's own noise
+    step: float = 0.0  # what logits and scores are rounded to; 0: nothing
 
 
 SCENARIOS = {
@@ -73,7 +74,7 @@ SCENARIOS = {
 
 
 class World:
-    """What both models see of n in-distribution samples and two OOD sets, of n / 2 and n / 4 samples."""
+    """The samples that both models see: n in distribution, and two OOD sets of n / 2 and n / 4."""
 
     def __init__(self, scenario: Scenario, n: int, rng: np.random.Generator) -> None:
         self._scenario, self.n = scenario, n
@@ -87,7 +88,7 @@ class World:
         self._high_band = rng.beta(8, 24, n)
 
     def measure(self, scale: float, noise: float, rng: np.random.Generator) -> Measurement:
-        """A model of so much noise of its own, `scale` times as confident as it should be."""
+        """Measure a model with noise of its own, `scale` times as confident as it should be."""
         scenario, scores = self._scenario, {}
         predictions = None
         for name, seen in self._seen.items():
@@ -95,14 +96,15 @@ class World:
             logits = torch.from_numpy(_rounded(scale * scenario.distance / (1 + noise**2) * x, scenario.step))
             if not name:
                 predictions = classification.predict(logits, self.labels)
-            scores[name] = {"mcm": _rounded(ood.scores(logits / 10, logits)["mcm"], scenario.step / 10)}
+            samples = ood_scores.ScoredSamples(logits=logits, cosines=logits / 10)
+            scores[name] = {"mcm": _rounded(ood_scores.score_samples(samples)["mcm"], scenario.step / 10)}
         assert predictions is not None
         high_band = self._high_band * np.exp(noise * rng.normal(size=self.n) / 2)
         id_scores = scores.pop("")
         of_sets = {"mcm": {name: of["mcm"] for name, of in scores.items()}}
         found = Measurement(
-            CLASSES,
-            self.n,
+            classes=CLASSES,
+            samples=self.n,
             predictions=predictions,
             high_band=high_band,
             id_scores=id_scores,
@@ -122,17 +124,17 @@ def pair(scenario: Scenario, n: int, rng: np.random.Generator) -> tuple[Measurem
 
 
 def truth(name: str) -> dict[str, float]:
-    """The change of each metric in an endless data set."""
+    """Return the change of each metric in an endless data set."""
     changes = comparison.compare(*pair(SCENARIOS[name], POPULATION, _rng("population", name, 0, 0)), ())
     return {metric: changes[metric].delta for metric in METRICS}
 
 
 @dataclass(frozen=True)
 class Runs:
-    """By metric the estimates, (replicates,), and the bounds, (replicates, alphas, 2), NaN where there are none."""
+    """The estimates and bounds of each metric over the replicates."""
 
-    estimates: dict[str, FloatArray]
-    bounds: dict[str, FloatArray]
+    estimates: dict[str, FloatArray]  # (replicates,)
+    bounds: dict[str, FloatArray]  # (replicates, alphas, 2), NaN where there are none
 
     def spread(self, metric: str) -> float:
         return float(self.estimates[metric].std(ddof=1))
@@ -156,7 +158,7 @@ def _rng(purpose: str, name: str, n: int, replicate: int) -> np.random.Generator
 
 
 def coverage(name: str, n: int, replicates: int, true: dict[str, float]) -> tuple[Runs, int, int]:
-    """Prints the table of one scenario and n; returns the runs, how many intervals hold, and how many there are."""
+    """Print the table of one scenario and n; return the runs, how many intervals hold, and how many there are."""
     runs = simulate(name, n, replicates)
     print(f"\n{name}, n = {n}, {replicates} replicates")
     print(f"{'':28}covers  below  above  width   of endless data   tails of .0005")
@@ -181,13 +183,15 @@ def coverage(name: str, n: int, replicates: int, true: dict[str, float]) -> tupl
 
 
 def _misses(found: FloatArray, expected: float) -> tuple[float, float]:
-    """The shares of intervals, (replicates, 2), that lie below what is expected, and above it."""
+    """Return the shares of intervals, (replicates, 2), that lie below the expected value and above it."""
     return float((found[:, 1] < expected).mean()), float((found[:, 0] > expected).mean())
 
 
 def bootstrap(name: str, n: int, replicates: int, true: dict[str, float]) -> None:
-    """Prints how often the percentile bootstrap holds what is expected of `BOOTSTRAPPED`: samples drawn with
-    replacement, in pairs, and the metric of each draw."""
+    """Print how often the percentile bootstrap holds the expected values of `BOOTSTRAPPED`.
+
+    Samples are drawn with replacement, in pairs, and the metric is computed from each draw.
+    """
     estimates = {metric: np.empty(replicates) for metric in BOOTSTRAPPED}
     found = {metric: np.empty((replicates, 2)) for metric in BOOTSTRAPPED}
     for replicate in range(replicates):
@@ -195,9 +199,10 @@ def bootstrap(name: str, n: int, replicates: int, true: dict[str, float]) -> Non
         both = pair(SCENARIOS[name], n, rng)
         draws: dict[str, list[float]] = {metric: [] for metric in BOOTSTRAPPED}
         for _ in range(DRAWS):
-            of_id = rng.integers(n, size=n)
-            of_ood = {key: rng.integers(len(of), size=len(of)) for key, of in both[0].ood_scores["mcm"].items()}
-            before, after = (_resampled(model, of_id, of_ood) for model in both)
+            id_draw = rng.integers(n, size=n)
+            sizes = {of_set: len(scores) for of_set, scores in both[0].ood_scores["mcm"].items()}
+            ood_draws = {of_set: rng.integers(size, size=size) for of_set, size in sizes.items()}
+            before, after = (_resampled(model, id_draw, ood_draws) for model in both)
             for metric in BOOTSTRAPPED:
                 draws[metric].append(after[metric] - before[metric])
         for metric in BOOTSTRAPPED:
@@ -210,15 +215,15 @@ def bootstrap(name: str, n: int, replicates: int, true: dict[str, float]) -> Non
         print(f"; of endless data {1 - sum(endless):.1%}")
 
 
-def _resampled(model: Measurement, of_id: FloatArray, of_ood: dict[str, FloatArray]) -> dict[str, float]:
+def _resampled(model: Measurement, id_draw: IntArray, ood_draws: dict[str, IntArray]) -> dict[str, float]:
     assert model.predictions is not None
-    table = calibration.EqualWidthBins(model.predictions.confidence[of_id], model.predictions.correct[of_id])
-    values = {"ece": float(table.values(table.sums())["ece"][0])}
+    table = binning.EqualWidthBins(model.predictions.confidence[id_draw], model.predictions.correct[id_draw])
+    values = {"ece": float(table.metrics_from_sums(table.sums())["ece"][0])}
     for metric in BOOTSTRAPPED[1:]:
-        statistic, score, sets = model.ood_sets(metric)
-        function, id_scores = ood.STATISTICS[statistic][0], model.id_scores[score][of_id]
-        ranked = (ood.SortedScores(id_scores, model.ood_scores[score][of][of_ood[of]]) for of in sets)
-        values[metric] = float(np.mean([function(of_set) for of_set in ranked]))
+        name = MetricName.parse(metric)
+        id_scores, scores = model.id_scores[name.score][id_draw], model.ood_scores[name.score]
+        ranked = (ood.SortedScores(id_scores, scores[of_set][ood_draws[of_set]]) for of_set in model.ood_sets(name))
+        values[metric] = float(np.mean([ood.STATISTICS[name.statistic].value(sorted_) for sorted_ in ranked]))
     return values
 
 
@@ -226,10 +231,10 @@ POWERED = ("accuracy", "nll", "ood.auroc.mcm", "ece")
 
 
 def show_power(runs: Runs, name: str, n: int, true: dict[str, float]) -> None:
-    """Prints how often a harm that exceeds its limit by the announced minimum detectable effect fails.
+    """Print how often a harm fails that exceeds its limit by the announced minimum detectable effect.
 
-    The limit is moved, not the harm, so that the spread is that of the runs; but for accuracy, whose spread comes with
-    its harm: drawn are numbers of samples lost and gained, with the churn of the runs.
+    The limit is moved, not the harm, so that the spread is that of the runs. The spread of accuracy comes with its
+    harm: numbers of lost and gained samples are drawn with the churn of the runs.
     """
     print(f"\n{name}, n = {n}: power at the minimum detectable effect (nominal {power.POWER:.0%})")
     for metric in POWERED:
@@ -263,14 +268,16 @@ GATED = (
 
 
 def family(name: str, n: int, replicates: int, true: dict[str, float]) -> None:
-    """Prints how often any of a hundred gates fails falsely, each limit being exactly the true harm: of ten models
-    quantized from one baseline, ten metrics each."""
+    """Print how often any of a hundred gates fails falsely, if each limit is exactly the true harm.
+
+    There are ten models quantized from one baseline, with ten metrics each.
+    """
     scenario, gates = SCENARIOS[name], []
     at_n = _mean_deltas(name, n, replicates)
     for metric in GATED:
         limit: Limit = "max_drop" if registry.lookup(metric).better == "higher" else "max_rise"
         expected = at_n[metric] if metric in BIASED else true[metric]
-        gates.append(Gate(metric, limit, -expected if limit == "max_drop" else expected, ""))
+        gates.append(Gate(metric=metric, limit=limit, value=-expected if limit == "max_drop" else expected, where=""))
     failed = {correction: np.zeros((replicates, CASES, len(gates)), dtype=bool) for correction in CORRECTIONS}
     for replicate in range(replicates):
         rng = _rng("family", name, n, replicate)
@@ -283,7 +290,8 @@ def family(name: str, n: int, replicates: int, true: dict[str, float]) -> None:
                     {"version": 1, "correction": correction, "gates": {"nll": {"max_rise": 0}}}
                 )
                 alpha = (1 - policy.confidence) / (CASES * len(gates))
-                verdicts = gating.judge(changes, gates, n, alpha, policy)
+                rule = gating.JudgingRule(error_probability=alpha, policy=policy, samples=n)
+                verdicts = gating.judge(changes, gates, rule)
                 found[replicate, case] = [verdict.outcome == "fail" for verdict in verdicts]
     print(f"\n{name}, n = {n}, {replicates} families of {CASES * len(gates)} gates, every harm exactly at its limit")
     for correction, found in failed.items():

@@ -1,4 +1,4 @@
-"""The tables of docs/quantizers.md: every quantizer at every width, on one model and benchmark, as Markdown.
+"""Print the tables of docs/quantizers.md as Markdown: every quantizer at every width, on one model and benchmark.
 
     python benchmarks/studies/quantizers.py  # tiny-digits on digits, about 10 minutes
     python benchmarks/studies/quantizers.py --models local-dir:CLIP --benchmarks CIFAR.yaml

@@ -1,10 +1,10 @@
-"""The spread of every metric's change: its standard error times the root of the number of samples.
+"""Print the spread of every metric's change: its standard error times the root of the number of samples.
 
     python benchmarks/studies/spreads.py                                             # tiny-digits on digits, w4a8
     python benchmarks/studies/spreads.py --models local-dir:CLIP --benchmarks CIFAR.yaml
 
-What a plan says of underpowered gates rests on the spreads in `pytest_qreliab/metrics/registry.py`, which are the
-largest that this shows for minmax w4a8 of tiny-digits and of a CLIP trained on CIFAR-10, rounded up.
+The power of gates in a plan rests on the spreads of the table of metrics in `pytest_qreliab/metrics/`. Those are the
+largest that this script shows for minmax w4a8 of tiny-digits and of a CLIP trained on CIFAR-10, rounded up.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Train `tiny-digits`, the embedded model, from scratch on the CPU.
 
     python benchmarks/training/train_tiny_digits.py  # about 10 minutes on two cores; writes the package's weights
-    python benchmarks/training/train_tiny_digits.py --out DIR  # the same, into a folder that `local-dir:DIR` loads
+    python benchmarks/training/train_tiny_digits.py --out DIR  # writes a folder that `local-dir:DIR` loads
 
-The data are the training part of scikit-learn's handwritten digits (899 images, `digits("train")`) with
-captions made from the benchmark's templates. The loss is CLIP's symmetric cross-entropy with every caption of
-the same digit in the batch as a target (as in UniCL, Yang et al. 2022): with ten classes in a batch of 128 the
-one-to-one targets of the original would call nine in ten matching pairs wrong.
+The data are the training part of scikit-learn's handwritten digits (899 images, `digits("train")`) with captions made
+from the benchmark's templates. The loss is CLIP's symmetric cross-entropy with every caption of the same digit in the
+batch as a target (as in UniCL, Yang et al. 2022). With ten classes in a batch of 128, the one-to-one targets of the
+original would call nine in ten matching pairs wrong.
 
-Augmentation (turn, scale, shear, shift, stroke contrast, tint, blur, noise) keeps the model from being
-brittle: a brittle subject would make every quantizer look harmful. Everything is seeded; the same machine
-gives the same weights, another one the same accuracy within half a point.
+Augmentation (turn, scale, shear, shift, stroke contrast, tint, blur, noise) keeps the model from being brittle: every
+quantizer would look harmful on a brittle model. Everything is seeded. The same machine gives the same weights, another
+one the same accuracy within half a point.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pixels(images: ImageSet, transform: Callable[[Image.Image], torch.Tensor]) -
 
 
 def augment(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """A random view of each image of `x`, (batch, 3, 32, 32) in [-1, 1]."""
+    """Return a random view of each image, (batch, 3, 32, 32) in [-1, 1]."""
     n = len(x)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -93,7 +93,7 @@ def contrastive_loss(
 def zero_shot(
     model: torch.nn.Module, tokenizer: tiny_digits.ByteTokenizer, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[float, float, float]:
-    """Top-1 accuracy, mean confidence and NLL of the template ensemble."""
+    """Return top-1 accuracy, mean confidence and NLL of the template ensemble."""
     model.eval()
     prompts = [template.format(name) for name in NAMES for template in TEMPLATES]
     texts = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)

@@ -1,1 +1,1 @@
-"""YAML files of the user: benchmarks and thresholds, validated, with errors that point at file and line."""
+"""What was asked for: settings, cases, and YAML files with lines."""

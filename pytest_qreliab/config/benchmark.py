@@ -1,4 +1,4 @@
-"""Benchmarks: class names, prompts and image sets, read from YAML."""
+"""Benchmark files: class names, prompts and image sets in YAML."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from pytest_qreliab.config.document import Document, Location, Strict, find, read, shown
+from pytest_qreliab.config.corruption_kinds import EXTRA_KINDS, STANDARD_KINDS, ExtraName, StandardName
+from pytest_qreliab.config.document import Document, Location, Strict, display_path, find, read
+from pytest_qreliab.config.set_names import (
+    CALIBRATION,
+    IN_DISTRIBUTION,
+    SHIFT,
+    SPURIOUS,
+    corruption_cell,
+    ood_set,
+)
 from pytest_qreliab.config.sources import (
     AnyLabelled,
     AnySource,
@@ -21,39 +30,22 @@ from pytest_qreliab.config.sources import (
     HeldOut,
     InDistribution,
     Labelled,
+    PlainName,
     Recorded,
-    SetName,
     Source,
     Word,
 )
 from pytest_qreliab.errors import InputError
 
-RESERVED = ("near", "far")  # as the name of an OOD set: the means over the near and over the far sets have it
-RECORDED = "recorded:"  # before the path of recorded outputs, where a name is asked for
+RESERVED = ("near", "far")  # no names for an OOD set: they stand for the means over the near and the far sets
+RECORDED = "recorded:"  # goes before the path of recorded outputs, in place of a name
 COMMON, COUNTER = "common", "counter"
 
-Standard = Literal[
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-]
-Kind = Standard | Literal["speckle_noise", "gaussian_blur", "spatter", "saturate"]
+CorruptionKind = StandardName | ExtraName
 Severity = Annotated[int, Field(ge=1, le=5)]
 
-STANDARD: tuple[Kind, ...] = Standard.__args__  # type: ignore[attr-defined]
-KINDS: tuple[Kind, ...] = (*STANDARD, *Kind.__args__[1].__args__)
+STANDARD: tuple[CorruptionKind, ...] = tuple(STANDARD_KINDS)
+KINDS: tuple[CorruptionKind, ...] = (*STANDARD, *EXTRA_KINDS)
 
 
 class Corruptions(Strict):
@@ -62,25 +54,16 @@ class Corruptions(Strict):
     They are made on the fly; or they lie where `source` says, with `{kind}` and `{severity}` in its paths.
     """
 
-    kinds: Annotated[list[Kind], Field(min_length=1)] | Literal["standard", "all"] = "standard"
+    kinds: Annotated[list[CorruptionKind], Field(min_length=1)] | Literal["standard", "all"] = "standard"
     severities: Annotated[list[Severity], Field(min_length=1)] = [1, 2, 3, 4, 5]
     limit: Count | None = None
     source: Labelled | None = None
 
     @property
-    def cells(self) -> list[tuple[Kind, int]]:
-        """Every kind at every severity."""
+    def cells(self) -> list[tuple[CorruptionKind, int]]:
+        """Every kind at every severity, in order."""
         kinds = {"standard": STANDARD, "all": KINDS}[self.kinds] if isinstance(self.kinds, str) else self.kinds
         return [(kind, severity) for kind in dict.fromkeys(kinds) for severity in sorted(set(self.severities))]
-
-    def published(self, kind: str, severity: int) -> AnyLabelled:
-        """The source of one cell of a grid that lies somewhere."""
-        assert self.source is not None
-        given = {
-            key: value.replace("{kind}", kind).replace("{severity}", str(severity)) if isinstance(value, str) else value
-            for key, value in self.source.model_dump().items()
-        }
-        return type(self.source).model_validate(given)
 
     @model_validator(mode="after")
     def _placeholders(self) -> Corruptions:
@@ -92,12 +75,21 @@ class Corruptions(Strict):
         return self
 
 
+def cell_source(source: AnyLabelled, kind: str, severity: int) -> AnyLabelled:
+    """Return a source with `{kind}` and `{severity}` filled in."""
+    filled = {
+        key: value.replace("{kind}", kind).replace("{severity}", str(severity)) if isinstance(value, str) else value
+        for key, value in source.model_dump().items()
+    }
+    return type(source).model_validate(filled)
+
+
 class SpuriousSets(Strict):
     """Images where a spurious cue is as usual (`common`) and where it misleads (`counter`); or groups of any kind."""
 
     common: Labelled | None = None
     counter: Labelled | None = None
-    groups: dict[SetName, Labelled] = {}
+    groups: dict[PlainName, Labelled] = {}
 
     @model_validator(mode="after")
     def _complete(self) -> SpuriousSets:
@@ -108,14 +100,15 @@ class SpuriousSets(Strict):
         return self
 
 
-class Ood(Strict):
-    near: dict[SetName, Source] = {}
-    far: dict[SetName, Source] = {}
+class Ood(Strict):  # noqa: D101 (its docstring would be a new description in the shipped schema)
+    near: dict[PlainName, Source] = {}
+    far: dict[PlainName, Source] = {}
 
 
 class Preprocessing(Strict):
     """What is other than in the model's own preprocessing, in open_clip's terms. `fill` is the grey that pads an image
-    whose longest side is resized, 0 to 255; `mean` and `std` are of pixels in [0, 1], red, green, blue."""
+    whose longest side is resized, 0 to 255; `mean` and `std` are of pixels in [0, 1], red, green, blue.
+    """
 
     resize: Literal["shortest", "longest", "squash"] | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
@@ -140,7 +133,7 @@ class BenchmarkSchema(Strict):
     templates: Annotated[list[str], Field(min_length=1)] | Word = ["a photo of a {}."]
     preprocessing: Preprocessing = Preprocessing()
     in_distribution: InDistribution
-    covariate_shift: dict[SetName, Labelled] = {}
+    covariate_shift: dict[PlainName, Labelled] = {}
     corruptions: Corruptions | None = None
     spurious: SpuriousSets | None = None
     ood: Ood = Ood()
@@ -164,21 +157,21 @@ class BenchmarkSchema(Strict):
     def _recorded_alone(self) -> BenchmarkSchema:
         if isinstance(self.in_distribution, Recorded):
             others = ("classes", "negatives", "covariate_shift", "corruptions", "spurious", "ood", "calibration")
-            given = [name for name in others if name in self.model_fields_set]
-            if given:
-                raise ValueError(f"the recorded file says what {', '.join(given)} are; leave them out")
+            superfluous = [name for name in others if name in self.model_fields_set]
+            if superfluous:
+                raise ValueError(f"the recorded file says what {', '.join(superfluous)} are; leave them out")
         return self
 
 
 def check_templates(templates: list[str]) -> None:
-    """Raise ValueError for a template without one place for the class name."""
+    """Raise ValueError if a template does not have `{}` once."""
     for template in templates:
         if template.count("{}") != 1:
             raise ValueError(f"the template {template!r} needs {{}} once, where the class name goes")
 
 
 def check_names(names: list[str]) -> None:
-    """Raise ValueError for fewer than two class names, or for one given twice."""
+    """Raise ValueError for a repeated class name, or fewer than two."""
     repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if repeated:
         raise ValueError(f"class names given twice: {', '.join(sorted(repeated))}")
@@ -186,19 +179,32 @@ def check_names(names: list[str]) -> None:
         raise ValueError("give at least two classes")
 
 
+class SetSource(NamedTuple):
+    """The source of one image set of a benchmark."""
+
+    name: str  # the full name of the set
+    source: AnySource | HeldOut | Recorded
+    at: Location  # where the source is written
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark file that was found and is valid; `name` is the file's stem."""
+    """A valid benchmark file."""
 
-    name: str
+    name: str  # the file's name without `.yaml`
     definition: BenchmarkSchema
     document: Document
 
     @classmethod
     def load(cls, name: str, folder: Path | None = None) -> Benchmark:
-        """The benchmark of a shipped name, a YAML path, or `recorded:PATH`, relative to `folder`.
+        """Load a benchmark.
 
-        Raises InputError with the line.
+        Args:
+            name: A name that the package ships, the path of a YAML file, or `recorded:PATH`.
+            folder: Where a relative path starts, by default the working directory.
+
+        Raises:
+            InputError: The file does not exist or is not valid. The message has file and line.
         """
         if name.startswith(RECORDED):
             path = (folder or Path.cwd()) / Path(name.removeprefix(RECORDED)).expanduser()
@@ -208,38 +214,39 @@ class Benchmark:
         if "in_distribution" not in document.data:
             raise InputError(f"{document.where()}: in_distribution: is missing: the labelled images to measure on")
         definition = document.validate(BenchmarkSchema)
-        for kind in RESERVED:
-            for name in definition.ood.near if kind == "near" else definition.ood.far:
-                if name in RESERVED:
-                    raise InputError(
-                        f"{document.where(('ood', kind, name))}: {name!r} stands for the mean over all {name} sets; "
-                        "give the OOD set another name"
-                    )
-        both = sorted(set(definition.ood.near) & set(definition.ood.far))
-        if both:
-            where = document.where(("ood", "far", both[0]))
-            raise InputError(f"{where}: the OOD set {both[0]!r} is also in 'near'; names are for one set each")
+        _check_ood_names(definition.ood, document)
         groups = definition.spurious.groups if definition.spurious else {}
-        for name in (COMMON, COUNTER):
-            if name in groups:
-                where = document.where(("spurious", "groups", name))
-                raise InputError(f"{where}: {name!r} is no name of a group; write it beside `groups:`")
+        for reserved in (COMMON, COUNTER):
+            if reserved in groups:
+                where = document.where(("spurious", "groups", reserved))
+                raise InputError(f"{where}: {reserved!r} is no name of a group; write it beside `groups:`")
         return cls(document.path.stem, definition, document)
 
     @cached_property
     def aspects(self) -> frozenset[str]:
-        """The aspects that it can measure, as far as the file says; of recorded outputs, their file does."""
+        """The aspects that the benchmark may measure.
+
+        Recorded outputs may have all of them: only their own file says which image sets it holds.
+        """
         definition = self.definition
-        found = {"accuracy", "calibration", "spectrum"}
+        measurable = {"accuracy", "calibration", "spectrum"}
         recorded = isinstance(definition.in_distribution, Recorded)
         if recorded or definition.ood.near or definition.ood.far:
-            found.add("ood")
+            measurable.add("ood")
         if recorded or definition.covariate_shift or definition.corruptions or definition.spurious:
-            found.add("robustness")
-        return frozenset(found)
+            measurable.add("robustness")
+        return frozenset(measurable)
 
     def path(self, text: str, at: Location) -> Path:
-        """The path written at `at`. Raises InputError, without the line, for a variable that is not set."""
+        """Return a path in the file, with `~` and variables expanded.
+
+        Args:
+            text: The path as it is written.
+            at: The location that it is written at. A relative path starts in the folder of that file.
+
+        Raises:
+            InputError: A variable is not set. The message does not name the line.
+        """
         expanded = os.path.expandvars(text)
         if left := re.search(r"\$\{?([A-Za-z_]\w*)", expanded):
             raise InputError(
@@ -250,38 +257,55 @@ class Benchmark:
         return path if path.is_absolute() else self.document.place(at).path.parent / path
 
     def where(self, location: Location = ()) -> str:
+        """Return `file:line` of a location in the file."""
         return self.document.where(location)
 
-    def sources(self) -> Iterator[tuple[str, AnySource | HeldOut | Recorded, Location]]:
-        """Every image set by its name, with its source and where that is written. Published corruptions come cell by
-        cell, generated ones not at all."""
+    def sources(self) -> Iterator[SetSource]:
+        """Yield the source of each image set.
+
+        Corruptions that lie in files come cell by cell. Those that are generated are left out.
+        """
         definition = self.definition
-        yield "in_distribution", definition.in_distribution, ("in_distribution",)
+        yield SetSource(IN_DISTRIBUTION, definition.in_distribution, (IN_DISTRIBUTION,))
         for name, source in definition.covariate_shift.items():
-            yield f"shift.{name}", source, ("covariate_shift", name)
+            yield SetSource(f"{SHIFT}{name}", source, ("covariate_shift", name))
         if definition.corruptions is not None and definition.corruptions.source is not None:
             for kind, severity in definition.corruptions.cells:
-                source = definition.corruptions.published(kind, severity)
-                yield f"corruption.{kind}.{severity}", source, ("corruptions", "source")
+                cell = cell_source(definition.corruptions.source, kind, severity)
+                yield SetSource(corruption_cell(kind, severity), cell, ("corruptions", "source"))
         if definition.spurious is not None:
             for name in (COMMON, COUNTER):
                 if (pair := getattr(definition.spurious, name)) is not None:
-                    yield f"spurious.{name}", pair, ("spurious", name)
+                    yield SetSource(f"{SPURIOUS}{name}", pair, ("spurious", name))
             for name, source in definition.spurious.groups.items():
-                yield f"spurious.{name}", source, ("spurious", "groups", name)
+                yield SetSource(f"{SPURIOUS}{name}", source, ("spurious", "groups", name))
         for nearness, sets in (("near", definition.ood.near), ("far", definition.ood.far)):
-            for name, of_ood in sets.items():
-                yield f"ood.{nearness}.{name}", of_ood, ("ood", nearness, name)
+            for name, ood in sets.items():
+                yield SetSource(ood_set(name, near=nearness == "near"), ood, ("ood", nearness, name))
         if definition.calibration is not None:
-            yield "calibration", definition.calibration, ("calibration",)
+            yield SetSource(CALIBRATION, definition.calibration, (CALIBRATION,))
+
+
+def _check_ood_names(ood: Ood, document: Document) -> None:
+    for kind, sets in (("near", ood.near), ("far", ood.far)):
+        for name in sets:
+            if name in RESERVED:
+                raise InputError(
+                    f"{document.where(('ood', kind, name))}: {name!r} stands for the mean over all {name} sets; "
+                    "give the OOD set another name"
+                )
+    both = sorted(set(ood.near) & set(ood.far))
+    if both:
+        where = document.where(("ood", "far", both[0]))
+        raise InputError(f"{where}: the OOD set {both[0]!r} is also in 'near'; names are for one set each")
 
 
 def _extended(document: Document, above: tuple[Path, ...]) -> Document:
-    """The document on top of the benchmarks that it extends, the first of them lowest."""
+    """Return the document laid over those it extends, the first lowest."""
     given = document.data.get("extends")
     names = [given] if isinstance(given, str) else given or []
     if document.path in above:
-        raise InputError(f"{document.where(('extends',))}: {shown(document.path)} extends itself")
+        raise InputError(f"{document.where(('extends',))}: {display_path(document.path)} extends itself")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return document  # for the schema to refuse
     base: Document | None = None
@@ -291,5 +315,5 @@ def _extended(document: Document, above: tuple[Path, ...]) -> Document:
         except InputError as error:
             raise InputError(f"{document.where(('extends', index))}: {error}") from None
         below = _extended(below, (*above, document.path))
-        base = below if base is None else below.over(base)
-    return document if base is None else document.over(base)
+        base = below if base is None else below.overlay(base)
+    return document if base is None else document.overlay(base)

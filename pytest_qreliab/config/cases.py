@@ -1,4 +1,7 @@
-"""Cases: bit widths, builds, cases and their names. Pure: no torch, no NumPy."""
+"""Bit widths, builds and cases, with the names that tests have.
+
+This module is pure: it imports neither torch nor NumPy.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_qreliab.errors import InputError, nearest, unknown
 
 MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("vision", "text", "both")
+
+ControlKind = Literal["lowrank", "noise"]  # a model that errs as a quantized one does, but not by rounding
+CONTROL_KINDS: tuple[ControlKind, ...] = ("lowrank", "noise")
 
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight")
 _BITS = re.compile(r"w(\d+)(?:a(\d+))?", re.ASCII)
@@ -18,19 +25,27 @@ _BITS = re.compile(r"w(\d+)(?:a(\d+))?", re.ASCII)
 
 @dataclass(frozen=True)
 class Bits:
-    """Bit widths of weights and, unless None, of activations; written `w4` or `w4a8`."""
+    """The bit widths of a case, written `w4` or `w4a8`."""
 
     weights: int
-    activations: int | None = None
+    activations: int | None = None  # None: activations stay in floating point
 
     def __str__(self) -> str:
         return f"w{self.weights}" + ("" if self.activations is None else f"a{self.activations}")
 
     @classmethod
     def parse(cls, text: str) -> Bits | int:
-        """Bits of `w4` / `w4a8`; a bare `4` stays an int, for the quantizer to say what it means.
+        """Parse a bit width.
 
-        Raises InputError, which names the nearest valid form, for anything else or outside 2 to 8.
+        Args:
+            text: A form such as `w4`, `w4a8` or `4`, in lower or upper case.
+
+        Returns:
+            The widths of `w4` or `w4a8`. A bare `4` stays an integer, because its meaning depends on the quantizer.
+
+        Raises:
+            InputError: The text has another form, or a width is not between 2 and 8. The message names the nearest
+                valid form.
         """
         match = _BITS.fullmatch(text.strip().casefold())
         bare = re.fullmatch(r"\d+", text.strip(), re.ASCII)
@@ -61,47 +76,46 @@ def _suggestion(text: str) -> str:
 
 
 def parse_scope(text: str) -> str:
+    """Return the scope, or raise InputError with the nearest valid one."""
     if text not in SCOPES:
         raise unknown("scope", text, SCOPES)
     return text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Build:
-    """One quantized model: what has to be built, whatever it is measured on.
-
-    `calibration` names the benchmark whose calibration images and prompts set the activation ranges;
-    None where the bits need none.
-    """
+    """A quantized model, whatever it is measured on."""
 
     model: str
     quantizer: str
     bits: Bits
-    scope: str
-    calibration: str | None
+    scope: str  # one of SCOPES
+    calibration: str | None  # the benchmark with the images and prompts to calibrate on; None: no data are needed
 
     @property
     def id(self) -> str:
+        """The name of the build in messages and caches."""
         return _identifier(self.model, self.quantizer, self.bits, self.scope, self.calibration)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One (model, quantizer, bits, scope, benchmark): the unit that is measured, gated and reported."""
+    """A build on a benchmark, which is measured, gated and reported."""
 
     build: Build
     benchmark: str
 
     @property
     def id(self) -> str:
+        """The name of the case in test ids, records and messages."""
         b = self.build
         return _identifier(b.model, b.quantizer, b.bits, b.scope, self.benchmark)
 
     @property
     def quantization(self) -> str:
-        """The quantizer's part of the case, for a row of a table."""
+        """The quantizer, bits and scope, for a row of a table."""
         b = self.build
-        name = re.sub(r"^(artifact|recorded):.*/", r"\1:", b.quantizer)  # of a path the last part
+        name = re.sub(r"^(artifact|recorded):.*/", r"\1:", b.quantizer)  # the last part of a path says enough
         return f"{name} {b.bits}" + ("" if b.scope == "both" else f" {b.scope}")
 
 
@@ -113,18 +127,37 @@ def _identifier(model: str, quantizer: str, bits: Bits, scope: str, benchmark: s
     return re.sub(r"[^\w:+./-]", "_", text, flags=re.ASCII)
 
 
-def expand(
-    models: Iterable[str],
-    quantizations: Iterable[tuple[str, Bits, str, bool]],
-    benchmarks: Iterable[str],
-) -> list[Case]:
-    """Every case, ordered by model, quantizer, bits, scope, benchmark, so that each build is made once.
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """A way to quantize any model."""
 
-    `quantizations` holds (quantizer, bits, scope, needs calibration data), distinct and in order.
+    quantizer: str
+    bits: Bits
+    scope: str
+    needs_data: bool  # whether it calibrates on data of the benchmark
+
+
+def expand(models: Iterable[str], quantizations: Iterable[Quantization], benchmarks: Iterable[str]) -> list[Case]:
+    """Return the cases of all combinations.
+
+    Args:
+        models: Names of models, distinct.
+        quantizations: Ways to quantize them, distinct and in order.
+        benchmarks: Names of benchmarks, distinct.
+
+    Returns:
+        The cases, ordered by model, quantization and benchmark, so that each build is made once.
     """
     return [
-        Case(Build(model, quantizer, bits, scope, benchmark if needs_data else None), benchmark)
-        for model, (quantizer, bits, scope, needs_data), benchmark in itertools.product(
-            models, quantizations, benchmarks
+        Case(
+            Build(
+                model=model,
+                quantizer=q.quantizer,
+                bits=q.bits,
+                scope=q.scope,
+                calibration=benchmark if q.needs_data else None,
+            ),
+            benchmark,
         )
+        for model, q, benchmark in itertools.product(models, quantizations, benchmarks)
     ]

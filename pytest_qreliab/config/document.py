@@ -1,4 +1,4 @@
-"""Reading YAML into a pydantic model, with the line of every key kept for error messages."""
+"""YAML files as pydantic models, with lines for error messages."""
 
 from __future__ import annotations
 
@@ -38,16 +38,25 @@ FOLDERS = {"benchmarks": "benchmarks", "suites": "benchmarks/suites", "threshold
 
 
 def shipped(kind: str) -> dict[str, Path]:
-    """Return the YAML files of a kind (`benchmarks`, `suites`, `thresholds`) that the package ships, by name."""
+    """Return the paths of the shipped YAML files, by name.
+
+    Args:
+        kind: `benchmarks`, `suites` or `thresholds`.
+    """
     folder = next(root / FOLDERS[kind] for root in (PACKAGE, PACKAGE.parent) if (root / FOLDERS[kind]).is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find(kind: str, name: str, folder: Path | None = None) -> Path:
-    """The YAML file of a shipped name of that kind (`benchmarks`, `suites`, `thresholds`), or of a path.
+    """Return the path of a YAML file.
 
-    A relative path starts in `folder`, by default the working directory. Raises InputError, with the nearest
-    shipped name, when there is no such file.
+    Args:
+        kind: `benchmarks`, `suites` or `thresholds`.
+        name: A name that the package ships, or a path.
+        folder: Where a relative path starts, by default the working directory.
+
+    Raises:
+        InputError: There is no such file. The message names the nearest shipped name.
     """
     known = shipped(kind)
     if name in known:
@@ -65,43 +74,48 @@ Location = tuple[str | int, ...]
 
 
 class Place(NamedTuple):
+    """A line of a file, counted from 1."""
+
     path: Path
     line: int
 
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML file: plain data, and where every key and item stands, by 1-based line.
-
-    Parts of it may come from other files, which it extends.
-    """
+    """A parsed YAML file, with parts from the files that it extends."""
 
     path: Path
-    data: Any
-    places: dict[Location, Place]
+    data: Any  # plain mappings, lists and values
+    places: dict[Location, Place]  # where every key and item stands
 
     def place(self, location: Location = ()) -> Place:
-        """That of the innermost part of `location` that was written down."""
+        """Return the place of the innermost part of `location` in the file."""
         return self.places.get(self._written(location), Place(self.path, 1))
 
     def _written(self, location: Location) -> Location:
-        """The parts of `location` that were written down; pydantic puts the branches of a union between them."""
-        found: Location = ()
+        """Return `location` without the branches of unions that pydantic puts into it."""
+        written: Location = ()
         for part in location:
-            if (*found, part) in self.places:
-                found = (*found, part)
-        return found
+            if (*written, part) in self.places:
+                written = (*written, part)
+        return written
 
     def where(self, location: Location = ()) -> str:
-        """`file:line` of the innermost part of `location` that was written down."""
+        """Return `file:line` of the innermost part of `location` in the file."""
         place = self.place(location)
-        return f"{shown(place.path)}:{place.line}"
+        return f"{display_path(place.path)}:{place.line}"
 
-    def over(self, base: Document) -> Document:
-        """This document on top of `base`, whose data it extends.
+    def overlay(self, base: Document) -> Document:
+        """Return the base with this document laid over it.
 
-        Mappings are merged key by key, other values take the place of the base's, and so does a mapping with
-        `source`. A null takes the key out. Raises InputError for a null where there is nothing to take out.
+        Mappings are merged key by key. Other values replace those of the base, and so does a mapping with a key
+        `source`. A null removes the key.
+
+        Args:
+            base: The document that this one extends.
+
+        Raises:
+            InputError: There is nothing that a null could remove.
         """
         places = dict(base.places)
 
@@ -131,14 +145,23 @@ class Document:
         return Document(self.path, merge(base.data, self.data, ()), places)
 
     def validate(self, schema: type[ModelT], part: Any = None, within: Location = ()) -> ModelT:
-        """The data, or a `part` of it that lies `within`, as `schema`. Raises InputError with every problem's line."""
+        """Return the data as an instance of a schema.
+
+        Args:
+            schema: The class of the result.
+            part: A part of the data to validate; None stands for all of them.
+            within: Where that part lies.
+
+        Raises:
+            InputError: The data do not fit. The message has a line for every problem, with file and line.
+        """
         try:
             return schema.model_validate(self.data if part is None else part)
         except ValidationError as error:
             raise InputError("\n".join(self._problems(error, within))) from None
 
     def _problems(self, error: ValidationError, within: Location) -> Iterator[str]:
-        """What is wrong, a line for each place."""
+        """Yield a line of text for each place with a mistake."""
         found: dict[tuple[Location, Any], list[Any]] = {}
         for item in error.errors():
             absent = item["loc"][-1:] if item["type"] == "missing" else ()
@@ -147,7 +170,7 @@ class Document:
         for (at, key), items in found.items():
             deeper = any(other[: len(at)] == at != other for other, _ in found)
             if deeper and all(item["type"].endswith(("_type", "literal_error")) for item in items):
-                continue  # it is of another branch of a union than the one that was meant
+                continue  # the error belongs to a branch of a union that was not meant
             reasons: list[str] = []
             valid: list[str] = []
             for item in items:
@@ -168,8 +191,11 @@ class Document:
             yield f"{where}: {name + ': ' if name else ''}{'; or '.join(dict.fromkeys(reasons))}"
 
 
-def shown(path: Path) -> str:
-    """A path as users know it: below the working directory, inside the package, or absolute."""
+def display_path(path: Path) -> str:
+    """Return a path as users know it.
+
+    It starts in the working directory or with the name of the package, or is absolute.
+    """
     for base, prefix in ((Path.cwd(), ""), (PACKAGE, PACKAGE.name)):
         if path.is_relative_to(base):
             return str(Path(prefix) / path.relative_to(base))
@@ -177,12 +203,16 @@ def shown(path: Path) -> str:
 
 
 def read(path: Path) -> Document:
-    """Parse a YAML file. Raises InputError for an unreadable file, bad YAML, a repeated key, no mapping."""
+    """Parse a YAML file.
+
+    Raises:
+        InputError: The file cannot be read, is no YAML, gives a key twice, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{shown(path)}: cannot be read: {reason}") from None
+        raise InputError(f"{display_path(path)}: cannot be read: {reason}") from None
     lines: dict[Location, int] = {}
     try:
         loader = yaml.SafeLoader(text)
@@ -190,15 +220,15 @@ def read(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise InputError(f"{shown(path)}:{line}: not valid YAML: {error.problem}") from None
+        raise InputError(f"{display_path(path)}:{line}: not valid YAML: {error.problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{shown(path)}:{line}: not valid YAML: {error.reason}") from None
+        raise InputError(f"{display_path(path)}:{line}: not valid YAML: {error.reason}") from None
     except RecursionError:
-        raise InputError(f"{shown(path)}:1: an alias refers to itself, or the nesting is too deep") from None
+        raise InputError(f"{display_path(path)}:1: an alias refers to itself, or the nesting is too deep") from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
-        raise InputError(f"{shown(path)}:1: expected a mapping of keys, found {found}")
+        raise InputError(f"{display_path(path)}:1: expected a mapping of keys, found {found}")
     return Document(path, data, {location: Place(path, line) for location, line in lines.items()})
 
 
@@ -231,5 +261,5 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, li
         return None
     try:
         return loader.construct_object(node, deep=True)
-    except (ValueError, OverflowError) as error:  # as of a date that is none
+    except (ValueError, OverflowError) as error:  # such as a date that does not exist
         raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None

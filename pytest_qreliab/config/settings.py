@@ -1,4 +1,7 @@
-"""The options: one table, and their precedence: command line, environment, ini, default."""
+"""The settings of a run: the table of options, and their resolution.
+
+A setting comes from the first of these that has it: command line, environment, ini file, default.
+"""
 
 from __future__ import annotations
 
@@ -11,119 +14,197 @@ from pathlib import Path
 from pytest_qreliab.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
-    """One setting, known as `--qreliab-NAME`, `QRELIAB_NAME` and ini `qreliab_NAME`.
-
-    One that is not of the `plan` changes nothing of what is measured, and makes no plan where it alone is set.
-    """
+    """An option, known as `--qreliab-NAME`, `QRELIAB_NAME` and ini `qreliab_NAME`."""
 
     name: str
     default: str
-    metavar: str
+    metavar: str  # the placeholder for its value in the help
     help: str
-    plan: bool = True
+    plan: bool = True  # whether it changes what is measured; setting only others makes no plan
 
     @property
     def flag(self) -> str:
+        """The option of the command line."""
         return f"--qreliab-{self.name.replace('_', '-')}"
 
     @property
     def env(self) -> str:
+        """The environment variable."""
         return f"QRELIAB_{self.name.upper()}"
 
     @property
     def ini(self) -> str:
+        """The key in pytest's ini file."""
         return f"qreliab_{self.name}"
 
 
 NO_SUITE = "none"
 
 OPTIONS = (
-    Option("suite", NO_SUITE, "FILE", "a YAML file with values for the options below, where they are not given"),
     Option(
-        "models",
-        "tiny-digits",
-        "A,B",
-        "models: tiny-digits (embedded), ARCH/TAG or ARCH/CHECKPOINT of open_clip, hf-hub:ID, local-dir:PATH",
+        name="suite",
+        default=NO_SUITE,
+        metavar="FILE",
+        help="take the options that are not given from a suite: a shipped name, or the path of a YAML file",
     ),
-    Option("quantizers", "minmax", "A,B", "quantizers, as `qreliab list quantizers` shows them; NAME+rescale"),
-    Option("bits", "4,8", "A,B", "bit widths: 4 (the quantizer's own default), w4 or w4a8; 2 to 8 each"),
-    Option("scopes", "both", "A,B", "towers to quantize: vision, text, both"),
-    Option("benchmarks", "digits", "A,B", "benchmarks: shipped names, or paths of YAML files"),
-    Option("thresholds", "default", "NAME", "gate policy: a shipped name, or the path of a YAML file"),
     Option(
-        "controls",
-        "none",
-        "MATCH",
-        "beside every case a low-rank and a noise control that match its weights' error (weights) or its features' "
-        "SQNR (features), and what they say of why it moved; none",
+        name="models",
+        default="tiny-digits",
+        metavar="A,B",
+        help="models to test: tiny-digits (shipped), ARCH/TAG or ARCH/CHECKPOINT of open_clip, hf-hub:ID or "
+        "local-dir:PATH",
     ),
-    Option("figures", "none", "DIR", "a folder for figures of every case, which needs pytest-qreliab[report]; none"),
-    Option("device", "auto", "DEVICE", "auto (a GPU where there is one), cpu, cuda, cuda:N or mps"),
-    Option("compile", "no", "yes|no", "compile the blocks of open_clip's towers by torch.compile: slower at first"),
     Option(
-        "cache_dir",
-        "auto",
-        "DIR",
-        "where embeddings and decoded images are kept for later runs: auto (in pytest's cache), a folder, or none",
+        name="quantizers",
+        default="minmax",
+        metavar="A,B",
+        help="quantizers to test, as listed by `qreliab list quantizers`; NAME+rescale also refits the logit scale",
+    ),
+    Option(
+        name="bits",
+        default="4,8",
+        metavar="A,B",
+        help="bit widths from 2 to 8: w4 for weights, w4a8 for weights and activations, 4 for the quantizer's default",
+    ),
+    Option(name="scopes", default="both", metavar="A,B", help="towers to quantize: vision, text or both"),
+    Option(
+        name="benchmarks",
+        default="digits",
+        metavar="A,B",
+        help="benchmarks to measure on: shipped names, or paths of YAML files",
+    ),
+    Option(
+        name="thresholds",
+        default="default",
+        metavar="NAME",
+        help="the thresholds of the gates: a shipped name, or the path of a YAML file",
+    ),
+    Option(
+        name="controls",
+        default="none",
+        metavar="MATCH",
+        help="explain changes by low-rank and noise controls with the case's weight error (weights) or feature "
+        "SQNR (features); none: no controls",
+    ),
+    Option(
+        name="figures",
+        default="none",
+        metavar="DIR",
+        help="write figures of each case to DIR, which needs pytest-qreliab[report]; none: no figures",
+    ),
+    Option(
+        name="device",
+        default="auto",
+        metavar="DEVICE",
+        help="the device to run on: auto (a GPU if there is one), cpu, cuda, cuda:N or mps",
+    ),
+    Option(
+        name="compile",
+        default="no",
+        metavar="yes|no",
+        help="compile the transformer blocks of open_clip models with torch.compile, which takes a while at first",
+    ),
+    Option(
+        name="cache_dir",
+        default="auto",
+        metavar="DIR",
+        help="where to keep embeddings and decoded images for later runs: auto (in pytest's cache), a folder or none",
         plan=False,
     ),
-    Option("cache_size", "20GB", "SIZE", "what is kept at most; those unused for longest go first", plan=False),
-    Option("shard", "none", "K/N", "run part K of N of the quantized models, as one of N machines; none"),
-    Option("snapshot", "none", "DIR", "a folder of accepted results that this run's are held against; none"),
     Option(
-        "update",
-        "none",
-        "new|all",
-        "accept results into the snapshot: those that it has not (new), or all; in CI new,ci or all,ci; none",
+        name="cache_size",
+        default="20GB",
+        metavar="SIZE",
+        help="the largest size of the cache; entries unused for longest are removed first",
+        plan=False,
     ),
-    Option("json", "none", "FILE", "a file for the results, which the command `qreliab` reads; none"),
-    Option("html", "none", "FILE", "a file for a report to look at; none"),
+    Option(
+        name="shard",
+        default="none",
+        metavar="K/N",
+        help="run part K of N of the quantized models, to spread them over N machines; none: run all",
+    ),
+    Option(
+        name="snapshot",
+        default="none",
+        metavar="DIR",
+        help="compare the results with the accepted ones in DIR; none: no comparison",
+    ),
+    Option(
+        name="update",
+        default="none",
+        metavar="new|all",
+        help="accept results into the snapshot: only missing ones (new) or all; in CI write new,ci or all,ci; "
+        "none: accept nothing",
+    ),
+    Option(
+        name="json",
+        default="none",
+        metavar="FILE",
+        help="write the results to FILE, for the command `qreliab` to read; none: no file",
+    ),
+    Option(name="html", default="none", metavar="FILE", help="write an HTML report to FILE; none: no report"),
 )
 
-# Of one run on one machine, and not of what is repeated elsewhere.
-OF_A_RUN = ("shard", "update", "json", "html")
+# These belong to one run on one machine: the command that repeats a result leaves them out.
+RUN_ONLY = ("shard", "update", "json", "html")
 SELF_CHECK = "--qreliab-aa"
 TESTPATHS_INI = "qreliab_testpaths"
-IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # what `cache_dir` auto is, where pytest's own cache is not moved
+IN_PYTESTS_CACHE = ".pytest_cache/d/qreliab"  # where `cache_dir` auto points, unless pytest's own cache is moved
 
 
 @dataclass(frozen=True)
 class SettingValue:
-    """One value of a setting, where it was written, and the folder that a relative path in it starts in."""
+    """A value of a setting."""
 
     text: str
-    origin: str
-    folder: Path | None = None
+    origin: str  # the option, variable, ini key, or file and line that it comes from, for error messages
+    folder: Path | None = None  # where a relative path in it starts; None: in the working directory
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A resolved option: its text and where it came from, for error messages."""
+    """A resolved option."""
 
     text: str
-    origin: str
-    given: bool
+    origin: str  # the option, variable or ini key that it comes from, for error messages
+    given: bool  # False for a default
 
     def values(self, *, many: bool) -> list[SettingValue]:
-        """The text, or its comma-separated items, stripped, in the order given. Raises InputError for none."""
+        """Return the values in the text, stripped and in order.
+
+        Args:
+            many: Whether commas separate several values. Otherwise the whole text is one value.
+
+        Raises:
+            InputError: There is no value in the text.
+        """
         texts = [text.strip() for text in (self.text.split(",") if many else [self.text]) if text.strip()]
         if not texts:
             raise InputError(f"{self.origin}: is empty; give at least one value")
         return [SettingValue(text, self.origin) for text in texts]
 
 
-def size_of(setting: Setting) -> float:
-    """Bytes of a size such as 500MB or 20GB. Raises InputError for another text."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G|T)i?B", setting.text.strip(), re.IGNORECASE)
-    if found is None:
+def parse_size(setting: Setting) -> float:
+    """Return a size such as 500MB or 20GB in bytes.
+
+    Units are powers of 1024, with or without an `i`: MB and MiB are the same.
+
+    Raises:
+        InputError: The text is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|M|G|T)i?B", setting.text.strip(), re.IGNORECASE)
+    if match is None:
         raise InputError(f"{setting.origin}: {setting.text!r} is no size; write 500MB or 20GB")
-    return float(found[1]) * 1024.0 ** (" kMGT".lower().index(found[2].lower()))
+    return float(match[1]) * 1024.0 ** (" kMGT".lower().index(match[2].lower()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
+    """The settings of a run, one for each of `OPTIONS`."""
+
     suite: Setting
     models: Setting
     quantizers: Setting
@@ -148,7 +229,7 @@ class Settings:
 
     @property
     def given(self) -> bool:
-        """Whether the user set any of the plan, anywhere."""
+        """Whether the user set any option that changes what is measured."""
         return any(getattr(self, option.name).given for option in OPTIONS if option.plan)
 
 
@@ -163,5 +244,10 @@ def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:
 
 
 def resolve(getoption: Callable[[str], str | None], getini: Callable[[str], str | None]) -> Settings:
-    """Settings of this run, each from its first source that is set: command line, environment, ini, default."""
+    """Resolve each setting from the first source that has it.
+
+    Args:
+        getoption: Returns the value of a command-line option by its ini name; None if it is not given.
+        getini: Returns the value of an ini key; None or "" if it is not given.
+    """
     return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini)) for o in OPTIONS})

@@ -1,4 +1,4 @@
-"""Where images come from: the schema of each source that a benchmark file may name.
+"""The sources of images that a benchmark file may name.
 
 Paths are relative to the file that they are written in; `~` and `$NAME` expand.
 """
@@ -13,7 +13,7 @@ from pytest_qreliab.config.document import Strict
 
 Count = Annotated[int, Field(ge=1)]
 Word = Annotated[str, Field(pattern=r"\S")]
-SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 LabelledBy = Literal["key", "index", "name"]
 Scalar = str | int | float | bool
 
@@ -47,7 +47,8 @@ class _Labelled(_Source):
 
 class Digits(_Labelled):
     """scikit-learn's handwritten digits; the `test` part was never shown to `tiny-digits`. In colour, if asked for:
-    each class in a `common` colour of its own, or each image in the colour of another class (`counter`)."""
+    each class in a `common` colour of its own, or each image in the colour of another class (`counter`).
+    """
 
     source: Literal["digits"]
     part: Literal["train", "test"]
@@ -74,7 +75,8 @@ class PhotoPatches(_Source):
 
 class ImageFolder(_Labelled):
     """A folder with one folder of images per class; or with images wherever `pattern` says, a path within the folder
-    with `*` for any name or part of one, and `{label}` for the label: `{label} */common-*/*`."""
+    with `*` for any name or part of one, and `{label}` for the label: `{label} */common-*/*`.
+    """
 
     source: Literal["image-folder"]
     path: Word
@@ -107,7 +109,8 @@ class Table(_Labelled):
 
 class Torchvision(_Labelled):
     """A data set of torchvision by its class name, as CIFAR10, in the folder `root`; `arguments` are the others that
-    the class takes, as `train: false`. Nothing is downloaded unless `download` says so."""
+    the class takes, as `train: false`. Nothing is downloaded unless `download` says so.
+    """
 
     source: Literal["torchvision"]
     dataset: Word
@@ -148,7 +151,8 @@ class HuggingFace(_Labelled):
 class Arrays(_Labelled):
     """Images in a NumPy array, uint8 (n, height, width) or (n, height, width, 3): a `.npy` file, or in a `.npz` file
     the one called `images`. `labels` is the path of another `.npy` file, or the name of another array of the `.npz`.
-    `part: 2/5` takes the second of five equal parts, in order."""
+    `part: 2/5` takes the second of five equal parts, in order.
+    """
 
     source: Literal["arrays"]
     path: Word

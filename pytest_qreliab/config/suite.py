@@ -1,4 +1,7 @@
-"""Suites: what to run, in one YAML file, in place of a row of options; and quantizers with parameters, named."""
+"""Suite files: what to run, in one file for many options.
+
+A suite also names quantizers with parameters of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,37 +17,37 @@ from pytest_qreliab.config import document as documents
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.document import Document, Location, Strict, read
 from pytest_qreliab.config.settings import NO_SUITE, SettingValue
-from pytest_qreliab.config.sources import SetName
+from pytest_qreliab.config.sources import PlainName
 from pytest_qreliab.config.thresholds import Match
 from pytest_qreliab.errors import InputError
 
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-def _width(value: object) -> str:
+def _width_text(value: object) -> str:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise PydanticCustomError("bits", "write a bit width: 4, w4 or w4a8")
     return str(value)
 
 
-Width = Annotated[str, BeforeValidator(_width)]  # YAML reads a bare 4 as a number
+Width = Annotated[str, BeforeValidator(_width_text)]  # YAML reads a bare 4 as a number
 
 
 class Variant(Strict, extra="allow"):
     """A quantizer with parameters of its own, under a new name; its other keys are the parameters."""
 
-    name: SetName
+    name: PlainName
     quantizer: str
 
 
-def _kind(value: object) -> str | None:
+def _entry_tag(value: object) -> str | None:
     return "name" if isinstance(value, str) else "variant" if isinstance(value, dict) else None
 
 
 QuantizerEntry = Annotated[
     Annotated[str, Tag("name")] | Annotated[Variant, Tag("variant")],
     Discriminator(
-        _kind,
+        _entry_tag,
         custom_error_type="quantizer",
         custom_error_message="give a quantizer's name, or a mapping with name, quantizer and its parameters",
     ),
@@ -80,7 +83,14 @@ class SuiteSchema(Strict):
 
 
 def find(name: str) -> Path:
-    """The suite file of a shipped name or a path. Raises InputError where there is none."""
+    """Return the path of a suite file.
+
+    Args:
+        name: A name that the package ships, or a path.
+
+    Raises:
+        InputError: There is no such file.
+    """
     try:
         return documents.find("suites", name)
     except InputError as error:
@@ -89,27 +99,27 @@ def find(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite file that was found and is valid, except for the names in it."""
+    """A valid suite file, with names that are not checked yet."""
 
     definition: SuiteSchema
     document: Document
 
     @classmethod
     def load(cls, path: Path) -> Suite:
-        """The suite in a YAML file. Raises InputError with file and line."""
+        """Load a suite, or raise InputError with file and line."""
         document = read(path)
         return cls(document.validate(SuiteSchema), document)
 
     def values(self, axis: str) -> list[SettingValue]:
-        """What the suite says on an axis, each value with its line; empty where it says nothing."""
-        given = getattr(self.definition, axis) or []
-        if isinstance(given, str):
-            return [self._value(given, (axis,))]
-        names = (entry.name if isinstance(entry, Variant) else entry for entry in given)
+        """Return the values of a setting with their lines, or none."""
+        entries = getattr(self.definition, axis) or []
+        if isinstance(entries, str):
+            return [self._value(entries, (axis,))]
+        names = (entry.name if isinstance(entry, Variant) else entry for entry in entries)
         return [self._value(name, (axis, index)) for index, name in enumerate(names)]
 
-    def excluded(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases without those excluded. Raises InputError if none is left."""
+    def without_excluded(self, cases: Sequence[Case]) -> list[Case]:
+        """Return the cases that are not excluded, or raise InputError for none."""
         kept = list(cases)
         for index, match in enumerate(self.definition.exclude):
             left = [case for case in kept if not match.matches(case)]
@@ -119,7 +129,7 @@ class Suite:
         return kept
 
     def groups(self) -> list[tuple[Match, SettingValue]]:
-        """Which cases have thresholds of their own, and which."""
+        """Return the patterns of each group with its thresholds."""
         return [
             (group.match, self._value(group.thresholds, ("groups", index, "thresholds")))
             for index, group in enumerate(self.definition.groups)

@@ -1,4 +1,4 @@
-"""Thresholds: the gates of a release policy, read from YAML and resolved for each case."""
+"""Thresholds files: the gates of a release policy, resolved for each case."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 class Limits(Strict):
     """What one metric may do. The tolerances are on the change from the baseline, `min` and `max` on the value, and
-    `max_drift` is on how much worse it may be than what a snapshot holds."""
+    `max_drift` is on how much worse it may be than what a snapshot holds.
+    """
 
     max_drop: Tolerance | None = None
     max_rise: Tolerance | None = None
@@ -39,6 +40,7 @@ class Limits(Strict):
     max_drift: Tolerance | None = None
 
     def given(self) -> dict[Limit, float]:
+        """Return the limits that are set, by name."""
         return {name: value for name, value in self if value is not None}  # type: ignore[misc]
 
     @model_validator(mode="after")
@@ -63,6 +65,7 @@ class Match(Strict):
     benchmark: str | None = None
 
     def given(self) -> dict[str, str]:
+        """Return the patterns that are set, by the part of a case."""
         return {name: value for name, value in self if value is not None}
 
     @model_validator(mode="after")
@@ -72,6 +75,7 @@ class Match(Strict):
         return self
 
     def matches(self, case: Case) -> bool:
+        """Return whether all patterns match the case."""
         build = case.build
         names = {
             "model": build.model,
@@ -84,7 +88,10 @@ class Match(Strict):
 
     @property
     def specificity(self) -> tuple[int, int]:
-        """Number of patterns, then number of those without a wildcard: the larger wins."""
+        """The numbers of patterns, and of those without a wildcard.
+
+        The override with the larger pair wins.
+        """
         patterns = self.given().values()
         return len(patterns), sum(not any(sign in pattern for sign in "*?[") for pattern in patterns)
 
@@ -104,11 +111,11 @@ def _checked(gates: Gates) -> Gates:
 
 
 def _at_key(key: str, message: str) -> PydanticCustomError:
-    """An error that `Document.validate` shows at the line of that key."""
+    """Return an error that `Document.validate` shows at the line of that key."""
     return PydanticCustomError("gate", "{message}", {"message": message, "key": key})
 
 
-class Override(Strict):
+class Override(Strict):  # noqa: D101 (its docstring would be a new description in the shipped schema)
     match: Match
     gates: Gates = Field(min_length=1)
 
@@ -128,45 +135,63 @@ class Policy(Strict):
     _gates = field_validator("gates")(_checked)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gate:
-    """One limit on one metric, and the `file:line` it was read from."""
+    """A limit on a metric."""
 
     metric: str
     limit: Limit
     value: float
-    where: str
+    where: str  # the `file:line` that it comes from
 
     @property
     def largest_harm(self) -> float:
-        """What the harm may be at most: 0 for `min` and `max`, whose harm is the distance beyond the bound."""
+        """The harm up to which the gate passes.
+
+        It is 0 for `min` and `max`, because their harm is the distance beyond the bound.
+        """
         return 0.0 if self.limit in ("min", "max") else self.value
 
     @property
     def aspect(self) -> str:
+        """The aspect of reliability that the metric belongs to."""
         return registry.lookup(self.metric).aspect
 
     @property
     def is_drift(self) -> bool:
-        """Whether it is on the change from accepted results, where others are on that from full precision."""
+        """Whether the gate limits the change from accepted results."""
         return self.limit == "max_drift"
 
 
 @dataclass(frozen=True)
 class Thresholds:
+    """A valid thresholds file."""
+
     policy: Policy
     document: Document
 
     @classmethod
     def load(cls, name: str, folder: Path | None = None) -> Thresholds:
-        """Thresholds of a shipped name or a YAML path, relative to `folder`. Raises InputError with file and line."""
+        """Load thresholds.
+
+        Args:
+            name: A name that the package ships, or the path of a YAML file.
+            folder: Where a relative path starts, by default the working directory.
+
+        Raises:
+            InputError: The file does not exist or is not valid. The message has file and line.
+        """
         document = read(find("thresholds", name, folder))
         return cls(document.validate(Policy), document)
 
     def gates(self, case: Case) -> list[Gate]:
-        """The gates of a case: of all entries for a metric, those of the most specific override that matches.
+        """Return the gates of a case.
 
-        Raises InputError when two overrides of equal rank claim the same metric.
+        A metric has the limits of the most specific override that matches the case and names the metric. Without
+        such an override it has the limits of the policy.
+
+        Raises:
+            InputError: Two overrides of equal rank give limits for the same metric.
         """
         chosen: dict[str, tuple[tuple[int, int], Limits, Location]] = {}
         for name, limits in self.policy.gates.items():
@@ -186,7 +211,7 @@ class Thresholds:
                 if not before or before[0] < rank:
                     chosen[name] = (rank, limits, at)
         return [
-            Gate(name, limit, value, self.document.where((*at, limit)))
+            Gate(metric=name, limit=limit, value=value, where=self.document.where((*at, limit)))
             for name, (_, limits, at) in chosen.items()
             for limit, value in limits.given().items()
         ]

@@ -1,1 +1,1 @@
-"""Image sets: where the images and labels of a benchmark come from."""
+"""Image sets, their sources, corruptions, preprocessing and recordings."""

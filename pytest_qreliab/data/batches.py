@@ -1,4 +1,4 @@
-"""Batches of preprocessed images, which are decoded and resized once, in parallel, and then mapped into memory."""
+"""Batches of preprocessed images, decoded in parallel ahead of the model that takes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pytest_qreliab import workers
-from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.images import ImageSet, Pixels
 from pytest_qreliab.data.preprocessing import (
     Preprocess,
     SplitPreprocess,
@@ -23,20 +22,29 @@ from pytest_qreliab.data.preprocessing import (
 )
 from pytest_qreliab.errors import InputError
 
-BATCH = 64  # on a CPU, where larger ones are no faster
+BATCH = 64  # images on a CPU, where larger batches are no faster
 AHEAD = 128  # images
 CPU = torch.device("cpu")
 
-Pixels = npt.NDArray[np.uint8]
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
 def batches(
     images: ImageSet, preprocess: Preprocess, size: int = BATCH, device: torch.device = CPU
 ) -> Iterator[torch.Tensor]:
-    """Preprocessed batches in order, decoded ahead of the model, and kept nowhere.
+    """Yield preprocessed batches in order, decoded ahead of the model and kept nowhere.
 
-    Raises InputError, with their number and the first, where images cannot be read.
+    Args:
+        images: The images; a corruption is applied once they have the size that the model sees.
+        preprocess: A PIL image to a float32 tensor (3, height, width).
+        size: Images per batch; the last one may be smaller.
+        device: Where the batches go.
+
+    Yields:
+        float32 (batch, 3, height, width).
+
+    Raises:
+        InputError: Images cannot be read; it says how many and names the first.
     """
     parts = split_preprocess(preprocess)
     if parts is None:
@@ -50,27 +58,30 @@ def batches(
 
 
 def decode_pixels(images: ImageSet, parts: SplitPreprocess, index: int) -> Pixels:
+    """Return one image at the size that the model sees, corrupted if the set is, uint8 (height, width, 3)."""
     pixels = parts.pixels(images.load(index))
     return pixels if images.corruption is None else corrupt_pixels(pixels, images.corruption)
 
 
 def finish_batch(parts: SplitPreprocess, pixels: Sequence[Pixels] | Pixels, device: torch.device) -> torch.Tensor:
+    """Turn pixels of one size into a batch for the model, float32 (batch, 3, height, width), on a device."""
     stacked = np.stack(pixels) if isinstance(pixels, list) else np.array(pixels)  # a copy: what is mapped is read-only
     return parts.finish(torch.from_numpy(stacked), device)
 
 
-def batched(made: Iterator[Made], size: int) -> Iterator[list[Made]]:
-    while batch := list(islice(made, size)):
+def batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items; the last one may be shorter."""
+    while batch := list(islice(items, size)):
         yield batch
 
 
-def read_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
-    """What `make` makes of 0, 1, ... in order, the next ones in parallel while this one is used."""
+def read_ahead(read: Callable[[int], Item], count: int) -> Iterator[Item]:
+    """Yield `read(0)`, `read(1)`, ... `read(count - 1)`, the next ones read in parallel while one is used."""
     with ThreadPoolExecutor(min(8, workers.cores())) as pool:
-        ahead: deque[Future[Made]] = deque()
+        ahead: deque[Future[Item]] = deque()
         try:
             for index in range(count):
-                ahead.append(pool.submit(make, index))
+                ahead.append(pool.submit(read, index))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:
@@ -79,17 +90,18 @@ def read_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
             pool.shutdown(cancel_futures=True)
 
 
-def count_unreadable(images: ImageSet, made: Iterator[Made]) -> Iterator[Made]:
+def count_unreadable(images: ImageSet, items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items made of images; raise InputError with the number of unreadable images if one cannot be read."""
     try:
-        yield from made
+        yield from items
     except InputError as error:
-        raise _unreadable(images, error) from None
+        raise _all_unreadable(images, error) from None
 
 
-def _unreadable(images: ImageSet, first: InputError) -> InputError:
-    """How many images of the set cannot be read, now that one is known."""
+def _all_unreadable(images: ImageSet, first: InputError) -> InputError:
+    """Return the error that says how many images of the set cannot be read."""
 
-    def bad(index: int) -> bool:
+    def is_unreadable(index: int) -> bool:
         try:
             images.load(index)
         except InputError:
@@ -97,5 +109,5 @@ def _unreadable(images: ImageSet, first: InputError) -> InputError:
         return False
 
     with ThreadPoolExecutor(min(8, workers.cores())) as pool:
-        count = sum(pool.map(bad, range(len(images))))
+        count = sum(pool.map(is_unreadable, range(len(images))))
     return InputError(f"{images.name}: {count} of {len(images)} images cannot be read; the first: {first}")

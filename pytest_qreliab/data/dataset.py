@@ -7,49 +7,43 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from pytest_qreliab.config.benchmark import Preprocessing
+from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, ood_set
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.metrics.names import SetName
 from pytest_qreliab.metrics.registry import Need
 
-IN_DISTRIBUTION, CALIBRATION = "in_distribution", "calibration"
-SHIFT, CORRUPTION, SPURIOUS, OOD = "shift.", "corruption.", "spurious.", "ood."
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What a benchmark measures on: class names in label order, templates, and image sets.
+    """The data of a benchmark, ready to be measured on."""
 
-    `near` names the OOD sets that are near, the others are far; `labelled` are the further sets with classes: shifted
-    (`shift.SET`), corrupted (`corruption.KIND.SEVERITY`) and with a spurious cue (`spurious.SET`). `negatives` are
-    labels that are none of the classes. Of `recorded` samples there are no images.
-    """
-
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
+    classes: tuple[str, ...]  # names in label order
+    templates: tuple[str, ...]  # prompts with `{}` for the name
     in_distribution: ImageSet
     calibration: ImageSet | None
-    ood: Mapping[str, ImageSet]
-    near: frozenset[str] = frozenset()
-    negatives: tuple[str, ...] = ()
-    labelled: Mapping[str, ImageSet] = field(default_factory=dict)
+    ood: Mapping[str, ImageSet]  # by the name in the benchmark
+    near: frozenset[str] = frozenset()  # the OOD sets that are near; the others are far
+    negatives: tuple[str, ...] = ()  # labels that are none of the classes
+    labelled: Mapping[str, ImageSet] = field(default_factory=dict)  # shifted, corrupted and spurious sets, by full name
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    recorded: bool = False
+    recorded: bool = False  # samples without images, whose outputs were recorded elsewhere
 
     def captions(self, label: int) -> list[str]:
-        """Every template of a class."""
+        """Return every template filled with the name of a class."""
         return self.filled(self.classes[label])
 
     def filled(self, word: str) -> list[str]:
-        """Every template with the word in its place."""
+        """Return every template with a word in its place."""
         return [template.replace("{}", word) for template in self.templates]
 
     @cached_property
     def sets(self) -> dict[str, ImageSet]:
         """Every image set under its full name, the calibration images last."""
-        of_ood = {f"{OOD}{'near' if name in self.near else 'far'}.{name}": found for name, found in self.ood.items()}
-        found = {IN_DISTRIBUTION: self.in_distribution, **self.labelled, **of_ood}
-        return found if self.calibration is None else {**found, CALIBRATION: self.calibration}
+        ood = {ood_set(name, near=name in self.near): images for name, images in self.ood.items()}
+        sets = {IN_DISTRIBUTION: self.in_distribution, **self.labelled, **ood}
+        return sets if self.calibration is None else {**sets, CALIBRATION: self.calibration}
 
 
 def requested_sets(data: Dataset, needs: Collection[Need]) -> dict[str, ImageSet]:
-    """The further labelled sets that are needed, by name, which starts with the need."""
-    return {name: images for name, images in data.labelled.items() if name.partition(".")[0] in needs}
+    """Return the shifted, corrupted and spurious sets that are needed, by full name."""
+    return {name: images for name, images in data.labelled.items() if SetName.parse(name).category in needs}

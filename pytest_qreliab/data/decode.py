@@ -1,4 +1,4 @@
-"""Images out of files, bytes and arrays: decoded fully, upright, and at most eight bits deep."""
+"""Decode images from files, bytes and arrays: fully, upright, and at most eight bits deep."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ _TO_UPRIGHT = {
 
 
 def image(source: Path | bytes | IO[bytes], what: str) -> Image.Image:
-    """The first frame of an encoded image, turned as its EXIF data say; `what` names it in messages.
+    """Decode the first frame of an image, turned upright by its EXIF data.
 
-    The mode is that of the file, but `L` for 16-bit greyscale. Nothing but pixels and palette is kept, so that what
-    comes later neither turns the image again nor warns of its transparency. Raises InputError for a file that is
-    damaged, no image, too large to be one, or of floating-point or 32-bit values.
+    The mode is that of the file, but `L` for 16-bit greyscale. Only pixels and palette are kept. Later steps then
+    neither turn the image again nor warn of its transparency.
+
+    Args:
+        source: An encoded image.
+        what: Names the image in messages.
+
+    Raises:
+        InputError: The file is damaged, no image, too large to be one, or of floating-point or 32-bit values.
     """
     readable = source if isinstance(source, Path | bytes) else source.read()
     try:
@@ -52,8 +58,16 @@ def image(source: Path | bytes | IO[bytes], what: str) -> Image.Image:
 
 
 def from_array(array: npt.NDArray[Any], what: str) -> Image.Image:
-    """The image in a uint8 array, (height, width) greyscale or (height, width, 3) RGB, or uint16 (height, width)
-    greyscale, which is scaled to eight bits. Raises InputError, which names `what`, for any other array."""
+    """Return the image in an array.
+
+    Args:
+        array: uint8 (height, width) greyscale or (height, width, 3) RGB, or uint16 (height, width) greyscale, which is
+            scaled to eight bits.
+        what: Names the image in messages.
+
+    Raises:
+        InputError: The array has another type or shape.
+    """
     grey, colour = array.ndim == 2, array.ndim == 3 and array.shape[-1] == 3
     if array.size and grey and array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return Image.fromarray(_from_16_bits(array))
@@ -66,7 +80,7 @@ def from_array(array: npt.NDArray[Any], what: str) -> Image.Image:
 
 
 def _eight_bits(decoded: Image.Image, what: str) -> Image.Image:
-    """16-bit greyscale as `L`, which `convert` would not scale but clip: nearly all of it to white."""
+    """Return 16-bit greyscale as `L`; `convert` would not scale but clip, nearly all of it to white."""
     if decoded.mode.startswith("I;16"):
         return Image.fromarray(_from_16_bits(np.asarray(decoded)))
     if decoded.mode not in ("I", "F"):
@@ -82,12 +96,12 @@ def _eight_bits(decoded: Image.Image, what: str) -> Image.Image:
 
 
 def _from_16_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """0..65535 to 0..255, rounded: 257 x 255 is 65535."""
+    """Scale 0..65535 to 0..255, rounded: 257 x 255 is 65535."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _decoded(source: Path | bytes) -> tuple[Image.Image, int]:
-    """The image as it is stored, and its EXIF orientation: 1 to 8, or anything, where the data are damaged."""
+    """Return the image as it is stored, and its EXIF orientation: 1 to 8, or anything if the data are damaged."""
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
         opened.load()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,25 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_qreliab.data.sampling import evenly_spaced, stratified_sample
+from pytest_qreliab.hashing import bytes_digest
+from pytest_qreliab.statistics.arrays import IntArray
 
-# What tells the content of an image without decoding it: the file that it is in, alone or with others, or a digest.
-Content = Callable[[int], "Path | str"]
+Pixels = npt.NDArray[np.uint8]
+
+LoadImage = Callable[[int], Image.Image]  # raises InputError for an image that cannot be read
+
+# Tells an image from another one of the same id: the file that holds it, alone or with others, or a digest.
+IdentifyContent = Callable[[int], "Path | str"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Items:
-    """What a source holds: for each image an id, the same on every machine, and the label as the source writes it.
+    """The images that a source holds, listed but not decoded."""
 
-    `load(i)` returns image i and raises InputError if it cannot be read. Labels that are numbers are in decimal.
-    Without `content` an image is decoded to know it.
-    """
-
-    ids: Sequence[str]
-    load: Callable[[int], Image.Image]
-    labels: Sequence[str] | None = None
-    content: Content | None = None
+    ids: Sequence[str]  # the same on every machine
+    load: LoadImage
+    labels: Sequence[str] | None = None  # as the source writes them, numbers in decimal
+    content: IdentifyContent | None = None  # None: an image has to be decoded to know it
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -37,71 +38,78 @@ class Items:
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to every image of a set once it has the size that the model sees."""
+    """A corruption of every image of a set, once it has the size that the model sees."""
 
     kind: str
-    severity: int
+    severity: int  # 1 to 5
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Images that are read one by one, with an id each.
-
-    `load(i)` returns image i (PIL, any mode) and raises InputError if it cannot be read. `labels`, int64 of shape (n,),
-    index the benchmark's classes; None for an OOD set. Where `classes`, int64, is given, only those are told apart.
-    `content(i)` is what tells image i from another one of the same id.
-    """
+    """The images of a benchmark's set, which are read one by one, with an id and perhaps a label each."""
 
     name: str
     ids: Sequence[str]
-    load: Callable[[int], Image.Image]
-    labels: npt.NDArray[np.int64] | None = None
-    classes: npt.NDArray[np.int64] | None = None
+    load: LoadImage  # PIL images of any mode
+    labels: IntArray | None = None  # (n,), indices of the benchmark's classes; None for an OOD set
+    classes: IntArray | None = None  # the only classes that a prediction may name; None: all
     corruption: Corruption | None = None
-    content: Content | None = None
+    content: IdentifyContent | None = None  # None: a digest of the decoded pixels
 
     def __post_init__(self) -> None:
         if self.content is None:
-            object.__setattr__(self, "content", cache(partial(_decoded, self.load)))
+            object.__setattr__(self, "content", cache(partial(_decoded_digest, self.load)))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, indices: npt.NDArray[np.int64]) -> ImageSet:
-        """The images at `indices`, in that order."""
+    @property
+    def known_labels(self) -> IntArray:
+        """The labels of a set that has some."""
+        if self.labels is None:
+            raise ValueError(f"{self.name} has no labels")
+        return self.labels
+
+    def identify(self, index: int) -> Path | str:
+        """Return what tells one image from another one of the same id."""
+        return _decoded_digest(self.load, index) if self.content is None else self.content(index)
+
+    def take(self, indices: IntArray) -> ImageSet:
+        """Return the images at `indices`, int64 (k,), in that order."""
         picked = indices.tolist()
-        labels = None if self.labels is None else self.labels[indices]
-        ids = [self.ids[index] for index in picked]
-        content = self.content
-        assert content is not None
         return replace(
             self,
-            ids=ids,
+            ids=[self.ids[index] for index in picked],
             load=lambda i: self.load(picked[i]),
-            labels=labels,
-            content=lambda i: content(picked[i]),
+            labels=None if self.labels is None else self.labels[indices],
+            content=lambda i: self.identify(picked[i]),
         )
 
     def first_evenly(self, limit: int) -> ImageSet:
-        """At most `limit` images, evenly spaced over the set."""
+        """Return at most `limit` images, evenly spaced over the set."""
         return self if limit >= len(self) else self.take(evenly_spaced(len(self), limit))
 
     def sampled(self, limit: int | None, seed: int) -> ImageSet:
-        """At most `limit` images, drawn at random, in the order of the set: see `draw`."""
+        """Return at most `limit` images, drawn with a seed by `stratified_sample`, in the order of the set."""
         if limit is None or limit >= len(self):
             return self
         return self.take(stratified_sample(len(self), self.labels, limit, seed))
 
 
-def from_arrays(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None) -> ImageSet:
-    """An image set of uint8 arrays, (n, height, width) greyscale or (n, height, width, 3) RGB."""
-    return ImageSet(name, list(map(str, range(len(images)))), lambda i: Image.fromarray(images[i]), labels)
+def from_arrays(name: str, images: Pixels, labels: IntArray | None = None) -> ImageSet:
+    """Return an image set of arrays.
+
+    Args:
+        name: The name of the set.
+        images: uint8, (n, height, width) greyscale or (n, height, width, 3) RGB.
+        labels: int64 (n,).
+    """
+    ids = list(map(str, range(len(images))))
+    return ImageSet(name=name, ids=ids, load=lambda i: Image.fromarray(images[i]), labels=labels)
 
 
-def _decoded(load: Callable[[int], Image.Image], index: int) -> str:
-    """A digest of what the pixels of an image show, whatever file they are from."""
+def _decoded_digest(load: LoadImage, index: int) -> str:
+    """Return a digest of what the pixels of an image show, whatever file they come from."""
     image = load(index)
-    found = blake2b(f"{image.mode} {image.size} {image.getpalette()}".encode(), digest_size=16)
-    found.update(image.tobytes())
-    return found.hexdigest()
+    return bytes_digest(f"{image.mode} {image.size} {image.getpalette()}".encode(), image.tobytes())

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_qreliab.config.benchmark import Benchmark, check_templates
 from pytest_qreliab.config.document import Location
+from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION
 from pytest_qreliab.config.sources import AnyLabelled, AnySource, ImageFolder
 from pytest_qreliab.data import class_names
-from pytest_qreliab.data.dataset import CALIBRATION, IN_DISTRIBUTION
-from pytest_qreliab.data.images import ImageSet, Items
+from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.sources import listing
 from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.statistics.arrays import IntArray
 
 
 @dataclass(frozen=True)
@@ -27,52 +27,62 @@ class Classes:
     names: tuple[str, ...]
 
     def index(self, by: str) -> dict[str, int]:
-        """Labels by what a source writes for them."""
+        """Return the labels by what a source writes for them: the `key`, the `name` or the `index` of the class."""
         written = {"key": self.keys, "name": self.names, "index": tuple(map(str, range(len(self.keys))))}[by]
         return {text: label for label, text in reversed(list(enumerate(written)))}
 
 
 def source_hint(source: AnySource) -> str:
-    """Where the data can be had, for the end of a message."""
+    """Return the end of a message that says where the data come from."""
     parts = [f"{label} {text}" for label, text in (("from", source.origin), ("laid out as", source.layout)) if text]
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def classes_of(benchmark: Benchmark) -> Classes:
-    """The classes as the file gives them, or as the folders of the in-distribution set are called.
+def load_classes(benchmark: Benchmark) -> Classes:
+    """Return the classes that the file lists, or those that the in-distribution folders are called by.
 
-    Raises InputError with file and line.
+    Raises:
+        InputError: There are no classes. The message has file and line.
     """
-    given, source = benchmark.definition.classes, benchmark.definition.in_distribution
-    where = benchmark.where(("classes",))
+    given, where = benchmark.definition.classes, benchmark.where(("classes",))
     if given is None:
-        if not isinstance(source, ImageFolder) or listing.labelled_by(source) != "key":
-            raise InputError(f"{where}: give `classes:`, the names in label order; only folders name their own classes")
-        at: Location = (IN_DISTRIBUTION, "path")
-        try:
-            folder = benchmark.path(source.path, at)
-            names = list(dict.fromkeys(listing.items(source, lambda text: folder, True).labels or ()))
-            if len(names) < 2:
-                raise InputError(f"{folder} holds one class; two are needed")
-        except InputError as error:
-            raise InputError(f"{benchmark.where(at)}: {error}{source_hint(source)}") from None
-        return Classes(tuple(names), tuple(names))
+        return _classes_of_folders(benchmark)
     if isinstance(given, list):
         return Classes(tuple(given), tuple(given))
     if isinstance(given, str):
         try:
-            given = class_names.classes(given, benchmark.path(given, ("classes",)))
+            given = class_names.read_classes(given, benchmark.path(given, ("classes",)))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     return Classes(tuple(given), tuple(given.values()))
 
 
+def _classes_of_folders(benchmark: Benchmark) -> Classes:
+    source, at = benchmark.definition.in_distribution, (IN_DISTRIBUTION, "path")
+    if not isinstance(source, ImageFolder) or listing.labelled_by(source) != "key":
+        where = benchmark.where(("classes",))
+        raise InputError(f"{where}: give `classes:`, the names in label order; only folders name their own classes")
+    try:
+        folder = benchmark.path(source.path, at)
+        names = tuple(dict.fromkeys(listing.list_items(source, lambda text: folder, labelled=True).labels or ()))
+        if len(names) < 2:
+            raise InputError(f"{folder} holds one class; two are needed")
+    except InputError as error:
+        raise InputError(f"{benchmark.where(at)}: {error}{source_hint(source)}") from None
+    return Classes(names, names)
+
+
 def load_templates(benchmark: Benchmark) -> list[str]:
+    """Return the templates that the file lists or refers to.
+
+    Raises:
+        InputError: They cannot be read, or one has not one place for the name. The message has file and line.
+    """
     given = benchmark.definition.templates
     if isinstance(given, list):
         return given
     try:
-        templates = class_names.templates(given, benchmark.path(given, ("templates",)))
+        templates = class_names.read_templates(given, benchmark.path(given, ("templates",)))
         check_templates(templates)
     except ValueError as error:
         raise InputError(f"{benchmark.where(('templates',))}: {error}") from None
@@ -80,7 +90,11 @@ def load_templates(benchmark: Benchmark) -> list[str]:
 
 
 def load_negatives(benchmark: Benchmark, classes: Sequence[str]) -> tuple[str, ...]:
-    """The negative labels; that one is a class, or is given twice, is an error whatever its capitals."""
+    """Return the negative labels.
+
+    Raises:
+        InputError: One is a class, or is given twice, whatever its capitals. The message has file and line.
+    """
     names = {name.strip().casefold() for name in classes}
     seen: set[str] = set()
     words = benchmark.definition.negatives or []
@@ -94,78 +108,85 @@ def load_negatives(benchmark: Benchmark, classes: Sequence[str]) -> tuple[str, .
     return tuple(words)
 
 
-def with_labels(
-    benchmark: Benchmark, classes: Classes, images: ImageSet, found: Items, source: AnyLabelled, at: Location
-) -> ImageSet:
-    """The images with the labels that their source gives them, of the classes that are told apart on them."""
-    written = found.labels
-    by = listing.labelled_by(source)
-    index = classes.index(by)
-    among = _among(benchmark, classes, source, at)
-    if written is None:
-        return images  # calibration images need no labels
-    if isinstance(source, ImageFolder):
-        _check_folders(benchmark, classes, set(written), source, at, among)
-    unknown_labels = Counter(label for label in written if label not in index)
-    if unknown_labels and images.name == CALIBRATION:
-        return images
-    if unknown_labels:
-        (first, _), count = unknown_labels.most_common(1)[0], sum(unknown_labels.values())
-        hint = unknown(f"class {by}", first, index)
-        raise InputError(f"{benchmark.where(at)}: {count} of {len(written)} images have a label of no class: {hint}")
-    labels = np.array([index[label] for label in written], dtype=np.int64)
-    images = replace(images, labels=labels, classes=among)
-    if among is None:
-        return images
-    of_these = np.flatnonzero(np.isin(labels, among))
-    if not len(of_these):
-        raise InputError(f"{benchmark.where((*at, 'classes'))}: the set holds no image of these classes")
-    return images.take(of_these)
+@dataclass(frozen=True, kw_only=True)
+class LabelReader:
+    """The reader of what one source writes as labels."""
 
+    benchmark: Benchmark
+    classes: Classes
+    source: AnyLabelled
+    at: Location  # of the source in the file
 
-def _among(benchmark: Benchmark, classes: Classes, source: AnyLabelled, at: Location) -> npt.NDArray[np.int64] | None:
-    """The classes that are told apart on a set; None for all."""
-    given, where = source.classes, benchmark.where((*at, "classes"))
-    if given is None:
-        return None
-    if at in ((IN_DISTRIBUTION,), (CALIBRATION,)):
-        raise InputError(f"{where}: which classes there are is said by the benchmark's own `classes:`")
-    if isinstance(given, str):
-        try:
-            given = list(class_names.classes(given, benchmark.path(given, (*at, "classes"))))
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-    index = classes.index("key")
-    for key in given:
-        if key not in index:
-            raise InputError(f"{where}: {unknown('class key', key, index)}")
-    if len(set(given)) < 2:
-        raise InputError(f"{where}: give at least two classes")
-    return np.array(sorted({index[key] for key in given}), dtype=np.int64)
+    def label(self, images: ImageSet, written: Sequence[str] | None) -> ImageSet:
+        """Return the images with their labels, without those of other classes than the source names.
 
+        Args:
+            images: All images of the source.
+            written: What it writes for each. Calibration images may do without, or have labels of no class.
 
-def _check_folders(
-    benchmark: Benchmark,
-    classes: Classes,
-    folders: set[str],
-    source: ImageFolder,
-    at: Location,
-    among: npt.NDArray[np.int64] | None,
-) -> None:
-    """Raise InputError where folders lack a class, or classes, which is no harm in calibration images, a folder."""
-    if at == (CALIBRATION,):
-        return
-    index = classes.index(listing.labelled_by(source))
-    needed = [folder for folder, label in index.items() if among is None or label in among]
-    missing = [] if source.partial else sorted(set(needed) - folders)
-    extra = sorted(folders - set(index))
-    if missing or extra:
-        parts = [f"no folder for {', '.join(missing[:5])}{_more(missing)}"] if missing else []
-        parts += [f"no class for the folders {', '.join(extra[:5])}{_more(extra)}"] if extra else []
-        where = benchmark.where(("classes",) if at == (IN_DISTRIBUTION,) else (*at, "path"))
-        raise InputError(
-            f"{where}: classes and folders of {benchmark.path(source.path, (*at, 'path'))} differ: {'; '.join(parts)}"
-        )
+        Raises:
+            InputError: Images have a label of no class, or classes have no folder. The message has file and line.
+        """
+        candidates = self._candidates()
+        if written is None:
+            return images
+        if isinstance(self.source, ImageFolder):
+            self._check_folders(self.source, set(written), candidates)
+        by = listing.labelled_by(self.source)
+        index = self.classes.index(by)
+        foreign = Counter(label for label in written if label not in index)
+        if foreign and images.name == CALIBRATION:
+            return images
+        if foreign:
+            hint = unknown(f"class {by}", foreign.most_common(1)[0][0], index)
+            raise InputError(
+                f"{self.benchmark.where(self.at)}: {sum(foreign.values())} of {len(written)} images have a label of no "
+                f"class: {hint}"
+            )
+        labels = np.array([index[label] for label in written], dtype=np.int64)
+        images = replace(images, labels=labels, classes=candidates)
+        if candidates is None:
+            return images
+        rows = np.flatnonzero(np.isin(labels, candidates))
+        if not len(rows):
+            where = self.benchmark.where((*self.at, "classes"))
+            raise InputError(f"{where}: the set holds no image of these classes")
+        return images.take(rows)
+
+    def _candidates(self) -> IntArray | None:
+        """Return the only classes that a prediction on the set may name; None for all."""
+        given, where = self.source.classes, self.benchmark.where((*self.at, "classes"))
+        if given is None:
+            return None
+        if self.at in ((IN_DISTRIBUTION,), (CALIBRATION,)):
+            raise InputError(f"{where}: which classes there are is said by the benchmark's own `classes:`")
+        if isinstance(given, str):
+            try:
+                given = list(class_names.read_classes(given, self.benchmark.path(given, (*self.at, "classes"))))
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+        index = self.classes.index("key")
+        for key in given:
+            if key not in index:
+                raise InputError(f"{where}: {unknown('class key', key, index)}")
+        if len(set(given)) < 2:
+            raise InputError(f"{where}: give at least two classes")
+        return np.array(sorted({index[key] for key in given}), dtype=np.int64)
+
+    def _check_folders(self, source: ImageFolder, folders: set[str], candidates: IntArray | None) -> None:
+        """Raise InputError if a class has no folder or a folder no class, which does not matter for calibration."""
+        if self.at == (CALIBRATION,):
+            return
+        index = self.classes.index(listing.labelled_by(source))
+        needed = [folder for folder, label in index.items() if candidates is None or label in candidates]
+        missing = [] if source.partial else sorted(set(needed) - folders)
+        extra = sorted(folders - set(index))
+        if missing or extra:
+            parts = [f"no folder for {', '.join(missing[:5])}{_more(missing)}"] if missing else []
+            parts += [f"no class for the folders {', '.join(extra[:5])}{_more(extra)}"] if extra else []
+            where = self.benchmark.where(("classes",) if self.at == (IN_DISTRIBUTION,) else (*self.at, "path"))
+            folder = self.benchmark.path(source.path, (*self.at, "path"))
+            raise InputError(f"{where}: classes and folders of {folder} differ: {'; '.join(parts)}")
 
 
 def _more(names: Sequence[str]) -> str:

@@ -1,90 +1,101 @@
-"""From a benchmark's definition to its image sets and prompts."""
+"""Load the image sets and prompts that a benchmark's definition asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.benchmark import Benchmark, SetSource
 from pytest_qreliab.config.document import Location
+from pytest_qreliab.config.set_names import (
+    CALIBRATION,
+    CORRUPTION,
+    IN_DISTRIBUTION,
+    OOD,
+    SHIFT,
+    SPURIOUS,
+    corruption_cell,
+)
 from pytest_qreliab.config.sources import AnyLabelled, AnySource, HeldOut, Recorded
-from pytest_qreliab.data.dataset import CALIBRATION, CORRUPTION, IN_DISTRIBUTION, OOD, SHIFT, SPURIOUS, Dataset
+from pytest_qreliab.data import recorded
+from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import Corruption, ImageSet
-from pytest_qreliab.data.labels import Classes, classes_of, load_negatives, load_templates, source_hint, with_labels
+from pytest_qreliab.data.labels import Classes, LabelReader, load_classes, load_negatives, load_templates, source_hint
 from pytest_qreliab.data.sources import listing
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics.names import SetName
 
 
 def load(benchmark: Benchmark) -> Dataset:
-    """The image sets, listed but not decoded.
+    """Return the data of a benchmark: its images are listed, but not decoded.
 
-    Raises InputError with all that is missing or does not fit, each with its file and line.
+    Raises:
+        InputError: Data are missing or do not fit. The message has a line for every problem, with file and line.
     """
-    definition = benchmark.definition
-    if isinstance(definition.in_distribution, Recorded):
-        from pytest_qreliab.data import recorded
-
-        return recorded.data(benchmark)
-    classes, templates = classes_of(benchmark), load_templates(benchmark)
+    if isinstance(benchmark.definition.in_distribution, Recorded):
+        return recorded.load_dataset(benchmark)
+    classes, templates = load_classes(benchmark), load_templates(benchmark)
     problems: dict[str, None] = {}
-    found: dict[str, ImageSet] = {}
-    for name, _, opened in _opened(benchmark, classes):
-        if isinstance(opened, InputError):
-            problems[str(opened)] = None
+    sets: dict[str, ImageSet] = {}
+    for wanted, images in _open_sets(benchmark, classes):
+        if isinstance(images, InputError):
+            problems[str(images)] = None
         else:
-            found[name] = opened
+            sets[wanted.name] = images
     if problems:
-        if len(problems) > 1 and any(source.origin for _, source, _ in benchmark.sources()):
+        if len(problems) > 1 and any(wanted.source.origin for wanted in benchmark.sources()):
             problems[
                 f"what there is and what is missing: qreliab check {benchmark.document.path.stem}; to leave a set out, "
                 "extend the benchmark in a file of your own and set it to null there"
             ] = None
         raise InputError("\n".join(problems))
-    return _assembled(benchmark, classes, templates, found)
-
-
-def _assembled(
-    benchmark: Benchmark, classes: Classes, templates: Sequence[str], found: Mapping[str, ImageSet]
-) -> Dataset:
-    definition, seed = benchmark.definition, benchmark.definition.seed
-    inside, calibration = found[IN_DISTRIBUTION], found.get(CALIBRATION)
-    if isinstance(definition.calibration, HeldOut) and calibration is not None:
-        taken = set(calibration.ids)
-        rest = np.array([index for index, known in enumerate(inside.ids) if known not in taken], dtype=np.int64)
-        inside = inside.take(rest)
-    inside = inside.sampled(definition.in_distribution.limit, seed)
-    labelled = {name: images for name, images in found.items() if name.startswith((SHIFT, SPURIOUS, CORRUPTION))}
-    corruptions = definition.corruptions
-    if corruptions is not None and corruptions.source is None:
-        some = inside.sampled(corruptions.limit, seed)
-        for kind, severity in corruptions.cells:
-            name = f"{CORRUPTION}{kind}.{severity}"
-            cell = replace(some, name=name, corruption=Corruption(kind, severity, seed))
-            labelled[cell.name] = cell
-    elif corruptions is not None:
-        labelled.update(_same_images(benchmark, labelled, corruptions.limit))
+    inside = _measured_on(benchmark, sets)
     return Dataset(
-        classes.names,
-        tuple(templates),
-        inside,
-        calibration,
-        {name.split(".", 2)[2]: images for name, images in found.items() if name.startswith(OOD)},
-        frozenset(definition.ood.near),
-        load_negatives(benchmark, classes.names),
-        labelled,
-        definition.preprocessing,
+        classes=classes.names,
+        templates=tuple(templates),
+        in_distribution=inside,
+        calibration=sets.get(CALIBRATION),
+        ood={SetName.parse(name).name: images for name, images in sets.items() if name.startswith(OOD)},
+        near=frozenset(benchmark.definition.ood.near),
+        negatives=load_negatives(benchmark, classes.names),
+        labelled=_labelled_sets(benchmark, sets, inside),
+        preprocessing=benchmark.definition.preprocessing,
     )
 
 
+def _measured_on(benchmark: Benchmark, sets: Mapping[str, ImageSet]) -> ImageSet:
+    """Return the in-distribution images, without those held out for calibration, down to the limit."""
+    inside, definition = sets[IN_DISTRIBUTION], benchmark.definition
+    if isinstance(definition.calibration, HeldOut) and CALIBRATION in sets:
+        held_out = set(sets[CALIBRATION].ids)
+        rest = np.array([row for row, identity in enumerate(inside.ids) if identity not in held_out], dtype=np.int64)
+        inside = inside.take(rest)
+    return inside.sampled(definition.in_distribution.limit, definition.seed)
+
+
+def _labelled_sets(benchmark: Benchmark, sets: Mapping[str, ImageSet], inside: ImageSet) -> dict[str, ImageSet]:
+    """Return the shifted, spurious and corrupted sets by full name; corruptions are made of `inside` or published."""
+    seed, corruptions = benchmark.definition.seed, benchmark.definition.corruptions
+    labelled = {name: images for name, images in sets.items() if name.startswith((SHIFT, SPURIOUS, CORRUPTION))}
+    if corruptions is None:
+        return labelled
+    if corruptions.source is not None:
+        return labelled | _same_images(benchmark, labelled, corruptions.limit)
+    some = inside.sampled(corruptions.limit, seed)
+    for kind, severity in corruptions.cells:
+        name = corruption_cell(kind, severity)
+        labelled[name] = replace(some, name=name, corruption=Corruption(kind, severity, seed))
+    return labelled
+
+
 def _same_images(benchmark: Benchmark, labelled: Mapping[str, ImageSet], limit: int | None) -> dict[str, ImageSet]:
-    """The cells of a published grid, of each at most `limit` images. Raises InputError where their images differ."""
+    """Return the cells of a published grid, at most `limit` images of each; raise InputError if their images differ."""
     cells = {name: images for name, images in labelled.items() if name.startswith(CORRUPTION)}
     first = next(iter(cells.values()))
     for name, images in cells.items():
-        if not np.array_equal(_checked(images.labels), _checked(first.labels)):
+        if not np.array_equal(images.known_labels, first.known_labels):
             raise InputError(
                 f"{benchmark.where(('corruptions', 'source'))}: {name} has other images than {first.name}: "
                 f"{len(images)} and {len(first)}, or other labels; the same ones in the same order are needed"
@@ -92,96 +103,102 @@ def _same_images(benchmark: Benchmark, labelled: Mapping[str, ImageSet], limit: 
     return {name: images.sampled(limit, benchmark.definition.seed) for name, images in cells.items()}
 
 
-def _checked(labels: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
-    assert labels is not None
-    return labels
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Availability:
-    """What is there of one image set: how many images, of `expected`, where that is known; or what is wrong."""
+    """How much of an image set is there."""
 
     name: str
-    images: int
-    expected: int | None
-    problem: str
+    images: int  # how many there are
+    expected: int | None  # how many there should be; None if that is not known
+    problem: str  # empty if there is none
 
 
-def availability(benchmark: Benchmark) -> list[Availability]:
-    """What is there of every image set, without a look into the images. Raises InputError where classes are unknown."""
+def check_availability(benchmark: Benchmark) -> list[Availability]:
+    """Return how much of every image set is there, without a look into the images.
+
+    Raises:
+        InputError: The classes are not known. The message has file and line.
+    """
     if isinstance(benchmark.definition.in_distribution, Recorded):
-        return [Availability(name, len(images), None, "") for name, images in load(benchmark).sets.items()]
+        sets = load(benchmark).sets
+        return [Availability(name=name, images=len(sets[name]), expected=None, problem="") for name in sets]
     return [
-        Availability(name, 0, source.size, str(opened))
-        if isinstance(opened, InputError)
-        else Availability(name, len(opened), source.size, "")
-        for name, source, opened in _opened(benchmark, classes_of(benchmark), whole=True)
+        Availability(
+            name=wanted.name,
+            images=0 if isinstance(images, InputError) else len(images),
+            expected=wanted.source.size,
+            problem=str(images) if isinstance(images, InputError) else "",
+        )
+        for wanted, images in _open_sets(benchmark, load_classes(benchmark), whole=True)
     ]
 
 
-def _opened(
+def _open_sets(
     benchmark: Benchmark, classes: Classes, *, whole: bool = False
-) -> Iterator[tuple[str, AnySource | HeldOut | Recorded, ImageSet | InputError]]:
-    """Every image set with its source, or what is wrong with it; `whole` leaves the limits out."""
+) -> Iterator[tuple[SetSource, ImageSet | InputError]]:
+    """Yield the images of every set, or what is wrong with it; `whole` leaves the limits out."""
     inside: ImageSet | None = None
-    for name, source, at in benchmark.sources():
-        if whole and not isinstance(source, HeldOut):
-            source = source.model_copy(update={"limit": None})
+    for wanted in benchmark.sources():
+        if whole and not isinstance(wanted.source, HeldOut):
+            wanted = wanted._replace(source=wanted.source.model_copy(update={"limit": None}))
         try:
-            found: ImageSet | InputError = _image_set(benchmark, classes, name, source, at, inside)
+            images = _open_set(benchmark, classes, wanted, inside)
         except InputError as error:
-            found = error
-        if name == IN_DISTRIBUTION and isinstance(found, ImageSet):
-            inside = found
-        yield name, source, found
+            yield wanted, error
+            continue
+        if wanted.name == IN_DISTRIBUTION:
+            inside = images
+        yield wanted, images
 
 
-def _image_set(
-    benchmark: Benchmark,
-    classes: Classes,
-    name: str,
-    source: AnySource | HeldOut | Recorded,
-    at: Location,
-    inside: ImageSet | None,
-) -> ImageSet:
-    """One image set of the benchmark; calibration images that are held out are drawn from `inside`.
+def _open_set(benchmark: Benchmark, classes: Classes, wanted: SetSource, inside: ImageSet | None) -> ImageSet:
+    """Return one image set of the benchmark; calibration images that are held out are drawn from `inside`.
 
     The in-distribution set comes whole, whatever its limit, and so do the cells of a published corruption grid.
-    Raises InputError with file and line.
     """
+    name, source, at = wanted
     seed = benchmark.definition.seed
     if isinstance(source, HeldOut):
-        if inside is None:
-            raise InputError(f"{benchmark.where(at)}: there are no in-distribution images to hold out")
-        if source.limit >= len(inside):
-            raise InputError(
-                f"{benchmark.where((*at, 'limit'))}: {source.limit} images to hold out of {len(inside)}: none are left"
-            )
-        return inside.sampled(source.limit, seed)
-    assert not isinstance(source, Recorded)
-    labelled = isinstance(source, AnyLabelled) and not name.startswith(OOD)
-    if not labelled and isinstance(source, AnyLabelled) and (source.classes is not None or source.partial):
-        raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out `classes` and `partial`")
-    needed = labelled and (name != CALIBRATION or listing.offers_labels(source))
+        return _held_out(benchmark, source, at, inside)
+    assert not isinstance(source, Recorded)  # a benchmark of recorded samples opens no image set
+    is_ood = name.startswith(OOD)
+    reader: LabelReader | None = None
+    if isinstance(source, AnyLabelled):
+        if not is_ood:
+            reader = LabelReader(benchmark=benchmark, classes=classes, source=source, at=at)
+        elif source.classes is not None or source.partial:
+            raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out `classes` and `partial`")
+    labelled = reader is not None and (name != CALIBRATION or listing.offers_labels(source))
     try:
-        found = listing.items(source, lambda text: benchmark.path(text, _written(source, text, at)), needed)
+        items = listing.list_items(
+            source, lambda text: benchmark.path(text, _location_of(source, text, at)), labelled=labelled
+        )
     except InputError as error:
         raise InputError(f"{_where(benchmark, at)}: {error}{source_hint(source)}") from None
-    images = ImageSet(name, found.ids, found.load, content=found.content)
-    if labelled:
-        assert isinstance(source, AnyLabelled)
-        images = with_labels(benchmark, classes, images, found, source, at)
-    whole = name == IN_DISTRIBUTION or name.startswith(CORRUPTION)
-    return images if whole else images.sampled(source.limit, seed)
+    images = ImageSet(name=name, ids=items.ids, load=items.load, content=items.content)
+    if reader is not None:
+        images = reader.label(images, items.labels)
+    is_whole = name == IN_DISTRIBUTION or name.startswith(CORRUPTION)
+    return images if is_whole else images.sampled(source.limit, seed)
 
 
-def _written(source: AnySource, text: str, at: Location) -> Location:
-    """Where a path of the source is written, which may be in another file than the rest of it."""
+def _held_out(benchmark: Benchmark, source: HeldOut, at: Location, inside: ImageSet | None) -> ImageSet:
+    if inside is None:
+        raise InputError(f"{benchmark.where(at)}: there are no in-distribution images to hold out")
+    if source.limit >= len(inside):
+        raise InputError(
+            f"{benchmark.where((*at, 'limit'))}: {source.limit} images to hold out of {len(inside)}: none are left"
+        )
+    return inside.sampled(source.limit, benchmark.definition.seed)
+
+
+def _location_of(source: AnySource, text: str, at: Location) -> Location:
+    """Return where a path of the source is written, which may be in another file than the rest of it."""
     return (*at, next((key for key, value in source.model_dump().items() if value == text), "path"))
 
 
 def _where(benchmark: Benchmark, at: Location) -> str:
-    """The line of the path, if one is written."""
+    """Return file and line of the source's path, or of the source if no path is written."""
     return next(
         (benchmark.where((*at, key)) for key in ("path", "root", "name") if (*at, key) in benchmark.document.places),
         benchmark.where(at),

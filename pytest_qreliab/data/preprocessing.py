@@ -1,4 +1,4 @@
-"""The two halves of a model's preprocessing: to the size that it sees, and to the numbers that it takes."""
+"""The two parts of a model's preprocessing: to the size that it sees, and to the numbers that it takes."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from pytest_qreliab.data.images import Corruption
+from pytest_qreliab.data.corruptions import corrupt
+from pytest_qreliab.data.images import Corruption, Pixels
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class SplitPreprocess:
-    """A preprocessing cut where images become tensors.
+    """A preprocessing that is cut where images become tensors."""
 
-    `steps` are those before; `signature` says what they do, the same in every process. Those after are `rest`.
-    """
+    steps: Sequence[Callable[[Any], Any]]  # on images
+    rest: Sequence[Callable[[torch.Tensor], torch.Tensor]]  # on tensors
+    signature: str  # says what `steps` do, the same in every process
 
-    steps: Sequence[Callable[[Any], Any]]
-    rest: Sequence[Callable[[torch.Tensor], torch.Tensor]]
-    signature: str
-
-    def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """The image as the model sees it, uint8 (height, width, 3)."""
+    def pixels(self, image: Image.Image) -> Pixels:
+        """Return the image as the model sees it, uint8 (height, width, 3)."""
         for step in self.steps:
             image = step(image)
         return np.asarray(image.convert("RGB"))
 
     def finish(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """From uint8 (batch, height, width, 3) to what the model takes, float32 (batch, 3, height, width), on a device.
+        """Turn pixels into the numbers that the model takes.
 
-        The bytes travel, a quarter of the floats; the arithmetic is torchvision's.
+        The bytes travel to the device, a quarter of the floats. The arithmetic is torchvision's.
+
+        Args:
+            pixels: uint8 (batch, height, width, 3).
+            device: Where the result goes.
+
+        Returns:
+            float32 (batch, 3, height, width).
         """
         if device.type == "cuda":
             pixels = pixels.pin_memory()
@@ -50,7 +54,7 @@ class SplitPreprocess:
 
 
 def split_preprocess(preprocess: Preprocess) -> SplitPreprocess | None:
-    """The halves of a torchvision `Compose` with one `ToTensor`, as open_clip's are; None for any other function."""
+    """Cut a torchvision `Compose` at its only `ToTensor`, which open_clip's have; return None for other functions."""
     steps = list(preprocess.transforms) if isinstance(preprocess, Compose) else []
     places = [place for place, step in enumerate(steps) if isinstance(step, ToTensor)]
     if len(places) != 1:
@@ -66,7 +70,7 @@ def _signature(step: Any) -> str:
 
 
 def with_corruption(preprocess: Preprocess, corruption: Corruption) -> Preprocess:
-    """The same preprocessing with the image corrupted first, at its own size: for one whose halves are not known."""
+    """Return a preprocessing that corrupts the image first, at its own size, for one that cannot be split."""
 
     def apply(image: Image.Image) -> torch.Tensor:
         return preprocess(Image.fromarray(corrupt_pixels(np.asarray(image.convert("RGB")), corruption)))
@@ -74,8 +78,6 @@ def with_corruption(preprocess: Preprocess, corruption: Corruption) -> Preproces
     return apply
 
 
-def corrupt_pixels(pixels: npt.NDArray[np.uint8], corruption: Corruption) -> npt.NDArray[np.uint8]:
-    """The image, uint8 (height, width, 3), corrupted."""
-    from pytest_qreliab.data.corruptions import corrupt  # whose filters take a second to import
-
+def corrupt_pixels(pixels: Pixels, corruption: Corruption) -> Pixels:
+    """Return the corrupted image, uint8 (height, width, 3) like `pixels`."""
     return corrupt(pixels, corruption.kind, corruption.severity, corruption.seed)

@@ -1,28 +1,42 @@
-"""Outputs recorded elsewhere, in the place of a model: their samples as image sets, and their embeddings."""
+"""Outputs recorded elsewhere, in the place of a model: their samples as image sets, and the rows that they lie in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from pytest_qreliab.config.benchmark import RECORDED, Benchmark
+from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD
 from pytest_qreliab.config.sources import Recorded
-from pytest_qreliab.data.dataset import CALIBRATION, IN_DISTRIBUTION, OOD, Dataset
+from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.recording import RecordedSet, Recording
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.metrics.names import NEAR_FAR, SetName
+from pytest_qreliab.statistics.arrays import IntArray
 
 
 def load(name: str, folder: Path | None = None) -> Recording:
-    """The outputs of `recorded:PATH`, relative to `folder`. Raises InputError for a file that cannot be used."""
+    """Load the outputs of `recorded:PATH`.
+
+    Args:
+        name: The path, with its prefix.
+        folder: Where a relative path starts, by default the working directory.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
     return Recording.load((folder or Path.cwd()) / Path(name.removeprefix(RECORDED)).expanduser())
 
 
-def data(benchmark: Benchmark) -> Dataset:
-    """A benchmark of what a file of recorded outputs holds. Raises InputError with file and line."""
+def load_dataset(benchmark: Benchmark) -> Dataset:
+    """Return the data of a benchmark whose in-distribution source is a file of recorded outputs.
+
+    Raises:
+        InputError: The file cannot be used. The message has file and line.
+    """
     source = benchmark.definition.in_distribution
     assert isinstance(source, Recorded)
     at = (IN_DISTRIBUTION, "path")
@@ -34,39 +48,53 @@ def data(benchmark: Benchmark) -> Dataset:
         where = f"{benchmark.where(at)}: " if benchmark.document.places else ""
         raise InputError(f"{where}{error}") from None
     seed, limit = benchmark.definition.seed, source.limit
-    sets = {name: _image_set(name, found) for name, found in recording.sets.items()}
+    sets = {name: _image_set(recorded) for name, recorded in recording.sets.items()}
+    ood = {name: SetName.parse(name) for name in sets if name.startswith(OOD)}
     return Dataset(
-        tuple(recording.classes),
-        (),
-        sets.pop(IN_DISTRIBUTION).sampled(limit, seed),
-        sets.pop(CALIBRATION, None),
-        {name.split(".", 2)[2]: images for name, images in sets.items() if name.startswith(OOD)},
-        frozenset(name.split(".", 2)[2] for name in sets if name.startswith(f"{OOD}near.")),
-        (),
-        {name: images for name, images in sets.items() if not name.startswith(OOD)},
+        classes=tuple(recording.classes),
+        templates=(),
+        in_distribution=sets.pop(IN_DISTRIBUTION).sampled(limit, seed),
+        calibration=sets.pop(CALIBRATION, None),
+        ood={of.name: sets.pop(name) for name, of in ood.items()},
+        near=frozenset(of.name for of in ood.values() if of.group == NEAR_FAR[0]),
+        labelled=sets,
         recorded=True,
     )
 
 
-def _image_set(name: str, found: RecordedSet) -> ImageSet:
+def _image_set(recorded: RecordedSet) -> ImageSet:
     def load(index: int) -> Image.Image:
-        raise InputError(f"sample {found.ids[index]!r} of {name} was recorded: there is no image")
+        raise InputError(f"sample {recorded.ids[index]!r} of {recorded.name} was recorded: there is no image")
 
-    return ImageSet(name, list(found.ids), load, found.labels, found.among)
+    return ImageSet(
+        name=recorded.name, ids=list(recorded.ids), load=load, labels=recorded.labels, classes=recorded.among
+    )
 
 
-def rows(name: str, found: RecordedSet, images: ImageSet) -> npt.NDArray[np.int64]:
-    """Where the samples of an image set are among those recorded. Raises InputError for missing ones, other labels."""
+def match_rows(name: str, recorded: RecordedSet, images: ImageSet) -> IntArray:
+    """Return the rows of a recorded set that hold the samples of an image set.
+
+    Args:
+        name: What to call the recorded set in messages.
+        recorded: The recorded outputs.
+        images: The image set, n samples.
+
+    Returns:
+        int64 (n,).
+
+    Raises:
+        InputError: Samples are missing, or their labels are others.
+    """
     try:
-        places = found.rows(images.ids)
+        rows = recorded.rows(images.ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    if found.labels is not None and images.labels is not None:
-        differ = np.flatnonzero(found.labels[places] != images.labels)
+    if recorded.labels is not None and images.labels is not None:
+        differ = np.flatnonzero(recorded.labels[rows] != images.labels)
         if len(differ):
             first = int(differ[0])
             raise InputError(
                 f"{name}: {len(differ)} of {len(images)} labels of {images.name} are not the benchmark's; the first, "
-                f"of {images.ids[first]!r}, is {found.labels[places[first]]} and should be {images.labels[first]}"
+                f"of {images.ids[first]!r}, is {recorded.labels[rows[first]]} and should be {images.labels[first]}"
             )
-    return places
+    return rows

@@ -1,12 +1,11 @@
-"""Outputs of a model that another runtime recorded (TensorRT, a phone): written and read with NumPy, without torch."""
+"""Outputs of a model that ran elsewhere, such as TensorRT or a phone: written and read with NumPy, without torch."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,73 +13,85 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_qreliab.config import set_names
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data import recording_files
-from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, Kind
+from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, OutputKind
 from pytest_qreliab.errors import InputError, describe_exception, unknown
+from pytest_qreliab.statistics.arrays import IntArray
 
-_SET = re.compile(
-    r"in_distribution|calibration|corruption\.[a-z_]+\.[1-5]"
-    r"|(shift|spurious|ood\.near|ood\.far)\.[A-Za-z0-9][A-Za-z0-9_-]*"
-)
-_FORMS = "in_distribution calibration shift.NAME corruption.KIND.SEVERITY spurious.NAME ood.near.NAME ood.far.NAME"
 # A softmax in float16 is off by as much.
 _RANGE_ERROR, _SUM_ERROR = 1e-3, 1e-2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RecordedSet:
-    """The outputs for one set of n samples.
-
-    `values`, float32, is (n, dim) for image features and (n, C) for logits and probabilities. `labels`, int64 (n,),
-    index the recording's classes; None where there are none. Where `among`, int64 (k,), is given, only those classes
-    are told apart.
-    """
+    """The outputs for one set of n samples."""
 
     name: str
     ids: tuple[str, ...] = field(repr=False)
-    values: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64] | None = None
-    among: npt.NDArray[np.int64] | None = None
+    values: npt.NDArray[np.float32]  # image features (n, dim), logits (n, C) or probabilities (n, C)
+    labels: IntArray | None = None  # (n,), indices of the recording's classes
+    among: IntArray | None = None  # (k,), the only classes that a prediction may name; None: all
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        return {identity: row for row, identity in enumerate(self.ids)}
+        return {sample: row for row, sample in enumerate(self.ids)}
 
-    def rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The positions of `ids`, int64 of as many; raises InputError, with the first, for those that are not here."""
-        missing = [identity for identity in ids if identity not in self._positions]
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """Return the rows of k samples, int64 (k,).
+
+        Raises:
+            InputError: Samples were not recorded. The message names the first.
+        """
+        missing = [sample for sample in ids if sample not in self._positions]
         if missing:
             raise InputError(
                 f"{self.name} lacks {len(missing)} of {len(ids)} samples, the first is {missing[0]!r}; "
                 f"its own first id is {self.ids[0]!r}"
             )
-        return np.array([self._positions[identity] for identity in ids], dtype=np.int64)
+        return np.array([self._positions[sample] for sample in ids], dtype=np.int64)
 
 
 @dataclass(eq=False)
 class Recording:
-    """Outputs of one model on named sets, to be written or as read.
+    """The outputs of one model on named sets of samples, to be written to a file or as read from one.
 
-    `classes` are C distinct names, two or more. `logit_scale` is the factor itself (100 for CLIP), not its logarithm.
-    `text_features`, floats (C, dim), are stored as given, normalised or not. `model` names the full-precision model
-    where that can be loaded and quantized here; `bits` of a quantized one are such as `w8a8` or `w8`.
     All floats are stored as float32: float16 exactly, float64 rounded.
 
-    Raises InputError for whatever cannot be stored.
+    Args:
+        classes: The C distinct names of the classes in label order, two or more.
+        logit_scale: The factor from cosines to logits (100 for CLIP), not its logarithm. Image features need it.
+        text_features: One vector for each class, floats (C, dim), normalised or not. Image features need them.
+        logit_bias: The constant added to every logit (SigLIP).
+        model: The name of the full-precision model, if it can be loaded and quantized here.
+        bits: The bit width of a quantized model, such as `w8a8` or `w8`.
+
+    Raises:
+        InputError: A value cannot be stored.
+
+    Example:
+        >>> recording = Recording(["cat", "dog"], logit_scale=100.0)
+        >>> recording.add("in_distribution", ["a.jpg", "b.jpg"], labels=[0, 1], logits=[[9.0, 1.0], [2.0, 7.0]])
+        >>> recording.add("ood.far.noise", ["c.jpg"], logits=[[4.0, 4.5]])
+        >>> recording.kind
+        'logits'
+        >>> recording.save("int8.npz")  # doctest: +SKIP
+        PosixPath('int8.npz')
     """
 
     classes: Sequence[str]
     logit_scale: float | None = None
     text_features: npt.NDArray[np.floating[Any]] | None = None
+    _: KW_ONLY
     logit_bias: float | None = None
     model: str | None = None
     bits: str | None = None
     sets: dict[str, RecordedSet] = field(default_factory=dict, init=False, repr=False)
-    _kind: Kind = field(init=False, repr=False)
+    _kind: OutputKind = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.classes = _strings("classes", self.classes)
@@ -104,8 +115,12 @@ class Recording:
             self.bits = str(bits)
 
     @property
-    def kind(self) -> Kind:
-        """What is recorded, the same in all sets; raises InputError before the first."""
+    def kind(self) -> OutputKind:
+        """The kind of outputs, the same in all sets.
+
+        Raises:
+            InputError: No set was added yet.
+        """
         if not self.sets:
             raise InputError("nothing is recorded: add a set first")
         return self._kind
@@ -121,14 +136,22 @@ class Recording:
         labels: npt.ArrayLike | None = None,
         among: npt.ArrayLike | None = None,
     ) -> None:
-        """Add a set: its n distinct `ids`, exactly one kind of outputs, one row each, and what belongs to them.
+        """Add all samples of a set, with one of the three kinds of outputs.
 
-        Outputs are floats, copied as float32: image features (n, dim), which need text features and a logit scale,
-        logits (n, C) or probabilities (n, C). NaN and infinities are kept: a gate is to see them. `labels`, integers
-        (n,) in 0..C-1, are needed but for `calibration` and refused for `ood`; `among`, integers (k,), are the classes
-        that are told apart in this set.
+        Outputs are copied as float32. NaN and infinities are kept, so that the gates see them.
 
-        Raises InputError, which starts with the name of the set, for anything else.
+        Args:
+            name: `in_distribution`, `calibration`, `shift.NAME`, `corruption.KIND.SEVERITY`, `spurious.NAME`,
+                `ood.near.NAME` or `ood.far.NAME`.
+            ids: The n samples; all differ.
+            image_features: Floats (n, dim), of the width of the text features, which the recording must have.
+            logits: Floats (n, C).
+            probabilities: Floats (n, C) in [0, 1], which sum to 1.
+            labels: Integers (n,) from 0 to C - 1. OOD sets have none, `calibration` may do without.
+            among: Integers (k,): the only classes that a prediction on this set may name.
+
+        Raises:
+            InputError: The set cannot be stored. The message starts with its name.
         """
         _check_name(name)
         given = {"image_features": image_features, "logits": logits, "probabilities": probabilities}
@@ -137,7 +160,7 @@ class Recording:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
-    def _add(self, name: str, ids: Any, outputs: dict[Kind, Any], labels: Any, among: Any) -> None:
+    def _add(self, name: str, ids: Any, outputs: dict[OutputKind, Any], labels: Any, among: Any) -> None:
         if name in self.sets:
             raise InputError("is there already: add all samples of a set at once")
         if len(outputs) != 1:
@@ -154,32 +177,39 @@ class Recording:
         values = _floats(kind, given, len(ids), "id", width)
         if kind == "probabilities":
             _check_probabilities(values, ids)
-        valid, of = np.arange(len(self.classes)), f"the {len(self.classes)} classes, numbered from 0"
+        valid, valid_name = np.arange(len(self.classes)), f"the {len(self.classes)} classes, numbered from 0"
         if among is not None:
-            among = valid = _integers("among", among, valid, of)
-            of = "'among'"
+            among = valid = _integers("among", among, valid, valid_name)
+            valid_name = "'among'"
             if len(among) < 2 or len(np.unique(among)) < len(among):
                 raise InputError("among must be two or more distinct indices of classes")
         if labels is not None:
-            if name.startswith("ood."):
+            if name.startswith(set_names.OOD):
                 raise InputError("labels are refused: an OOD sample is of none of the classes")
-            labels = _integers("labels", labels, valid, of, ids)
-        elif name != "calibration" and not name.startswith("ood."):
+            labels = _integers("labels", labels, valid, valid_name, ids)
+        elif name != set_names.CALIBRATION and not name.startswith(set_names.OOD):
             raise InputError("needs labels, one integer for each id")
         self._kind = kind
-        self.sets[name] = RecordedSet(name, ids, values, labels, among)
+        self.sets[name] = RecordedSet(name=name, ids=ids, values=values, labels=labels, among=among)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to .npz, .safetensors or .parquet, by the suffix, and return the path; the file appears whole or not.
+        """Write the recording to a file, which appears whole or not at all.
 
-        Raises InputError, which starts with the path, where it cannot be written.
+        Args:
+            path: The suffix selects the format: `.npz`, `.safetensors` or `.parquet`.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: The file cannot be written, or no set was added. The message starts with the path.
         """
         path = Path(path)
         content: dict[str, Any] = {"version": VERSION, **{name: getattr(self, name) for name in TOP}}
         try:
             kind = self.kind
-            for name, one in self.sets.items():
-                parts = {"ids": one.ids, "labels": one.labels, "among": one.among, kind: one.values}
+            for name, samples in self.sets.items():
+                parts = {"ids": samples.ids, "labels": samples.labels, "among": samples.among, kind: samples.values}
                 content |= {f"{name}/{part}": value for part, value in parts.items()}
             recording_files.write(path, {name: value for name, value in content.items() if value is not None})
         except InputError as error:
@@ -188,45 +218,53 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
-        """Read what `save`, or another program, has written; the sets come in the order of their names.
+        """Read a recording that `save`, or another program, has written.
 
-        Raises InputError, which starts with the path, for whatever the constructor or `add` would refuse.
+        Args:
+            path: A `.npz`, `.safetensors` or `.parquet` file.
+
+        Returns:
+            The recording, its sets in the order of their names.
+
+        Raises:
+            InputError: The file cannot be read, or holds what cannot be stored. The message starts with the path.
         """
         try:
-            return cls._restored(recording_files.read(Path(path)))
+            return _restored(recording_files.read(Path(path)))
         except InputError as error:
             raise InputError(f"{Path(path)}: {error}") from None
 
-    @classmethod
-    def _restored(cls, content: Mapping[str, Any]) -> Recording:
-        version = _number("version", content.get("version", VERSION))
-        if version != VERSION:
-            newer = "a newer pytest-qreliab wrote it, upgrade" if version > VERSION else "unknown"
-            raise InputError(f"is of format version {version:g}, this reads {VERSION}: {newer}")
-        top, sets = recording_files.grouped(content)
-        for name in top:
-            if name not in (*TOP, "version"):
-                raise unknown("array", name, [*TOP, *(f"SET/{part}" for part in PARTS)])
-        if "classes" not in content:
-            raise InputError("lacks 'classes'")
-        if not sets:
-            raise InputError("lacks the outputs of any set, such as 'in_distribution/logits'")
-        recording = cls(**{name: content[name] for name in TOP if name in content})
-        for name in sorted(sets):
-            _check_name(name)
-            for part in sets[name]:
-                if part not in PARTS:
-                    raise unknown("array", f"{name}/{part}", [f"{name}/{part}" for part in PARTS])
-            if "ids" not in sets[name]:
-                raise InputError(f"lacks '{name}/ids'")
-            recording.add(name, **sets[name])
-        return recording
+
+def _restored(content: Mapping[str, Any]) -> Recording:
+    """Return the recording that a file holds."""
+    version = _number("version", content.get("version", VERSION))
+    if version != VERSION:
+        newer = "a newer pytest-qreliab wrote it, upgrade" if version > VERSION else "unknown"
+        raise InputError(f"is of format version {version:g}, this reads {VERSION}: {newer}")
+    top, sets = recording_files.group_by_set(content)
+    for name in top:
+        if name not in (*TOP, "version"):
+            raise unknown("array", name, [*TOP, *(f"SET/{part}" for part in PARTS)])
+    if "classes" not in content:
+        raise InputError("lacks 'classes'")
+    if not sets:
+        raise InputError("lacks the outputs of any set, such as 'in_distribution/logits'")
+    recording = Recording(**{name: content[name] for name in TOP if name in content})
+    for name in sorted(sets):
+        _check_name(name)
+        for part in sets[name]:
+            if part not in PARTS:
+                raise unknown("array", f"{name}/{part}", [f"{name}/{part}" for part in PARTS])
+        if "ids" not in sets[name]:
+            raise InputError(f"lacks '{name}/ids'")
+        recording.add(name, **sets[name])
+    return recording
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not _SET.fullmatch(name):
+    if not isinstance(name, str) or not set_names.is_set_name(name):
         hint = "NAME is of letters, digits, _ and -, KIND of small letters and _, SEVERITY from 1 to 5"
-        raise unknown("set", str(name), _FORMS.split(), hint=hint)
+        raise unknown("set", str(name), set_names.FORMS, hint=hint)
 
 
 def _array(what: str, given: Any) -> npt.NDArray[Any]:
@@ -247,7 +285,7 @@ def _number(what: str, given: Any) -> float:
 
 
 def _strings(what: str, given: Any) -> tuple[str, ...]:
-    """Distinct strings, none empty; integers become strings."""
+    """Return distinct strings, none empty; integers become strings."""
     plain = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
     if isinstance(plain, str | bytes):
         raise InputError(f"{what} must be a sequence of strings, found only {plain!r}")
@@ -272,7 +310,7 @@ def _strings(what: str, given: Any) -> tuple[str, ...]:
 
 
 def _floats(what: str, given: Any, rows: int, row: str, width: int | None = None) -> npt.NDArray[np.float32]:
-    """A copy as float32 (rows, width), any width but 0 where none is given."""
+    """Return a copy as float32 (rows, width); None stands for any width but 0."""
     array = _array(what, given)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise InputError(f"{what} must be floats, dequantized if need be; found {array.dtype}")
@@ -283,10 +321,8 @@ def _floats(what: str, given: Any, rows: int, row: str, width: int | None = None
         return np.array(array, dtype=np.float32, order="C")
 
 
-def _integers(
-    what: str, given: Any, valid: npt.NDArray[np.int64], of: str, ids: Sequence[str] | None = None
-) -> npt.NDArray[np.int64]:
-    """A copy as int64 (n,), all of it among `valid`; one for each of `ids` where they are given."""
+def _integers(what: str, given: Any, valid: IntArray, valid_name: str, ids: Sequence[str] | None = None) -> IntArray:
+    """Return a copy as int64 (n,), all of it among `valid`, one for each of `ids` if there are some."""
     array = _array(what, given)
     if array.dtype.kind not in "iu":
         raise InputError(f"{what} must be integers, found {array.dtype}")
@@ -297,7 +333,8 @@ def _integers(
     if len(wrong):
         where = f"number {wrong[0]}" if ids is None else f"id {ids[wrong[0]]!r}"
         raise InputError(
-            f"{what}: {len(wrong)} of {len(array)} are not among {of}; the first is {array[wrong[0]]} at {where}"
+            f"{what}: {len(wrong)} of {len(array)} are not among {valid_name}; "
+            f"the first is {array[wrong[0]]} at {where}"
         )
     return np.array(array, dtype=np.int64)
 

@@ -1,6 +1,7 @@
-"""The files of recordings: .npz, .safetensors and .parquet, each to and from one mapping of array names. No pickle.
+"""Read and write the files of recordings: .npz, .safetensors and .parquet, none with pickle.
 
-A name is one of TOP, `version` or `SET/PART`, such as `in_distribution/ids`.
+Each format holds one mapping of names to arrays, numbers and lists of strings. A name is one of `TOP`, `version`, or
+`SET/PART` such as `in_distribution/ids`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy.typing as npt
 
 from pytest_qreliab.errors import InputError, describe_exception, unknown
 
-Kind = Literal["image_features", "logits", "probabilities"]
-Content = Mapping[str, Any]
+OutputKind = Literal["image_features", "logits", "probabilities"]
+NamedArrays = Mapping[str, Any]
 
 VERSION = 1
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 TOP = ("classes", "logit_scale", "logit_bias", "text_features", "model", "bits")
 PARTS = ("ids", "labels", "among", *KINDS)
 # The key of the schema's metadata, and the columns beside those of the outputs.
@@ -29,9 +30,10 @@ _PARQUET_KEY, _PARQUET_COLUMNS = b"qreliab", ("set", "id", "label")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the file holds, by name, unchecked: strings as lists, all else as arrays or numbers.
+    """Return what a file holds by name, unchecked: strings as lists, all else as arrays or numbers.
 
-    Raises InputError, without the path, where it is no such file.
+    Raises:
+        InputError: It is no such file. The message does not name the path.
     """
     read_format = _format(path).read
     if not path.is_file():
@@ -47,10 +49,11 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot be read as {path.suffix}: {what}") from None
 
 
-def write(path: Path, content: Content) -> None:
-    """Write what `Recording` has checked; the file appears whole or not at all.
+def write(path: Path, content: NamedArrays) -> None:
+    """Write a checked recording to a file, which appears whole or not at all.
 
-    Raises InputError, without the path, for a suffix that is none of the formats' or where it cannot be written.
+    Raises:
+        InputError: The suffix is unknown, or the file cannot be written. The message does not name the path.
     """
     write_format = _format(path).write
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # in the same folder: only there is replacing atomic
@@ -63,8 +66,8 @@ def write(path: Path, content: Content) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def grouped(content: Content) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What belongs to the whole recording, and of each set its parts."""
+def group_by_set(content: NamedArrays) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the values of the whole recording, and the parts of each set."""
     top: dict[str, Any] = {}
     sets: dict[str, dict[str, Any]] = {}
     for name, value in content.items():
@@ -87,7 +90,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return {name: array.tolist() if array.dtype.kind == "U" else array for name, array in arrays.items()}
 
 
-def _write_npz(path: Path, content: Content) -> None:
+def _write_npz(path: Path, content: NamedArrays) -> None:
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in content.items()}
     with path.open("wb") as file:
         np.savez(file, **arrays)
@@ -100,14 +103,14 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         return texts | {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _write_safetensors(path: Path, content: Content) -> None:
+def _write_safetensors(path: Path, content: NamedArrays) -> None:
     metadata = {name: json.dumps(value) for name, value in content.items() if _is_text(name)}
     tensors = {name: np.asarray(value) for name, value in content.items() if name not in metadata}
     path.write_bytes(importlib.import_module("safetensors.numpy").save(tensors, metadata))
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    arrow, parquet, compute = _pyarrow()
+    arrow, parquet, compute = _import_pyarrow()
     # Text features make the metadata longer than the default limit where there are thousands of classes.
     with parquet.ParquetFile(path, thrift_string_size_limit=2**31 - 1) as file:
         table = file.read()
@@ -138,21 +141,21 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     absent = np.asarray(labels.is_null())
     numbers = None if absent.all() else np.asarray(labels.fill_null(0))
     values = {kind: _matrix(kind, table[kind], arrow, compute) for kind in KINDS if kind in table.column_names}
-    for name, of_set in rows.items():
-        content[f"{name}/ids"] = [ids[row] for row in of_set]
-        content |= {f"{name}/{kind}": matrix[of_set] for kind, matrix in values.items()}
-        if numbers is not None and not absent[of_set].all():
-            if absent[of_set].any():
-                first = ids[of_set[int(absent[of_set].argmax())]]
+    for name, selected in rows.items():
+        content[f"{name}/ids"] = [ids[row] for row in selected]
+        content |= {f"{name}/{kind}": matrix[selected] for kind, matrix in values.items()}
+        if numbers is not None and not absent[selected].all():
+            if absent[selected].any():
+                first = ids[selected[int(absent[selected].argmax())]]
                 raise InputError(
-                    f"{name}: {absent[of_set].sum()} of {len(of_set)} labels are null, the first is of id {first!r}"
+                    f"{name}: {absent[selected].sum()} of {len(selected)} labels are null, the first is of id {first!r}"
                 )
-            content[f"{name}/labels"] = numbers[of_set]
+            content[f"{name}/labels"] = numbers[selected]
     return content
 
 
 def _matrix(kind: str, column: Any, arrow: Any, compute: Any) -> npt.NDArray[Any]:
-    """A column of lists, as many rows; its widths must be one."""
+    """Return a column of lists of one length as a matrix, one row each."""
     kinds = (arrow.types.is_list, arrow.types.is_large_list, arrow.types.is_fixed_size_list)
     if not any(check(column.type) for check in kinds):
         raise InputError(f"the column {kind!r} must be of lists of float32, found {column.type}")
@@ -166,9 +169,9 @@ def _matrix(kind: str, column: Any, arrow: Any, compute: Any) -> npt.NDArray[Any
     return np.concatenate(chunks).reshape(len(column), -1 if widths["max"] else 0) if chunks else np.zeros((0, 0))
 
 
-def _write_parquet(path: Path, content: Content) -> None:
-    arrow, parquet, _ = _pyarrow()
-    top, sets = grouped(content)
+def _write_parquet(path: Path, content: NamedArrays) -> None:
+    arrow, parquet, _ = _import_pyarrow()
+    top, sets = group_by_set(content)
     if "text_features" in top:
         top["text_features"] = top["text_features"].tolist()
     top["among"] = {name: parts["among"].tolist() for name, parts in sets.items() if "among" in parts}
@@ -177,23 +180,27 @@ def _write_parquet(path: Path, content: Content) -> None:
     labels = [parts.get("labels", np.array([None] * len(parts["ids"]))) for parts in sets.values()]
     columns = {
         "set": arrow.array([name for name, parts in sets.items() for _ in parts["ids"]], arrow.string()),
-        "id": arrow.array([identity for parts in sets.values() for identity in parts["ids"]], arrow.string()),
-        "label": arrow.array([label for of_set in labels for label in of_set.tolist()], arrow.int64()),
+        "id": arrow.array([sample for parts in sets.values() for sample in parts["ids"]], arrow.string()),
+        "label": arrow.array([label for part in labels for label in part.tolist()], arrow.int64()),
         kind: arrow.FixedSizeListArray.from_arrays(arrow.array(values.ravel()), values.shape[1]),
     }
     metadata = {_PARQUET_KEY: json.dumps(top)}
     parquet.write_table(arrow.table(columns).replace_schema_metadata(metadata), path, use_dictionary=["set"])
 
 
-def _pyarrow() -> tuple[Any, Any, Any]:
-    """`pyarrow`, `pyarrow.parquet` and `pyarrow.compute`."""
+class _PyArrow(NamedTuple):
+    arrow: Any
+    parquet: Any
+    compute: Any
+
+
+def _import_pyarrow() -> _PyArrow:
     try:
-        arrow, parquet, compute = map(importlib.import_module, ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))
+        return _PyArrow(*map(importlib.import_module, ("pyarrow", "pyarrow.parquet", "pyarrow.compute")))
     except ImportError as error:
         raise InputError(
             f"needs pyarrow: pip install 'pytest-qreliab[parquet]' ({describe_exception(error)})"
         ) from None
-    return arrow, parquet, compute
 
 
 def _parsed(name: str, text: str | bytes) -> Any:
@@ -205,7 +212,7 @@ def _parsed(name: str, text: str | bytes) -> Any:
 
 class _Format(NamedTuple):
     read: Callable[[Path], dict[str, Any]]
-    write: Callable[[Path, Content], None]
+    write: Callable[[Path, NamedArrays], None]
 
 
 _FORMATS = {

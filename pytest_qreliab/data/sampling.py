@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from pytest_qreliab.statistics.arrays import IntArray
 
 
-def evenly_spaced(n: int, limit: int) -> npt.NDArray[np.int64]:
-    """At most `limit` of n indices, evenly spaced."""
+def evenly_spaced(n: int, limit: int) -> IntArray:
+    """Return at most `limit` of n indices, evenly spaced, int64 (k,)."""
     limit = min(limit, n)
     return np.arange(limit, dtype=np.int64) * n // limit
 
 
-def stratified_sample(n: int, labels: npt.NDArray[np.int64] | None, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """`size` of n indices, in increasing order: of each class its share, rounded down or up, if there are labels.
+def stratified_sample(n: int, labels: IntArray | None, size: int, seed: int) -> IntArray:
+    """Draw some of n indices at random, of every class in proportion.
 
-    Which classes get one more is drawn as well, those with the larger remainders first.
+    Each class gets its share of `size`, rounded down or up. Those with the larger remainders get one more first, and
+    equal remainders are drawn.
+
+    Args:
+        n: The number of samples.
+        labels: int64 (n,); None draws without regard to classes.
+        size: How many to draw, at most n.
+        seed: Of the random generator.
+
+    Returns:
+        Indices in increasing order, int64 (size,).
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)

@@ -15,40 +15,47 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab.data.batches import BATCH
+from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.registry import GRATINGS
 from pytest_qreliab.metrics.spectral import high_band_share, power
-from pytest_qreliab.models.block_hooks import BlockOutputs, watched
+from pytest_qreliab.models.block_hooks import BlockOutputs, watch_blocks
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.models.layout import OPEN_CLIP
+from pytest_qreliab.models.layout import OPEN_CLIP, LocalOutputs
 
 Advance = Callable[[int], None]
-Arrays = dict[str, npt.NDArray[Any]]
-Result = TypeVar("Result")
+Encoded = TypeVar("Encoded")
 
-# What may be taken from the images of a set, each kept by itself: `features`, and of the maps of the image tower
-# `high_band`, `blocks` and `penultimate`; `local` features beside a classifier.
+# What is taken from the images of a set, each part kept by itself: `features`; from the maps of the image tower
+# `high_band`, `blocks` and `penultimate`; and `local` features, which are compared with a classifier.
 Part = Literal["features", "high_band", "local", "blocks", "penultimate"]
 WATCHED: frozenset[Part] = frozenset({"blocks", "penultimate"})
 
 LARGE_BATCH = 256  # on a GPU, to begin with
 GRATING_RMS = 0.1  # in units of the pixels' own spread
-FEW = 4  # prompts, on which padding is tried
+PADDING_TRIALS = 4  # prompts, on which padding is tried
 
 
 @dataclass
 class BatchSize:
-    """How many images, or prompts, a forward pass takes at most: halved for good where the memory runs out."""
+    """The most images, or prompts, of a forward pass: halved for good when the memory runs out."""
 
     value: int
 
     @classmethod
     def for_device(cls, device: torch.device) -> BatchSize:
+        """Return the size to begin with on a device."""
         return cls(LARGE_BATCH if device.type == "cuda" else BATCH)
 
-    def run(self, encode: Callable[[Any], Result], batch: Any) -> Iterator[tuple[int, Result]]:
-        """The batch in as few passes as fit: of each how many it took, and what it gave. Raises InputError where not
-        even one image fits."""
+    def run(self, encode: Callable[[Any], Encoded], batch: Any) -> Iterator[tuple[int, Encoded]]:
+        """Encode a batch in as few passes as fit.
+
+        Yields:
+            How many images or prompts a pass took, and their encoding.
+
+        Raises:
+            InputError: Not even one image fits.
+        """
         done = 0
         while done < len(batch):
             try:
@@ -76,7 +83,10 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products in true float32 on a GPU: TF32 keeps 10 bits, coarser than what is to be measured."""
+    """Compute matrix products in true float32 on a GPU.
+
+    TF32 keeps 10 bits, which is coarser than the differences to be measured.
+    """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -87,8 +97,7 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def _channels_last(clip: Clip) -> Iterator[None]:
-    """The weights of convolutions in the order that their kernels are fastest in, and back again: to whoever quantizes
-    the model, they are as they were."""
+    """Lay the weights of convolutions as their kernels are fastest, and afterwards as a quantizer expects them."""
     weights = [
         module.weight
         for module in clip.module.modules()
@@ -110,48 +119,56 @@ def images(
     batches: Iterable[torch.Tensor],
     parts: Collection[Part],
     size: BatchSize,
-    advance: Advance,
+    *,
+    advance: Advance = lambda done: None,
     classifier: npt.NDArray[np.float32] | None = None,
 ) -> dict[Part, Arrays]:
-    """Each part as arrays by name; none, where the tower does not show it. Local features need the `classifier`."""
-    found: dict[Part, list[torch.Tensor]] = defaultdict(list)
-    spectra = _PowerAccumulator()
-    local_to = None if classifier is None else torch.from_numpy(classifier).to(clip.device)
+    """Encode images and return the parts that were asked for.
+
+    Args:
+        clip: The model.
+        batches: The preprocessed images, float32 (batch, 3, height, width).
+        parts: The parts to return.
+        size: The most images of a pass, which is lowered if the memory runs out.
+        advance: Called with the number of images of every pass.
+        classifier: The text features that local features are compared with, float32 (classes, dim), unit rows.
+
+    Returns:
+        For each part its arrays by name; none if the image tower does not show them.
+    """
+    found = _PartAccumulator(parts, None if classifier is None else torch.from_numpy(classifier).to(clip.device))
     looks = WATCHED & set(parts)
-    watching = watched(clip, power) if looks else nullcontext(BlockOutputs())
+    watching = watch_blocks(clip, power) if looks else nullcontext(BlockOutputs())
     with _channels_last(clip), torch.inference_mode(), watching as seen:
 
-        def encode(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        def encode(batch: torch.Tensor) -> LocalOutputs:
             seen.clear()
             if "local" in parts:
                 return clip.encode_image_with_local(batch)
             if looks or "high_band" in parts:
-                return *clip.encode_image_with_map(batch), None
-            return clip.encode_image(batch), None, None
+                return LocalOutputs(*clip.encode_image_with_map(batch))
+            return LocalOutputs(clip.encode_image(batch))
 
         for batch in batches:
-            for count, (features, patch_map, local) in size.run(encode, batch):
-                found["features"].append(features.float().cpu())
-                if local is not None and local_to is not None:
-                    found["local"].append(_largest_log_softmax(local, local_to))
-                maps = seen.blocks
-                if patch_map is not None and (not maps or maps[-1].shape[1:] != patch_map.shape[-2:]):
-                    maps = [power(patch_map)]  # the tower shows the last map alone, or others than are known here
-                if maps and "high_band" in parts:
-                    found["high_band"].append(high_band_share(maps[-1]))
-                if maps and "blocks" in parts:
-                    spectra.add(maps)
-                if "penultimate" in parts and seen.penultimate is not None:
-                    found["penultimate"].append(seen.penultimate.float().cpu())
+            for count, maps in size.run(encode, batch):
+                found.add(maps, seen)
                 advance(count)
-    joined: dict[Part, Arrays] = {part: {part: torch.cat(of).numpy()} for part, of in found.items()}
-    joined["blocks"] = spectra.arrays()
-    return {part: joined.get(part, {}) for part in parts}
+    return found.arrays()
 
 
 def sensitivity(clip: Clip, batches: Iterable[torch.Tensor], size: BatchSize) -> npt.NDArray[np.float64]:
-    """How far gratings of each frequency move the features of images: |change| / |features| over the grating's
-    RMS, float64 (images, gratings). Orientation and phase are drawn for each image, with a seed."""
+    """Return how far gratings of each frequency move the features of images.
+
+    The orientation and the phase are drawn for each image, with a seed.
+
+    Args:
+        clip: The model.
+        batches: The preprocessed images, float32 (batch, 3, height, width).
+        size: The most images of a pass, which is lowered if the memory runs out.
+
+    Returns:
+        |change| / |features| over the grating's RMS, float64 (images, gratings).
+    """
     rng, found = np.random.default_rng(0), []
 
     def encode(batch: torch.Tensor) -> torch.Tensor:
@@ -163,24 +180,51 @@ def sensitivity(clip: Clip, batches: Iterable[torch.Tensor], size: BatchSize) ->
             angles, phases = rng.uniform(0, 2 * np.pi, (2, len(batch)))
             waves = (_grating(batch.shape[-2:], frequency, angles, phases) for frequency in GRATINGS.values())
             moved = [encode(batch + GRATING_RMS * wave.to(batch.device)) for wave in waves]
-            found.append(
-                torch.stack([(of - plain).norm(dim=1) / plain.norm(dim=1) / GRATING_RMS for of in moved], dim=1)
-            )
+            found.append(torch.stack([(m - plain).norm(dim=1) / plain.norm(dim=1) / GRATING_RMS for m in moved], dim=1))
     return torch.cat(found).cpu().numpy()
 
 
 def _grating(
     size: Sequence[int], frequency: float, angles: npt.NDArray[np.float64], phases: npt.NDArray[np.float64]
 ) -> torch.Tensor:
-    """Gratings of RMS 1, (n, 1, rows, columns), of that many cycles per pixel, one of each angle and phase."""
+    """Return gratings of RMS 1, (n, 1, rows, columns), with that many cycles per pixel, one for each angle."""
     y, x = np.indices(size)
     along = np.cos(angles)[:, None, None] * x + np.sin(angles)[:, None, None] * y
     waves = np.sqrt(2) * np.cos(2 * np.pi * frequency * along + phases[:, None, None])
     return torch.from_numpy(waves[:, None]).float()
 
 
+class _PartAccumulator:
+    """The parts of the batches that went through an image tower."""
+
+    def __init__(self, parts: Collection[Part], classifier: torch.Tensor | None) -> None:
+        self._parts, self._classifier = parts, classifier
+        self._found: dict[Part, list[torch.Tensor]] = defaultdict(list)
+        self._spectra = _PowerAccumulator()
+
+    def add(self, encoded: LocalOutputs, seen: BlockOutputs) -> None:
+        self._found["features"].append(encoded.features.float().cpu())
+        if encoded.local is not None and self._classifier is not None:
+            self._found["local"].append(_largest_log_softmax(encoded.local, self._classifier))
+        maps = seen.blocks
+        if encoded.patch_map is not None and (not maps or maps[-1].shape[1:] != encoded.patch_map.shape[-2:]):
+            maps = [power(encoded.patch_map)]  # the tower shows the last map alone, or others than are known here
+        if maps and "high_band" in self._parts:
+            self._found["high_band"].append(high_band_share(maps[-1]))
+        if maps and "blocks" in self._parts:
+            self._spectra.add(maps)
+        if "penultimate" in self._parts and seen.penultimate is not None:
+            self._found["penultimate"].append(seen.penultimate.float().cpu())
+
+    def arrays(self) -> dict[Part, Arrays]:
+        """Return the arrays of each part by name; none if the tower does not show it."""
+        joined: dict[Part, Arrays] = {part: {part: torch.cat(t).numpy()} for part, t in self._found.items()}
+        joined["blocks"] = self._spectra.arrays()
+        return {part: joined.get(part, {}) for part in self._parts}
+
+
 class _PowerAccumulator:
-    """Adds the power maps of batches up, block by block."""
+    """The sums of the power maps of batches, block by block."""
 
     def __init__(self) -> None:
         self._sums: list[npt.NDArray[np.float64]] = []
@@ -188,13 +232,13 @@ class _PowerAccumulator:
         self._last: list[torch.Tensor] = []
 
     def add(self, maps: Sequence[torch.Tensor]) -> None:
-        sums = [of_block.sum(dim=0).numpy() for of_block in maps]
+        sums = [block.sum(dim=0).numpy() for block in maps]
         self._sums = [before + now for before, now in zip(self._sums, sums, strict=True)] if self._sums else sums
-        self._shares.append(torch.stack([high_band_share(of_block) for of_block in maps], dim=1))
+        self._shares.append(torch.stack([high_band_share(block) for block in maps], dim=1))
         self._last.append(maps[-1].float())
 
     def arrays(self) -> Arrays:
-        """The mean power map of each block, by its number, the `shares` and the `last` maps; see `Blocks`."""
+        """Return the mean power map of each block, by its number, the `shares` and the `last` maps; see `Blocks`."""
         if not self._sums:
             return {}
         shares, last = torch.cat(self._shares).numpy(), torch.cat(self._last).numpy()
@@ -202,7 +246,7 @@ class _PowerAccumulator:
 
 
 def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch.Tensor:
-    """Over patches and classes, of cosines at temperature 1: float64 (batch,), NaN where any patch has one."""
+    """Return the maximum over patches and classes at temperature 1: float64 (batch,), NaN if any patch has one."""
     cosines = F.normalize(local.float(), dim=-1) @ classifier.T
     return cosines.log_softmax(dim=-1).amax(dim=(1, 2)).cpu().double()
 
@@ -211,9 +255,19 @@ def _largest_log_softmax(local: torch.Tensor, classifier: torch.Tensor) -> torch
 def classifier(
     clip: Clip, captions: Sequence[Sequence[str]], size: BatchSize, advance: Advance = lambda done: None
 ) -> npt.NDArray[np.float32]:
-    """One unit vector per class: the mean over its captions of their unit features, normalised again."""
-    prompts = [prompt for of_class in captions for prompt in of_class]
-    encode = _text_encoder(clip, prompts[:FEW])
+    """Return the text features of classes: the mean of the captions' unit features, normalised again.
+
+    Args:
+        clip: The model.
+        captions: The captions of each class, the same number for all.
+        size: The most prompts of a pass, which is lowered if the memory runs out.
+        advance: Called with the number of prompts of every pass.
+
+    Returns:
+        float32 (classes, dim), unit rows.
+    """
+    prompts = [prompt for class_captions in captions for prompt in class_captions]
+    encode = _text_encoder(clip, prompts[:PADDING_TRIALS])
     encoded = []
     for start in range(0, len(prompts), BATCH):
         for count, features in size.run(encode, prompts[start : start + BATCH]):
@@ -225,10 +279,10 @@ def classifier(
 
 
 def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], torch.Tensor]:
-    """What encodes prompts without the padding behind the longest, where that is no part of the features.
+    """Return a function that encodes prompts without their padding, if the features do not depend on it.
 
-    A causal text tower that is read at the end of the text does not see what follows; but a quantizer may take a range
-    over all tokens. So `some` prompts are encoded with other tokens in the place of the padding as well: where that
+    A causal text tower that is read at the end of the text does not see what follows. But a quantizer may take a range
+    over all tokens. So `some` prompts are encoded with other tokens in the place of the padding as well. If that
     changes the features by a single bit, the padding stays.
     """
     module: Any = clip.module
@@ -246,19 +300,19 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
     def encode(prompts: Sequence[str]) -> torch.Tensor:
         tokens = clip.tokenizer(list(prompts))
         length = int(tokens.argmax(dim=-1).max()) + 1
-        with _cut(module, length):
+        with _context_length(module, length):
             return clip.layout.encode_text(module, tokens[:, :length], clip.device)
 
     tokens = clip.tokenizer(list(some))
     behind = torch.arange(tokens.shape[1]) > tokens.argmax(dim=-1, keepdim=True)
     others = torch.where(behind, tokens[:, 1:2], tokens)
-    plain, filled = (clip.layout.encode_text(module, of, clip.device) for of in (tokens, others))
+    plain, filled = (clip.layout.encode_text(module, some_tokens, clip.device) for some_tokens in (tokens, others))
     return encode if torch.equal(plain, filled) else clip.encode_text
 
 
 @contextmanager
-def _cut(module: Any, length: int) -> Iterator[None]:
-    """While the text tower takes that many tokens."""
+def _context_length(module: Any, length: int) -> Iterator[None]:
+    """Make the text tower take that many tokens."""
     positions, mask = module.positional_embedding, module.attn_mask
     module.positional_embedding, module.attn_mask = nn.Parameter(positions[:length], False), mask[:length, :length]
     try:

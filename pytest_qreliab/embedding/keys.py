@@ -1,8 +1,7 @@
-"""What tells models, recipes and libraries apart: the names under which the store keeps what they gave."""
+"""Keys of models, recipes and libraries: what the store keeps is kept under their digests."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -10,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab.hashing import digest
+from pytest_qreliab.hashing import digest, tensor_digest
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.recipe import Recipe
+
+PACKAGE = Path(__file__).parents[1]  # all rooms of it: numbers depend on every one
 
 # The libraries that a number may change with. Those of a quantizer alone are in its recipe.
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "scipy", "pillow")
@@ -23,40 +24,56 @@ Digests = Callable[[list[Path]], list[str]]
 
 
 def code_key() -> str:
-    """The libraries and this package's own code."""
+    """Return the key of the libraries and of this package's own code."""
     return digest(package_versions(LIBRARIES), _own_code())
 
 
 def environment_key(device: torch.device) -> str:
-    """The same, and the kind of device: numbers of another kind differ in the last digits in full precision, and where
-    they are rounded in the first."""
+    """Return the key of the code and of the kind of device.
+
+    In full precision the numbers of two kinds of device differ in the last digits. Once rounded they may differ in the
+    first.
+    """
     return digest(code_key(), device_kind(device), "float32")
 
 
 def device_kind(device: torch.device) -> str:
+    """Return the name of the GPU, or the instructions that the CPU has."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def loader_key(loader: Loader, digests: Digests) -> str | None:
-    """Of a model that is told by files, or by its author's version; None for another."""
+    """Return the key of a model that is not loaded yet.
+
+    The key comes from the model's files or, without files, from the version that its author gave it. It is None if
+    there is neither: such a model has the key of its weights, or is not kept.
+
+    Args:
+        loader: What loads the model.
+        digests: Returns the digests of files.
+    """
     if loader.files:
         return digest("model", loader.architecture, digests(list(loader.files)))
     return digest("model", loader.architecture, "version", loader.version) if loader.version else None
 
 
 def weights_key(clip: Clip) -> str:
-    """Of a model by all that it holds."""
-    found = hashlib.blake2b(f"{clip.name} {clip.module} {clip.preprocess}".encode(), digest_size=16)
-    for name, tensor in clip.module.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    """Return the key of a model by its weights and its structure."""
+    weights = {name: tensor_digest(tensor) for name, tensor in clip.module.state_dict().items()}
+    return digest("weights", clip.name, str(clip.module), str(clip.preprocess), weights)
 
 
 def recipe_key(recipe: Recipe, digests: Digests) -> str | None:
-    """Of a quantizer with its parameters; None for one that is registered without a version."""
+    """Return the key of a quantizer with its parameters.
+
+    It is None for a quantizer that is registered without a version, whose code may change unseen.
+
+    Args:
+        recipe: The quantizer and its parameters.
+        digests: Returns the digests of files.
+    """
     quantizer, parameters = recipe.quantizer, recipe.parameters
     if not quantizer.ours and not quantizer.version:
         return None
@@ -74,6 +91,7 @@ def recipe_key(recipe: Recipe, digests: Digests) -> str | None:
 
 @cache
 def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the installed version of each package, empty for one that is not installed."""
     return {package: _version(package) for package in packages}
 
 
@@ -86,8 +104,7 @@ def _version(package: str) -> str:
 
 @cache
 def _own_code() -> str:
-    """Of this package's modules, so that a change of any of them, released or not, makes everything again."""
-    folder = Path(__file__).parents[1]  # the whole package
+    """Return the digest of this package's modules: after a change of any, released or not, all is made again."""
     return digest(
-        {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.py"))}
+        {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
     )

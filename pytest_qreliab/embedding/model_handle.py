@@ -1,62 +1,64 @@
-"""What is embedded: models that are made only where the store lacks something of them, and what tells them apart."""
+"""A model that is made only if the store lacks something of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.embedding.forward import full_precision
-from pytest_qreliab.embedding.store import Arrays, Store
+from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.hashing import digest
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import layers
 
+Tower = Literal["vision", "text"]
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, kw_only=True)
 class ModelHandle:
-    """What is embedded: a model, full precision or quantized, which is made only where the store lacks something of it.
-
-    `key` tells what it gives from what any other model gives; `store` is where that is kept. `full` is the
-    full-precision model that it was made from: a tower that gives the same to the bit is not run, nor kept, twice.
-    """
+    """A model, full precision or quantized, that is made only if the store lacks something of it."""
 
     name: str
-    key: str
-    store: Store
+    key: str  # tells its outputs from those of every other model
+    store: Store  # keeps its outputs
     make: Callable[[], Clip]
-    full: ModelHandle | None = None
+    full: ModelHandle | None = None  # the full-precision model that it was made from
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What else is known of the model, which is made for it at most once."""
+        """The facts of the model, which is made for them at most once."""
 
         def make() -> tuple[Arrays, dict[str, Any]]:
-            return {}, vars(ModelFacts.measure(self.make(), None if self.full is None else self.full.make()))
+            return {}, asdict(ModelFacts.measure(self.make(), None if self.full is None else self.full.make()))
 
-        return ModelFacts(
-            **self.store.get_or_make(digest("facts", self.key), f"logit scale of {self.name}", make).facts
-        )
+        key = digest("facts", self.key)
+        return ModelFacts(**self.store.get_or_make(key, f"logit scale of {self.name}", make).facts)
 
-    def tower(self, which: str) -> ModelHandle:
-        """The model that the image (`vision`) or text tower is that of."""
+    def tower(self, which: Tower) -> ModelHandle:
+        """Return the model that the tower belongs to.
+
+        It is the full-precision one if its features are the same to the bit. They are not computed, nor kept, twice.
+        """
         return self.full if self.full is not None and which in self.facts.shared else self
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The logit scale and bias of a model, and which towers, `vision` or `text`, give what full precision gives."""
+    """The numbers of a model that go with its features."""
 
     logit_scale: float
     logit_bias: float
-    shared: list[str]
+    shared: list[Tower]  # the towers whose features are those of full precision to the bit
 
     @classmethod
     def measure(cls, clip: Clip, full: Clip | None) -> ModelFacts:
-        shared = []
+        """Return the facts of a model, which is compared with the one that it was made from."""
+        shared: list[Tower] = []
         if full is not None:
             with full_precision():
                 image, prompt = layers.one_image(clip), ["a photo"]

@@ -1,9 +1,14 @@
-"""The embeddings of one benchmark by one model, as arrays."""
+"""The embeddings of one benchmark by one model, as arrays.
+
+A model has features of every image set, and recorded outputs have features or logits: two kinds of outputs, and two
+kinds of embeddings that hold one kind throughout.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,89 +16,90 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Blocks:
-    """The Fourier spectra of the maps after each block of an image tower, over one image set.
+    """The Fourier spectra of the maps after each block of an image tower, over one image set."""
 
-    `power` holds the mean power map of each block, float64 (rows, columns), `shares` the high-band energy shares,
-    float64 (n, blocks), and `last` the power map of each image after the last block, float32 (n, rows, columns).
-    """
-
-    power: tuple[npt.NDArray[np.float64], ...]
-    shares: npt.NDArray[np.float64]
-    last: npt.NDArray[np.float32]
+    power: tuple[npt.NDArray[np.float64], ...]  # the mean power map of each block, (rows, columns)
+    shares: npt.NDArray[np.float64]  # (n, blocks), the high-band energy shares
+    last: npt.NDArray[np.float32]  # (n, rows, columns), the power map of each image after the last block
 
 
-@dataclass(frozen=True)
-class ImageEmbeddings:
-    """Of one image set: features, float32 (n, dim), not normalised.
+@dataclass(frozen=True, kw_only=True)
+class FeatureOutputs:
+    """The features of one image set, and what else the image tower was asked for and shows."""
 
-    Of the in-distribution set also the high-band energy share of the last patch map, float64 (n,), and, where they
-    were asked for, the `blocks` and the `penultimate` features, float32 (n, width), None where the tower shows none,
-    and the `sensitivity` of some of the images to gratings, float64 (images, gratings).
-    Recorded outputs may hold `logits`, float32 (n, classes), in the place of features. `local`, float64 (n,), is the
-    maximum over patches and classes of the log-softmax, at temperature 1, of the cosines of the local features; None
-    where it was not asked for, or the image tower shows none.
-    """
-
-    features: npt.NDArray[np.float32] | None
-    high_band: npt.NDArray[np.float64] | None = None
+    features: npt.NDArray[np.float32]  # (n, dim), not normalised
+    # (n,), the maximum over patches and classes of the log-softmax, at temperature 1, of the local features' cosines.
     local: npt.NDArray[np.float64] | None = None
-    logits: npt.NDArray[np.float32] | None = None
+    # Of the in-distribution set alone:
+    high_band: npt.NDArray[np.float64] | None = None  # (n,), the high-band energy share of the last patch map
     blocks: Blocks | None = None
-    penultimate: npt.NDArray[np.float32] | None = None
-    sensitivity: npt.NDArray[np.float64] | None = None
+    penultimate: npt.NDArray[np.float32] | None = None  # (n, width)
+    sensitivity: npt.NDArray[np.float64] | None = None  # (images, gratings), of some of the images to gratings
 
     def __len__(self) -> int:
-        values = self.logits if self.features is None else self.features
-        assert values is not None
-        return len(values)
+        return len(self.features)
 
 
 @dataclass(frozen=True)
-class LabelledEmbeddings:
-    """Of a further image set with int64 labels (n,). Where `among`, int64, is given, only those classes are told
-    apart."""
+class LogitOutputs:
+    """The recorded logits of one image set."""
 
-    images: ImageEmbeddings
-    labels: npt.NDArray[np.int64]
-    among: npt.NDArray[np.int64] | None = None
+    logits: npt.NDArray[np.float32]  # (n, classes)
 
-
-@dataclass(frozen=True)
-class CalibrationEmbeddings:
-    """Of the calibration images: features, float32 (n, dim), not normalised, and int64 labels (n,), if they have any.
-
-    `held_out`, bool (n,), tells the images that no quantizer has looked at. Recorded outputs may hold `logits`, float32
-    (n, classes), in the place of features.
-    """
-
-    features: npt.NDArray[np.float32] | None
-    labels: npt.NDArray[np.int64] | None
-    held_out: npt.NDArray[np.bool_]
-    logits: npt.NDArray[np.float32] | None = None
-
-    @property
-    def images(self) -> ImageEmbeddings:
-        return ImageEmbeddings(self.features, logits=self.logits)
+    def __len__(self) -> int:
+        return len(self.logits)
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """Of one benchmark: `classifier` is float32 (classes, dim), unit rows; `labels` int64 (n,) index it.
+OutputsT = TypeVar("OutputsT", FeatureOutputs, LogitOutputs)
 
-    `negatives` is the same of the negative labels, (m, dim). That, `calibration` and further `labelled` sets are there
-    where they were asked for and the benchmark has them. `near` names the OOD sets that are near. Recorded logits come
-    without a classifier, and perhaps without the logit scale; `probabilities` says that they are known up to a constant
-    of each sample only.
-    """
 
-    in_distribution: ImageEmbeddings
-    labels: npt.NDArray[np.int64]
-    ood: Mapping[str, ImageEmbeddings]
-    classifier: npt.NDArray[np.float32] | None
+@dataclass(frozen=True, kw_only=True)
+class LabelledEmbeddings(Generic[OutputsT]):
+    """The outputs for a shifted, corrupted or spurious image set, with its labels."""
+
+    images: OutputsT
+    labels: npt.NDArray[np.int64]  # (n,), indices of the benchmark's classes
+    candidates: npt.NDArray[np.int64] | None = None  # the only classes that a prediction may name; None: all
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationEmbeddings(Generic[OutputsT]):
+    """The outputs for the calibration images."""
+
+    images: OutputsT
+    labels: npt.NDArray[np.int64] | None  # (n,), if the images have any
+    held_out: npt.NDArray[np.bool_]  # (n,), the images that no quantizer has looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedSets(Generic[OutputsT]):
+    """The outputs for the image sets of one benchmark, as far as they were asked for."""
+
+    in_distribution: OutputsT
+    labels: npt.NDArray[np.int64]  # (n,), of the in-distribution images
+    ood: Mapping[str, OutputsT]
+    near: frozenset[str] = frozenset()  # the OOD sets that are near
+    calibration: CalibrationEmbeddings[OutputsT] | None = None
+    labelled: Mapping[str, LabelledEmbeddings[OutputsT]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureEmbeddings(EmbeddedSets[FeatureOutputs]):
+    """The features of one benchmark, and what turns them into logits."""
+
+    classifier: npt.NDArray[np.float32]  # (classes, dim), the text features of the classes, unit rows
+    logit_scale: float
+    logit_bias: float
+    negatives: npt.NDArray[np.float32] | None = None  # (m, dim), those of the negative labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitEmbeddings(EmbeddedSets[LogitOutputs]):
+    """The recorded logits of one benchmark."""
+
     logit_scale: float | None
     logit_bias: float
-    negatives: npt.NDArray[np.float32] | None = None
-    calibration: CalibrationEmbeddings | None = None
-    near: frozenset[str] = frozenset()
-    labelled: Mapping[str, LabelledEmbeddings] = field(default_factory=dict)
-    probabilities: bool = False
+    probabilities: bool = False  # the logits are known up to a constant of each sample only
+
+
+Embeddings = FeatureEmbeddings | LogitEmbeddings

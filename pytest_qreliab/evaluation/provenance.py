@@ -1,4 +1,4 @@
-"""Describe in words what a case was measured on and with."""
+"""Descriptions, in words, of the data and the environment of a case."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Callable
 import torch
 
 from pytest_qreliab._version import __version__
-from pytest_qreliab.data.dataset import CORRUPTION, Dataset
+from pytest_qreliab.config.set_names import CORRUPTION
+from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.embedding.keys import LIBRARIES, device_kind, package_versions
 from pytest_qreliab.hashing import digest
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """What a reader should know of the libraries and of the device."""
+    """Return the versions of the libraries, the system and the device."""
     versions = {name: version for name, version in package_versions(LIBRARIES).items() if version}
     return {
         "pytest-qreliab": __version__,
@@ -27,8 +28,19 @@ def describe_environment(device: torch.device) -> dict[str, str]:
 
 
 def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[str, str]:
-    """What a benchmark measures on, each part with a digest of its content; the corrupted sets as one."""
-    found = {
+    """Describe what a benchmark measures on.
+
+    Args:
+        data: The benchmark.
+        manifest: Returns a digest of an image set's content.
+
+    Returns:
+        The size and a digest of each part, by its name. All corrupted sets are one part.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    parts = {
         "classes": f"{len(data.classes)} {digest(data.classes)[:8]}",
         "templates": f"{len(data.templates)} {digest(data.templates)[:8]}",
         "preprocessing": digest(data.preprocessing.model_dump())[:8],
@@ -36,11 +48,11 @@ def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[st
     corrupted = {}
     for name, images in data.sets.items():
         labels = None if images.labels is None else images.labels.tolist()
-        told = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
+        description = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
         if images.corruption is None and not name.startswith(CORRUPTION):
-            found[name] = told
+            parts[name] = description
         else:
-            corrupted[name] = told, None if images.corruption is None else vars(images.corruption)
+            corrupted[name] = description, None if images.corruption is None else vars(images.corruption)
     if corrupted:
-        found["corruption"] = f"{len(corrupted)} sets {digest(corrupted)[:8]}"
-    return found
+        parts["corruption"] = f"{len(corrupted)} sets {digest(corrupted)[:8]}"
+    return parts

@@ -15,42 +15,35 @@ from pytest_qreliab.quantizers.inspection.coverage import Coverage
 Outline = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a result took: the images and prompts that went through a model for it, and those that had done so before;
-    and the most memory, in bytes, that the process held until then, on the device as well."""
+    """The work and the memory that a result took."""
 
-    encoded: int
-    known: int
-    peak_memory: int
-    peak_device_memory: int
+    encoded: int  # images and prompts that went through a model for it
+    known: int  # those that had done so before
+    peak_memory: int  # bytes, the most that the process held until then
+    peak_device_memory: int  # bytes, the same on a GPU
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """A case, measured and judged: every metric's change, the verdict of every gate, the coverage, which of recorded
-    outputs is not known.
-
-    `rescaled` says that the logit scale was refitted, in the baseline as in the quantized model. `data` and
-    `environment` describe what it was measured on and with, `curves` is what can be drawn of it, and `warnings` say
-    what is not as it was accepted, where there is a snapshot or a report.
-    """
+    """A case, measured and judged."""
 
     case: Case
-    rescaled: bool
-    changes: dict[str, Change]
-    verdicts: tuple[Verdict, ...]
-    coverage: Coverage | None
-    samples: int
+    rescaled: bool  # whether the logit scale was refitted, in the baseline and in the quantized model
+    changes: Mapping[str, Change]  # of every metric, by its canonical name
+    verdicts: tuple[Verdict, ...]  # of every gate
+    coverage: Coverage | None  # None for recorded outputs
+    samples: int  # in-distribution
     device: str
-    alpha: float
+    error_probability: float  # one-sided, of each interval
     controls: ControlFindings | None
-    work: Cost
-    data: Mapping[str, str]
-    environment: Mapping[str, str]
-    curves: Outline | None
-    warnings: tuple[str, ...]
+    cost: Cost
+    data: Mapping[str, str]  # what it was measured on, in words, if there is a snapshot or a report
+    environment: Mapping[str, str]  # what it was measured with, likewise
+    curves: Outline | None  # what can be drawn of it
+    warnings: tuple[str, ...]  # what was different when it was accepted
 
     def verdicts_for(self, aspect: str | None) -> list[Verdict]:
-        """The verdicts of one aspect, or all of them."""
+        """Return the verdicts of one aspect, or all of them."""
         return [verdict for verdict in self.verdicts if aspect in (None, verdict.gate.aspect)]

@@ -1,1 +1,1 @@
-"""Metrics: pure functions on NumPy arrays. The conventions are fixed in each docstring."""
+"""Metrics as pure functions on arrays, and the grammar of their names."""

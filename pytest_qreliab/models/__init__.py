@@ -1,1 +1,1 @@
-"""What a CLIP is here, where it comes from, and how to look inside."""
+"""A CLIP, where it comes from, and how to look inside."""

@@ -1,6 +1,6 @@
-"""A look into an image tower while it encodes: the map after every block, and what the last projection reads.
+"""Look into an image tower while it encodes: at the map after every block, and at the input of the last projection.
 
-Towers of open_clip (ViT, ModifiedResNet) and timm trunks of stages (ConvNeXt) or blocks (ViT) show theirs; others,
+Towers of open_clip (ViT, ModifiedResNet) and timm trunks of stages (ConvNeXt) or blocks (ViT) show their maps. Others,
 such as ONNX graphs and modules that are not open_clip's, do not.
 """
 
@@ -24,21 +24,28 @@ ToMap = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 @dataclass
 class BlockOutputs:
-    """Of one batch: what `look` made of the map after each block, first to last, and the penultimate features."""
+    """What was seen of the image tower in one batch."""
 
-    blocks: list[torch.Tensor] = field(default_factory=list)
-    penultimate: torch.Tensor | None = None
+    blocks: list[torch.Tensor] = field(default_factory=list)  # the results of `look` for each block, first to last
+    penultimate: torch.Tensor | None = None  # the input of the last projection, (batch, width)
 
     def clear(self) -> None:
-        """To be called before every batch."""
+        """Forget the last batch, which is needed before every other."""
         self.blocks, self.penultimate = [], None
 
 
 @contextmanager
-def watched(clip: Clip, look: Look) -> Iterator[BlockOutputs]:
-    """While the model encodes images, `look` is shown each block's map (batch, channels, rows, columns).
+def watch_blocks(clip: Clip, look: Look) -> Iterator[BlockOutputs]:
+    """Show each block's map to a function while the model encodes images.
 
-    Nothing larger than what it gives is kept.
+    Only the results of the function are kept.
+
+    Args:
+        clip: The model.
+        look: Takes a map (batch, channels, rows, columns).
+
+    Yields:
+        The outputs of the last batch; call `clear` before each.
     """
     seen = BlockOutputs()
     visual: Any = getattr(clip.module, "visual", None)
@@ -51,8 +58,11 @@ def watched(clip: Clip, look: Look) -> Iterator[BlockOutputs]:
 
 
 def compile_blocks(clip: Clip) -> None:
-    """Let torch.compile make the blocks of both towers faster, in place. Raises InputError for a model whose blocks are
-    not known."""
+    """Let torch.compile make the blocks of both towers faster, in place.
+
+    Raises:
+        InputError: The blocks of the model are not known.
+    """
     module: Any = clip.module
     blocks: list[Any] = []
     if clip.layout is OPEN_CLIP and isinstance(getattr(module, "visual", None), nn.Module):
@@ -81,7 +91,7 @@ def _after(seen: BlockOutputs, index: int, to_map: ToMap, look: Look) -> Callabl
 
 
 def _blocks(visual: Any) -> list[tuple[nn.Module, ToMap]]:
-    """The blocks of a tower, and what makes a map of their output."""
+    """Return the blocks of a tower, and for each the function that makes a map of its output."""
     trunk: Any = getattr(visual, "trunk", None)
     if hasattr(visual, "attnpool"):
         stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
@@ -89,10 +99,10 @@ def _blocks(visual: Any) -> list[tuple[nn.Module, ToMap]]:
     if hasattr(visual, "transformer") and hasattr(visual, "patch_size"):
         transformer = visual.transformer
 
-        def of_tokens(x: torch.Tensor) -> torch.Tensor | None:
+        def to_map(x: torch.Tensor) -> torch.Tensor | None:
             return _square(x if transformer.batch_first else x.transpose(0, 1), 1, visual.grid_size)
 
-        return [(block, of_tokens) for block in transformer.resblocks]
+        return [(block, to_map) for block in transformer.resblocks]
     if hasattr(trunk, "stages"):
         return [(stage, _spatial) for stage in trunk.stages]
     if hasattr(trunk, "blocks") and hasattr(getattr(trunk, "patch_embed", None), "grid_size"):
@@ -106,7 +116,7 @@ def _spatial(x: torch.Tensor) -> torch.Tensor | None:
 
 
 def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.Tensor | None:
-    """Tokens (batch, prefix + patches, channels) as a map; None if there are others than one for each patch."""
+    """Return tokens (batch, prefix + patches, channels) as a map; None if there is not one for each patch."""
     if tokens.ndim != 3 or tokens.shape[1] != prefix + grid[0] * grid[1]:
         return None
     return tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, *grid)
@@ -114,8 +124,8 @@ def _square(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.T
 
 @contextmanager
 def _penultimate(visual: Any, seen: BlockOutputs) -> Iterator[None]:
-    """Keeps what the last projection of each batch reads; of a tower without one, that is the features."""
-    if isinstance(getattr(visual, "head", None), nn.Module):  # of a timm trunk
+    """Keep the input of the last projection, which is the features in a tower without one."""
+    if isinstance(getattr(visual, "head", None), nn.Module):  # a timm trunk
 
         def reads(head: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             seen.penultimate = args[0].detach()
@@ -126,10 +136,10 @@ def _penultimate(visual: Any, seen: BlockOutputs) -> Iterator[None]:
         pool = visual._pool
 
         def pooled(x: torch.Tensor) -> Any:
-            found = pool(x)
+            result = pool(x)
             if seen.penultimate is None:  # local features are pooled after it
-                seen.penultimate = found[0].detach()
-            return found
+                seen.penultimate = result[0].detach()
+            return result
 
         visual._pool = pooled
         try:

@@ -1,4 +1,4 @@
-"""The device of a run, and the memory that it takes."""
+"""The device of a run, and the memory that a run takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_qreliab import workers
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held, in bytes; 0 where the system does not tell."""
+    """Return the most memory that this process has held, in bytes; 0 if the system does not say."""
     try:
         import resource
     except ImportError:  # Windows
@@ -20,7 +20,7 @@ def peak_memory() -> int:
 
 
 def resolve_device(text: str) -> torch.device:
-    """The device of a setting; `auto` is a GPU where there is one."""
+    """Return the device of a setting; `auto` is a GPU if there is one."""
     if text == "cuda" or (text == "auto" and torch.cuda.is_available()):
         return workers.cuda()
     if text != "auto":

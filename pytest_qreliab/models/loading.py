@@ -13,31 +13,44 @@ if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loader:
-    """What loads a model, and tells it from others before that is done: its `architecture` and `files`, or the
-    `version` that its author gives it. `by_weights` says that what is loaded tells it."""
+    """A function that loads a model, with what tells the model from others before it is loaded."""
 
     load: Callable[[], Clip]
     architecture: str = ""
-    files: tuple[Path, ...] = ()
-    version: str = ""
-    by_weights: bool = False
+    files: tuple[Path, ...] = ()  # that the model is loaded from
+    version: str = ""  # the author's own
+    by_weights: bool = False  # only the loaded weights tell it from others
 
     def __call__(self) -> Clip:
+        """Load the model."""
         return self.load()
 
 
 def check_model_name(name: str, registered: Iterable[str] = ()) -> None:
-    """Raise InputError, with the nearest valid name, unless `name` can be loaded; `registered` names are valid too."""
+    """Raise InputError, with the nearest valid name, unless a model can be loaded by its name.
+
+    Args:
+        name: `tiny-digits`, or a name for open_clip.
+        registered: Other names that the message may suggest.
+    """
     from pytest_qreliab.models import openclip
 
     if name != TINY_DIGITS:
-        openclip.check(name, registered)
+        openclip.check_name(name, registered)
 
 
 def load_model(source: str, name: str | None = None) -> Clip:
-    """The full-precision model, on the CPU, in eval mode, called `name`, or as its source. Raises InputError."""
+    """Load a full-precision model on the CPU, in eval mode.
+
+    Args:
+        source: Where it comes from, such as `tiny-digits`, `ViT-B-32/openai` or `local-dir:PATH`.
+        name: How to call it, by default by its source.
+
+    Raises:
+        InputError: The model cannot be loaded.
+    """
     from dataclasses import replace
 
     from pytest_qreliab.models import openclip, tiny_digits
@@ -47,34 +60,43 @@ def load_model(source: str, name: str | None = None) -> Clip:
 
 
 def find_loader(source: str, name: str) -> Loader:
-    """What loads the model from its source, under that name."""
+    """Return the function that loads a model from its source, and calls it by a name."""
     from functools import partial
 
     if source == TINY_DIGITS:
         folder = Path(__file__).parent / "tiny_digits"
-        return Loader(partial(load_model, source, name), source, tuple(sorted(folder.iterdir())))
+        files = tuple(sorted(folder.iterdir()))
+        return Loader(load=partial(load_model, source, name), architecture=source, files=files)
     from pytest_qreliab.models import openclip
 
     architecture, files = openclip.local_files(source)
-    return Loader(partial(load_model, source, name), architecture, files, by_weights=not files)
+    return Loader(load=partial(load_model, source, name), architecture=architecture, files=files, by_weights=not files)
 
 
 def load_registered_model(name: str, make: object) -> Clip:
-    """The model that was registered under that name, in eval mode. Raises InputError."""
+    """Load a registered model in eval mode.
+
+    Args:
+        name: The name that it was registered under.
+        make: The model, or a function or class that makes it.
+
+    Raises:
+        InputError: Making it fails, or the result is no CLIP.
+    """
     from pytest_qreliab.models import registered
 
     return registered.load(name, make)
 
 
 def architectures() -> list[str]:
-    """Names of the architectures that open_clip describes."""
+    """Return the names of the architectures that open_clip describes."""
     from pytest_qreliab.models import openclip
 
     return openclip.architectures()
 
 
 def anchor_path(name: str, folder: Path | None) -> str:
-    """A model's name with its path made one below `folder`, if that is where it leads to."""
+    """Return a model's name with its path made one below `folder`, if it leads to something there."""
     from pytest_qreliab.models import openclip
 
     head, path = (openclip.LOCAL, name.removeprefix(openclip.LOCAL)) if name.startswith(openclip.LOCAL) else ("", "")

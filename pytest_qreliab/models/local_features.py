@@ -1,10 +1,11 @@
 """Local image features in the common space: each patch by itself, not mixed with the others by the last attention.
 
 MaskCLIP (Zhou et al. 2022) and DenseCLIP (Rao et al. 2022) take the value features of the last attention, on which
-GL-MCM scores. A softmax over a single key is 1, so that attention over a sequence of one token returns its value: the
-tower's own last layers, run on every patch as a sequence of its own, give them, whatever the layers were quantized to.
-(Static activation ranges that were set on mixed values may cut off the larger ones of a single patch, as they would
-where the model is deployed; on `tiny-digits` at w8a8 that moves local features by 1.5 % where dynamic ranges move 1 %.)
+GL-MCM scores. A softmax over a single key is 1. So attention over a sequence of one token returns its value, and the
+tower's own last layers give these features for every patch, whatever the layers were quantized to.
+
+Static activation ranges that were set on mixed values may cut off the larger values of a single patch, and would do so
+in a deployed model. On `tiny-digits` at w8a8 that moves local features by 1.5 %, and dynamic ranges move them by 1 %.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ SEQUENCES = 32_768
 
 
 def last_attention(visual: Any) -> nn.Module | None:
-    """The module that mixes the patches for the last time; None where the tower is none of open_clip's own.
+    """Return the module that mixes the patches for the last time; None for a tower that is not open_clip's own.
 
-    That is the attention pool of a ResNet, the attentional pool of a ViT that has one, else its last block.
+    In a ResNet it is the attention pool. In a ViT it is the attentional pool if there is one, else the last block.
     """
     if hasattr(visual, "attnpool"):
         return _module(visual.attnpool)
@@ -30,10 +31,15 @@ def last_attention(visual: Any) -> nn.Module | None:
     return None
 
 
-def features(visual: Any, x: torch.Tensor) -> torch.Tensor:
-    """Local features, (batch, patches, dim), not normalised, from what the last attention of the tower reads.
+def encode_patches(visual: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return local features from the input of the last attention.
 
-    `x` is (batch, channels, rows, columns) in a ResNet, (batch, 1 + patches, width) with the class token in a ViT.
+    Args:
+        visual: The image tower.
+        x: (batch, channels, rows, columns) in a ResNet, (batch, 1 + patches, width) with the class token in a ViT.
+
+    Returns:
+        (batch, patches, dim), not normalised.
     """
     if hasattr(visual, "attnpool"):
         pool = visual.attnpool
@@ -41,12 +47,12 @@ def features(visual: Any, x: torch.Tensor) -> torch.Tensor:
         projected: torch.Tensor = pool.c_proj(pool.v_proj(places))
         return projected
     tokens = x[:, 1:].reshape(-1, 1, x.shape[-1])
-    alone = [_of_sequences(visual, tokens[at : at + SEQUENCES]) for at in range(0, len(tokens), SEQUENCES)]
+    alone = [_encode_tokens(visual, tokens[at : at + SEQUENCES]) for at in range(0, len(tokens), SEQUENCES)]
     return torch.cat(alone).reshape(len(x), x.shape[1] - 1, -1)
 
 
-def _of_sequences(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Features (sequences, dim) of sequences of one token, (sequences, 1, width), by the end of a ViT."""
+def _encode_tokens(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Run the end of a ViT on sequences of one token, (sequences, 1, width), to features (sequences, dim)."""
     if visual.attn_pool is None:
         tokens = visual.transformer.resblocks[-1](tokens)
     # Twice, as pooling takes the first for the class token, or leaves it out of an average; two equal keys mix to one.
@@ -55,5 +61,5 @@ def _of_sequences(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
     return projected
 
 
-def _module(found: object) -> nn.Module | None:
-    return found if isinstance(found, nn.Module) else None
+def _module(value: object) -> nn.Module | None:
+    return value if isinstance(value, nn.Module) else None

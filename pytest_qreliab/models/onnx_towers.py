@@ -23,7 +23,9 @@ DTYPES = {
 class Tower(nn.Module):
     """One tower: images (n, 3, height, width) or tokens (n, context) to features (n, dim).
 
-    `source` is the graph itself, serialised, or its file, which may keep its weights in files beside it.
+    Args:
+        source: The graph itself, serialised, or its file, which may keep its weights in files beside it.
+        device: Where it runs: on a GPU if ONNX Runtime has a provider for it, else on the CPU.
     """
 
     def __init__(self, source: bytes | Path, device: torch.device) -> None:
@@ -44,12 +46,12 @@ class Tower(nn.Module):
         return type(self)(self.source, self.device)
 
     def graph(self) -> Any:
-        """The graph as an `onnx.ModelProto`, weights included."""
+        """Return the graph as an `onnx.ModelProto`, weights included."""
         onnx = importlib.import_module("onnx")
         return onnx.load_from_string(self.source) if isinstance(self.source, bytes) else onnx.load(str(self.source))
 
     def batches(self, x: torch.Tensor) -> list[npt.NDArray[Any]]:
-        """The batches that the graph takes: the last is filled up where the graph's batch size is fixed."""
+        """Cut inputs into batches that the graph takes; a fixed batch size fills the last one up."""
         given = self.session.get_inputs()[0]
         array = x.detach().cpu().numpy().astype(DTYPES[given.type])
         size = given.shape[0] if isinstance(given.shape[0], int) else max(1, len(array))
@@ -60,13 +62,14 @@ class Tower(nn.Module):
         return batches
 
     def run(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """All outputs for a batch of any size but 0, on the device of `x`."""
+        """Return all outputs for a batch of any size but 0, on the device of `x`."""
         name = self.session.get_inputs()[0].name
         parts: list[list[npt.NDArray[Any]]] = [self.session.run(None, {name: batch}) for batch in self.batches(x)]
         outputs = (np.concatenate(of_batches)[: len(x)] for of_batches in zip(*parts, strict=True))
         return [torch.from_numpy(output).float().to(x.device) for output in outputs]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features, (n, dim)."""
         return self.run(x)[0]
 
 
@@ -74,12 +77,13 @@ class MappedTower(Tower):
     """An image tower whose second output is the last patch map (n, channels, rows, columns)."""
 
     def forward_intermediates(self, images: torch.Tensor, **options: object) -> dict[str, Any]:
+        """Return the features and the patch map under the names that open_clip's towers use."""
         features, patch_map = self.run(images)[:2]
         return {"image_features": features, "image_intermediates": [patch_map]}
 
 
-def tower(source: bytes | Path, device: torch.device) -> Tower:
-    """The tower of a graph, with its patch map where it has one."""
+def load_tower(source: bytes | Path, device: torch.device) -> Tower:
+    """Load the tower of a graph, with its patch map if it has one."""
     plain = Tower(source, device)
     outputs = plain.session.get_outputs()
     if len(outputs) < 2 or len(outputs[1].shape) != 4:
@@ -89,7 +93,12 @@ def tower(source: bytes | Path, device: torch.device) -> Tower:
 
 
 class OnnxClip(nn.Module):
-    """A CLIP of which some towers, `visual` and `text`, are ONNX graphs, and the other is the original's."""
+    """A CLIP with one or both towers as ONNX graphs; the other tower is the original's.
+
+    Args:
+        original: A CLIP of open_clip.
+        towers: The graphs, by `visual` and `text`.
+    """
 
     def __init__(self, original: Any, towers: Mapping[str, Tower]) -> None:
         super().__init__()
@@ -101,14 +110,16 @@ class OnnxClip(nn.Module):
         self.original: Any = original if self.text is None else None
 
     def towers(self) -> dict[str, Tower]:
-        """The graphs, by `visual` and `text`."""
+        """Return the graphs, by `visual` and `text`."""
         both = {"visual": self.visual, "text": self.text}
-        return {name: one for name, one in both.items() if isinstance(one, Tower)}
+        return {name: tower for name, tower in both.items() if isinstance(tower, Tower)}
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """Return image features, (n, dim)."""
         features: torch.Tensor = self.visual(images)
         return features
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return text features, (n, dim)."""
         features: torch.Tensor = self.original.encode_text(tokens) if self.text is None else self.text(tokens)
         return features

@@ -26,7 +26,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def architectures() -> list[str]:
-    """Names of the architectures that open_clip describes, read without importing it."""
+    """Return the names of the architectures that open_clip describes, without importing it."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("open_clip is not installed: pip install open_clip_torch")
@@ -35,14 +35,16 @@ def architectures() -> list[str]:
 
 
 def tags() -> dict[str, list[str]]:
-    """The tags of the hub weights of every architecture."""
+    """Return the tags of the hub weights of every architecture."""
     return {name: list(_open_clip().list_pretrained_tags_by_model(name)) for name in architectures()}
 
 
-def check(name: str, registered: Iterable[str] = ()) -> None:
-    """Raise InputError unless `name` can be loaded, as far as can be told without loading or downloading it.
+def check_name(name: str, registered: Iterable[str] = ()) -> None:
+    """Raise InputError if a model cannot be loaded, as far as a check without loading or downloading shows.
 
-    `registered` are other names that the error may suggest.
+    Args:
+        name: Of the model.
+        registered: Other names that the message may suggest.
     """
     if name.startswith(HUB):
         if name.removeprefix(HUB).count("/") != 1:
@@ -52,9 +54,9 @@ def check(name: str, registered: Iterable[str] = ()) -> None:
         _check_folder(name, Path(name.removeprefix(LOCAL)).expanduser())
         return
     architecture, _, weights = name.partition("/")
-    known = architectures()
-    if architecture not in known:
-        raise unknown("model", name if "/" not in name else architecture, [TINY_DIGITS, *registered, *known])
+    valid = architectures()
+    if architecture not in valid:
+        raise unknown("model", name if "/" not in name else architecture, [TINY_DIGITS, *registered, *valid])
     path = Path(weights).expanduser()
     if weights and path.is_file():
         check_checkpoint(path)
@@ -65,7 +67,7 @@ def check(name: str, registered: Iterable[str] = ()) -> None:
 
 
 def local_files(name: str) -> tuple[str, tuple[Path, ...]]:
-    """The architecture and the files that a model is loaded from, those of a folder all; none for one of a hub."""
+    """Return the architecture and the files of a model: all files of a folder, none for a model of a hub."""
     if name.startswith(LOCAL):
         folder = Path(name.removeprefix(LOCAL)).expanduser()
         return LOCAL, tuple(sorted(path for path in folder.iterdir() if path.is_file()))
@@ -103,7 +105,7 @@ def _check_folder(name: str, folder: Path) -> None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise InputError for a checkpoint that is truncated, of another format, or holds more than weights."""
+    """Raise InputError if a checkpoint is truncated, of another format, or holds more than weights."""
     if path.suffix == ".safetensors":
         import safetensors
 
@@ -129,7 +131,11 @@ def check_checkpoint(path: Path) -> None:
 
 
 def load(name: str) -> Clip:
-    """The open_clip model of that name, on the CPU. Raises InputError when it cannot be had."""
+    """Load a model of open_clip on the CPU.
+
+    Raises:
+        InputError: The model cannot be loaded.
+    """
     from pytest_qreliab.models.clip import Clip
 
     architecture, _, weights = name.partition("/")
@@ -147,17 +153,17 @@ def load(name: str) -> Clip:
     with _loading(name):
         tokenizer = _open_clip().get_tokenizer(source)
     _check_vocabulary(name, module, tokenizer)
-    return Clip(name, module, preprocess, tokenizer)
+    return Clip(name=name, module=module, preprocess=preprocess, tokenizer=tokenizer)
 
 
 def _check_vocabulary(name: str, module: Any, tokenizer: Any) -> None:
-    """Raise InputError where the tokenizer gives tokens that the text tower has not."""
+    """Raise InputError if the tokenizer makes tokens that the text tower does not have."""
     embedding = getattr(getattr(module, "text", module), "token_embedding", None)
-    known, given = getattr(embedding, "num_embeddings", None), getattr(tokenizer, "vocab_size", None)
-    if known is not None and given is not None and given > known:
+    tokens, made = getattr(embedding, "num_embeddings", None), getattr(tokenizer, "vocab_size", None)
+    if tokens is not None and made is not None and made > tokens:
         raise InputError(
-            f"model {name!r}: its text tower knows {known} tokens, and its tokenizer, {type(tokenizer).__name__}, "
-            f"gives {given}; name the right one in its configuration (hf_tokenizer_name), or register the model with "
+            f"model {name!r}: its text tower knows {tokens} tokens, and its tokenizer, {type(tokenizer).__name__}, "
+            f"gives {made}; name the right one in its configuration (hf_tokenizer_name), or register the model with "
             "its own"
         )
 
@@ -165,7 +171,16 @@ def _check_vocabulary(name: str, module: Any, tokenizer: Any) -> None:
 def create(
     source: str, pretrained: str | None = None, *, force_quick_gelu: bool = False
 ) -> tuple[Any, Callable[[Image.Image], torch.Tensor]]:
-    """An open_clip module in float32 and eval mode, with its own image transform."""
+    """Create a module of open_clip in float32 and eval mode, with its own image transform.
+
+    Args:
+        source: An architecture, or the name of a hub or a folder.
+        pretrained: The tag or path of the weights; None for those of the hub or the folder.
+        force_quick_gelu: Whether the weights need QuickGELU, whatever the architecture says.
+
+    Raises:
+        InputError: The module cannot be created.
+    """
     with _loading(source if pretrained is None else f"{source}/{pretrained}"):
         module, preprocess = _open_clip().create_model_from_pretrained(
             source, pretrained, precision="fp32", weights_only=True, force_quick_gelu=force_quick_gelu
@@ -175,7 +190,7 @@ def create(
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Turn what goes wrong while open_clip loads a model into an InputError that names the model."""
+    """Turn every error while open_clip loads a model into an InputError that names the model."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Models that a project or a package registers under a name of their own."""
+"""Load models that a project or a package registers under a name of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ ENCODES = "encode_image"
 
 
 def load(name: str, make: object) -> Clip:
-    """The model that `make` is or makes, under that name. Raises InputError where it is no CLIP that can be used."""
+    """Load a registered model.
+
+    Args:
+        name: The name that it was registered under.
+        make: The model, or a function or class that makes it.
+
+    Raises:
+        InputError: Making it fails, or the result is no CLIP.
+    """
     made = make
     # A model may be callable as well, but not to make one.
     if isinstance(make, type) or (callable(make) and not isinstance(make, nn.Module) and not hasattr(make, ENCODES)):

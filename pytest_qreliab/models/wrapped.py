@@ -1,4 +1,4 @@
-"""Models that are not open_clip's: any object that encodes images and texts, looked at once and then used alike."""
+"""Models that are not open_clip's: any object that encodes images and texts, checked once and then used alike."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytest_qreliab.errors import InputError, describe_exception, unknown
-from pytest_qreliab.models.layout import Layout, no_fused_attention
+from pytest_qreliab.models.layout import Layout, LocalOutputs, no_fused_attention
 
-Towers = Mapping[str, frozenset[str]]
+Towers = Mapping[str, frozenset[str]]  # the towers that each module and parameter is part of, by its name
 
 # exp(15) is 3 million: a larger "logarithm" is the factor itself.
 LARGEST_LOG_SCALE = 15.0
 
 
 class Opaque(nn.Module):
-    """Holds a model that is no torch module; it has no weights to quantize, and stays on the device it is on."""
+    """The holder of a model that is no torch module: it has no weights to quantize, and stays on its device."""
 
     def __init__(self, model: object) -> None:
         super().__init__()
@@ -36,28 +36,39 @@ class Opaque(nn.Module):
         raise InputError(f"{type(self.model).__name__} is no torch module, so it can be measured but not quantized")
 
 
-@dataclass(frozen=True)
-class Foreign(Layout):
-    """How to reach the parts of one foreign module; it runs without the fused attention that no quantized copy has.
+@dataclass(frozen=True, kw_only=True)
+class WrapOptions:
+    """The arguments of `Clip.wrap`, which describes them."""
 
-    `towers` says which towers each module and parameter is part of, by name; `scale` is the logarithm of the
-    logit scale, the module's own parameter or a tensor beside it.
-    """
+    preprocess: Callable[[Image.Image], torch.Tensor] | None = None
+    tokenizer: Callable[[list[str]], Any] | None = None
+    logit_scale: float | None = None
+    encode_image: Callable[[Any, torch.Tensor], Any] | None = None
+    encode_text: Callable[[Any, Any], torch.Tensor] | None = None
+    vision: Sequence[str] = ()
+    coverage: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedLayout(Layout):
+    """The parts of one wrapped module, which runs without the fused attention that no quantized copy has."""
 
     preprocess: Callable[[Image.Image], torch.Tensor]
     tokenizer: Callable[[list[str]], Any]
     image_encoder: Callable[[Any, torch.Tensor], Any]
     text_encoder: Callable[[Any, Any], torch.Tensor]
-    scale: torch.Tensor | None
+    scale: torch.Tensor | None  # the logarithm of the logit scale; None: it is the module's own parameter
     towers: Towers
     coverage: float
 
     def encode_image(self, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Return checked features, (batch, dim)."""
         return self.encode_image_with_map(module, images)[0]
 
     def encode_image_with_map(
         self, module: nn.Module, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return checked features, (batch, dim), and the patch map if the user's function returns one."""
         with _explained("encode_image"), no_fused_attention():
             out = self.image_encoder(_inner(module), images)
         features, patch_map = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
@@ -66,30 +77,34 @@ class Foreign(Layout):
             raise InputError(f"encode_image gave a patch map of {_shown(patch_map)}; (batch, channels, rows, columns)")
         return features, patch_map
 
-    def encode_image_with_local(
-        self, module: nn.Module, images: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        return *self.encode_image_with_map(module, images), None
+    def encode_image_with_local(self, module: nn.Module, images: torch.Tensor) -> LocalOutputs:
+        """Return features and the patch map; a wrapped tower shows no local features."""
+        return LocalOutputs(*self.encode_image_with_map(module, images))
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
+        """Return checked features, (texts, dim)."""
         with _explained("encode_text"), no_fused_attention():
-            features: torch.Tensor = self.text_encoder(_inner(module), _moved(tokens, device))
+            features: torch.Tensor = self.text_encoder(_inner(module), _to_device(tokens, device))
         _check_features(features, "encode_text", None)
         return features
 
     def log_scale(self, module: nn.Module) -> torch.Tensor:
+        """Return the module's own parameter, or the tensor beside it."""
         return super().log_scale(module) if self.scale is None else self.scale
 
     def device(self, module: nn.Module) -> torch.device:
+        """Return the device of the first parameter, the CPU if there is none."""
         return next((p.device for p in module.parameters()), torch.device("cpu"))
 
     def in_scope(self, name: str, scope: str) -> bool:
-        while name not in self.towers and "." in name:  # a name that unpacking made: that of what was unpacked
+        """Return whether a module or parameter is part of a tower in `scope`, or of both."""
+        while name not in self.towers and "." in name:  # a name that unpacking made, below the unpacked module's
             name = name.rpartition(".")[0]
         towers = self.towers.get(name, frozenset())
         return bool(towers) if scope == "both" else scope in towers
 
-    def copied(self, module: nn.Module) -> tuple[Foreign, nn.Module]:
+    def copy_module(self, module: nn.Module) -> tuple[WrappedLayout, nn.Module]:
+        """Return the layout of the copy, and a copy of the module; raise InputError if it cannot be copied."""
         try:
             copied = copy.deepcopy(module)
         except InputError:
@@ -101,52 +116,55 @@ class Foreign(Layout):
         return replace(self, scale=None if self.scale is None else self.scale.clone()), copied
 
 
-def inspect(
-    model: object,
-    preprocess: Callable[[Image.Image], torch.Tensor] | None,
-    tokenizer: Callable[[list[str]], Any] | None,
-    logit_scale: float | None,
-    encode_image: Callable[[Any, torch.Tensor], Any] | None,
-    encode_text: Callable[[Any, Any], torch.Tensor] | None,
-    vision: Sequence[str],
-    coverage: float,
-) -> tuple[nn.Module, Foreign]:
-    """The model as a module, and its layout; the arguments are those of `Clip.wrap`. Raises InputError."""
+def inspect_model(model: object, options: WrapOptions) -> tuple[nn.Module, WrappedLayout]:
+    """Return a model as a module, and its layout, found by encoding one image and one prompt.
+
+    Raises:
+        InputError: The model does not encode them to finite features.
+    """
     if isinstance(model, type):
         raise InputError(f"{model.__name__} is a class; give an instance of it")
-    preprocess = preprocess or _attribute(model, "preprocess", "give preprocess=, a function from a PIL image")
-    tokenizer = tokenizer or _attribute(model, "tokenizer", "give tokenizer=, a function from a list of texts")
-    if encode_image is None:
+    preprocess = options.preprocess or _attribute(model, "preprocess", "give preprocess=, a function from a PIL image")
+    tokenizer = options.tokenizer or _attribute(model, "tokenizer", "give tokenizer=, a function from a list of texts")
+    if options.encode_image is None:
         _attribute(model, "encode_image", "give encode_image=, a function of the module and a batch of images")
-    if encode_text is None:
+    if options.encode_text is None:
         _attribute(model, "encode_text", "give encode_text=, a function of the module and tokens")
-    if not 0 < coverage <= 1:
-        raise InputError(f"coverage={coverage!r}: give a share above 0, at most 1")
+    if not 0 < options.coverage <= 1:
+        raise InputError(f"coverage={options.coverage!r}: give a share above 0, at most 1")
     module = model.eval().requires_grad_(False) if isinstance(model, nn.Module) else Opaque(model)
+    _check_float32(module)
+    layout = WrappedLayout(
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        image_encoder=options.encode_image or (lambda module, images: module.encode_image(images)),
+        text_encoder=options.encode_text or (lambda module, tokens: module.encode_text(tokens)),
+        scale=_scale(model, options.logit_scale),
+        towers={},
+        coverage=options.coverage,
+    )
+    _check_bias(getattr(module, "logit_bias", None))
+    read = _trial(module, layout)
+    towers = _towers_by_name(module, options.vision) if options.vision else _towers_by_use(module, read)
+    return module, replace(layout, towers=towers)
+
+
+def _check_float32(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             raise InputError(
                 f"{name} is in {str(parameter.dtype).removeprefix('torch.')}; the full-precision model is measured "
                 "in float32: call .float() on it"
             )
-    layout = Foreign(
-        preprocess,
-        tokenizer,
-        encode_image or (lambda module, images: module.encode_image(images)),
-        encode_text or (lambda module, tokens: module.encode_text(tokens)),
-        _scale(model, logit_scale),
-        {},
-        coverage,
-    )
-    bias = getattr(module, "logit_bias", None)
+
+
+def _check_bias(bias: object) -> None:
     if bias is not None and not (isinstance(bias, float | int | torch.Tensor) and torch.as_tensor(bias).numel() == 1):
         raise InputError(f"logit_bias is {_shown(bias)}; it must be one number, or not be there")
-    images, texts = _passed(module, layout)
-    return module, replace(layout, towers=_given(module, vision) if vision else _seen(module, images, texts))
 
 
 def _scale(model: object, given: float | None) -> torch.Tensor | None:
-    """The logarithm of the given factor; None where it is the module's own parameter that counts."""
+    """Return the logarithm of the given factor; None if the module's own parameter counts."""
     if given is not None:
         if isinstance(given, bool) or not isinstance(given, float | int) or not 0 < given < math.inf:
             raise InputError(f"logit_scale={given!r}: give the factor from cosines to logits, as in logit_scale=100.0")
@@ -162,8 +180,8 @@ def _scale(model: object, given: float | None) -> torch.Tensor | None:
 
 
 @torch.no_grad()
-def _passed(module: nn.Module, layout: Foreign) -> tuple[set[int], set[int]]:
-    """The storages that one image, and one prompt, pass through. Raises InputError unless both come out as features."""
+def _trial(module: nn.Module, layout: WrappedLayout) -> dict[str, set[int]]:
+    """Encode an image and a prompt, check the features, and return the storages that each tower read."""
     with _explained("preprocess"):
         image = layout.preprocess(Image.new("RGB", (64, 64)))
     if not isinstance(image, torch.Tensor) or image.dtype != torch.float32 or image.ndim != 3 or len(image) != 3:
@@ -171,26 +189,26 @@ def _passed(module: nn.Module, layout: Foreign) -> tuple[set[int], set[int]]:
     with _explained("tokenizer"):
         tokens = layout.tokenizer(["a", "photo"])
     device = layout.device(module)
-    with _Watch() as images:
-        of_image = layout.encode_image(module, torch.stack([image, image]).to(device))
-    with _Watch() as texts:
-        of_text = layout.encode_text(module, tokens, device)
-    if len(of_text) != 2:
-        raise InputError(f"encode_text gave {_shown(of_text)} for 2 texts; (texts, dim) is needed")
-    if of_image.shape[1] != of_text.shape[1]:
+    with _StorageWatch() as vision:
+        image_features = layout.encode_image(module, torch.stack([image, image]).to(device))
+    with _StorageWatch() as text:
+        text_features = layout.encode_text(module, tokens, device)
+    if len(text_features) != 2:
+        raise InputError(f"encode_text gave {_shown(text_features)} for 2 texts; (texts, dim) is needed")
+    if image_features.shape[1] != text_features.shape[1]:
         raise InputError(
-            f"encode_image gives {of_image.shape[1]} features and encode_text {of_text.shape[1]}; "
+            f"encode_image gives {image_features.shape[1]} features and encode_text {text_features.shape[1]}; "
             "both must be after their projection into the common space"
         )
-    for features, what in ((of_image, "encode_image gave NaN or infinity for a black image"),
-                           (of_text, "encode_text gave NaN or infinity for a prompt")):  # fmt: skip
+    for features, what in ((image_features, "encode_image gave NaN or infinity for a black image"),
+                           (text_features, "encode_text gave NaN or infinity for a prompt")):  # fmt: skip
         if not bool(features.isfinite().all()):
             raise InputError(what)
-    return images.storages, texts.storages
+    return {"vision": vision.storages, "text": text.storages}
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the storage of every tensor that an operation reads."""
+class _StorageWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A record of the storage of every tensor that an operation reads."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -202,25 +220,26 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _seen(module: nn.Module, images: set[int], texts: set[int]) -> Towers:
-    """The towers by what passed through which parameter."""
-    of: dict[str, set[str]] = {name: set() for name, _ in module.named_modules(remove_duplicate=False)}
+def _towers_by_use(module: nn.Module, read: Mapping[str, set[int]]) -> Towers:
+    """Return the towers by the storages that each read."""
+    towers: dict[str, set[str]] = {name: set() for name, _ in module.named_modules(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        at = parameter.untyped_storage().data_ptr()
-        of[name] = {tower for tower, storages in (("vision", images), ("text", texts)) if at in storages}
-        for end in [at for at, sign in enumerate(name) if sign == "."]:
-            of[name[:end]] |= of[name]
-    return {name: frozenset(towers) for name, towers in of.items()}
+        storage = parameter.untyped_storage().data_ptr()
+        towers[name] = {tower for tower, storages in read.items() if storage in storages}
+        for end in [place for place, sign in enumerate(name) if sign == "."]:
+            towers[name[:end]] |= towers[name]
+    return {name: frozenset(which) for name, which in towers.items()}
 
 
-def _given(module: nn.Module, vision: Sequence[str]) -> Towers:
-    """The towers by the names that the user gave."""
+def _towers_by_name(module: nn.Module, vision: Sequence[str]) -> Towers:
+    """Return the towers by the names that the user gave."""
+    wanted = [vision] if isinstance(vision, str) else vision
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    for name in [vision] if isinstance(vision, str) else vision:
+    for name in wanted:
         if name not in names:
             raise unknown("module or parameter in vision=", name, names)
-    inside = tuple(f"{name}." for name in ([vision] if isinstance(vision, str) else vision))
+    inside = tuple(f"{name}." for name in wanted)
     return {name: frozenset({"vision" if f"{name}.".startswith(inside) else "text"}) for name in names}
 
 
@@ -229,14 +248,14 @@ def _inner(module: nn.Module) -> Any:
 
 
 def _attribute(model: object, name: str, mend: str) -> Any:
-    found = getattr(model, name, None)
-    if not callable(found):
+    attribute = getattr(model, name, None)
+    if not callable(attribute):
         raise InputError(f"{type(model).__name__} has no {name}; {mend}")
-    return found
+    return attribute
 
 
-def _moved(tokens: Any, device: torch.device) -> Any:
-    """Whatever a tokenizer gives, its tensors on the device."""
+def _to_device(tokens: Any, device: torch.device) -> Any:
+    """Return what a tokenizer made with its tensors on the device."""
     if hasattr(tokens, "to"):
         return tokens.to(device)
     return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, tokens)
@@ -244,8 +263,8 @@ def _moved(tokens: Any, device: torch.device) -> Any:
 
 def _check_features(features: object, what: str, count: int | None) -> None:
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or count not in (None, len(features)):
-        of = "" if count is None else f" for {count} images"
-        raise InputError(f"{what} gave {_shown(features)}{of}; a tensor (batch, dim) is needed")
+        expected = "" if count is None else f" for {count} images"
+        raise InputError(f"{what} gave {_shown(features)}{expected}; a tensor (batch, dim) is needed")
 
 
 def _shown(value: object) -> str:
@@ -256,7 +275,7 @@ def _shown(value: object) -> str:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Tell where the user's own code raised, in place of a traceback through ours."""
+    """Turn an error in the user's own code into an InputError that says where it was raised."""
     try:
         yield
     except InputError:

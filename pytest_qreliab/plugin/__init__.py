@@ -1,1 +1,1 @@
-"""The pytest side: hooks, session, collection, fixtures, summary."""
+"""The pytest side: hooks, the session, collection, fixtures and the summary."""

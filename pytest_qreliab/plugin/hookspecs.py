@@ -1,4 +1,4 @@
-"""The hooks that the plugin calls."""
+"""The hooks that the plugin calls, for conftest.py files and other plugins to implement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_qreliab_register(catalog: Catalog) -> None:
-    """Register quantizers and models: `catalog.add_quantizer(...)`, `catalog.add_model(...)`.
+    """Register quantizers and models.
 
-    Called once, when a run that has cases is planned, for the conftest.py files and plugins that pytest has loaded
-    by then: those of the paths on the command line, or of the working directory.
+    The hook is called once, when a run that has cases is planned. It reaches the conftest.py files and plugins that
+    pytest has loaded by then: those of the paths on the command line, or of the working directory.
+
+    Args:
+        catalog: Takes them with `catalog.add_quantizer(...)` and `catalog.add_model(...)`.
     """

@@ -1,4 +1,4 @@
-"""Declare the command-line options and ini settings."""
+"""The command-line options and ini settings, as pytest knows them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pytest_qreliab.config.settings import OPTIONS, SELF_CHECK, TESTPATHS_INI
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and ini setting of the plugin."""
     group = parser.getgroup("qreliab", "reliability gates for quantized CLIP models (pytest-qreliab)")
     for option in OPTIONS:
         text = f"{option.help} (default: {option.default}; env {option.env}, ini {option.ini})"
@@ -17,12 +18,12 @@ def add_options(parser: pytest.Parser) -> None:
         SELF_CHECK,
         dest="qreliab_aa",
         action="store_true",
-        help="A/A self-check, in place of the gates' tests: how often they fail where there is nothing to find, and "
-        "the least harm that they would find",
+        help="run an A/A self-check instead of the tests: how often the gates fail without a difference, and the "
+        "smallest harm they would catch",
     )
     parser.addini(
         TESTPATHS_INI,
-        "a project's own reliability tests, run with the shipped suite when no path is given",
+        "your own reliability tests, run with the shipped suite if no path is given",
         type="paths",
         default=[],
     )

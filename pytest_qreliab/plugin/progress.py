@@ -1,4 +1,4 @@
-"""A live progress bar in a terminal, and nothing where the output is kept."""
+"""A live progress bar on a terminal, and silence anywhere else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pytest_qreliab.embedding.forward import Advance
-from pytest_qreliab.evaluation.evaluator import Progress as EvaluatorProgress
-from pytest_qreliab.evaluation.evaluator import silent
+from pytest_qreliab.evaluation.progress import Progress as EvaluatorProgress
+from pytest_qreliab.evaluation.progress import silent
 
 
 def for_config(config: pytest.Config) -> EvaluatorProgress:
-    """Bars on pytest's own terminal, if that is one; else silence."""
+    """Return progress bars on pytest's own terminal, or silence if it writes to a file or pipe."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not reporter.isatty:
         return silent
@@ -26,6 +26,8 @@ def for_config(config: pytest.Config) -> EvaluatorProgress:
 
 
 class _Bars:
+    """The progress bars of a run."""
+
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
         self._writer = reporter._tw
         # pytest captures the standard streams while tests run: keep a way to the real one.
@@ -37,7 +39,7 @@ class _Bars:
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Advance]:
-        """A bar on the line below pytest's dots, gone when the work is done."""
+        """Show a bar on the line below pytest's dots, until the work is done."""
         column = self._writer.width_of_current_line + 1
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -49,7 +51,7 @@ class _Bars:
         try:
             with Progress(*columns, console=self._console, transient=True) as progress:
                 task = progress.add_task(description, total=total)
-                yield lambda done: progress.advance(task, done)
+                yield lambda steps: progress.advance(task, steps)
         finally:
             self._stream.write(f"\x1b[1A\x1b[{column}G")  # up, and back to where pytest writes on
             self._stream.flush()

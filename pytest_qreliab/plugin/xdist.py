@@ -1,4 +1,4 @@
-"""The scheduler of a run with pytest-xdist: all tests of one quantized model go to one worker."""
+"""The scheduler for pytest-xdist: all tests of one quantized model go to one worker."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from pytest_qreliab.evaluation.planning.plan import Plan
 
 
 class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Scheduling by build, in the plan's order, in which neighbours share a baseline.
+    """The scheduler that hands out the tests of whole quantized models, in the plan's order.
 
-    The scope of a test is the quantized model that it is on, or the model whose baseline alone it is on; any other
-    test is a scope of its own. A worker stays with a model, and where it can begins with one that no other has.
+    The scope of a test is its quantized model, or its full-precision model if it uses that alone. Any other test is a
+    scope of its own. A worker stays with a full-precision model, and begins with one that no other worker has if there
+    is one. Neighbours in the plan share their full-precision model.
 
-    When a worker dies, the tests of the case that it measured fail with it. The other tests that it had go on
-    elsewhere. It is a plugin of the controller's as well, for what there is to report of that.
+    When a worker dies, the tests of the case that it measured fail with it. Its other tests go on elsewhere. The
+    scheduler is a plugin of the controller as well, to report that.
     """
 
     def __init__(self, config: pytest.Config, log: Producer, plan: Plan) -> None:
@@ -42,16 +43,16 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
         self._crashed = False
 
     def subject(self, nodeid: str) -> str | None:
-        """The id of the case, the build or the model that a test is on; None for a test that is none of ours."""
-        found: list[str] = self._ids.findall(nodeid, max(nodeid.find("::"), 0))
-        return max(found, key=len, default=None)
+        """Return the id of the case, build or model of a test; None for a test that is not the plugin's."""
+        ids: list[str] = self._ids.findall(nodeid, max(nodeid.find("::"), 0))
+        return max(ids, key=len, default=None)
 
     def _split_scope(self, nodeid: str) -> str:
         subject = self.subject(nodeid)
         return nodeid if subject is None else self._scopes[subject]
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        """Assign the next unit of the node's model; else the next that is of no other node's; else the next."""
+        """Assign the next unit of the node's model, else the next that no other node is at work on, else the next."""
         if len(set(self._models.values())) > 1:
             mine = self._model(node)
             others = {self._model(other) for other in self.nodes if other is not node} - {None}
@@ -64,12 +65,12 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
         super()._assign_work_unit(node)
 
     def _model(self, node: WorkerController) -> str | None:
-        """The model of the last of our units that a node was given."""
+        """Return the model of the plugin's unit that a node was given last."""
         scopes = reversed(self.assigned_work[node])
         return next((self._models[scope] for scope in scopes if scope in self._models), None)
 
     def _reschedule(self, node: WorkerController) -> None:
-        if node not in self.registered_collections:  # it takes the place of one that died, and is not ready yet
+        if node not in self.registered_collections:  # it replaces one that died, and is not ready yet
             return
         super()._reschedule(node)
         # A worker starts a test when it knows the next, or that there is none.
@@ -77,7 +78,10 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
             super()._reschedule(node)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Remove a node; where it died, return the test that it ran, which no other is given, nor those of its case."""
+        """Remove a node, and return the test that it died in.
+
+        Neither that test nor another of its case is given to other nodes.
+        """
         workload = self.assigned_work.pop(node)
         pending: list[str] = [nodeid for unit in workload.values() for nodeid, done in unit.items() if not done]
         if not pending:
@@ -94,7 +98,7 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return crashed
 
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Say what a worker died of and report the tests that died with it."""
+        """Explain why a worker died, and report the tests that died with it."""
         subject = self.subject(crashitem)
         if subject is None:
             return
@@ -102,14 +106,14 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
         report.qreliab_case = subject  # type: ignore[attr-defined]
         report.longrepr = f"worker {node.gateway.id} crashed while it measured {subject}{_cause(node)}"
         for nodeid in (crashitem, *self._died_with):
-            of_test = report if nodeid == crashitem else copy.copy(report)
+            test_report = report if nodeid == crashitem else copy.copy(report)
             path, _, name = nodeid.partition("::")
-            of_test.nodeid, of_test.location = nodeid, (path, None, name)
-            if of_test is not report:
-                self.config.hook.pytest_runtest_logreport(report=of_test)
+            test_report.nodeid, test_report.location = nodeid, (path, None, name)
+            if test_report is not report:
+                self.config.hook.pytest_runtest_logreport(report=test_report)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name the tests that no worker was left for."""
+        """Name the tests that no worker was left to run."""
         left = [*self.workqueue.values(), *(unit for units in self.assigned_work.values() for unit in units.values())]
         tests = [nodeid for unit in left for nodeid, done in unit.items() if not done]
         if self._crashed and tests:
@@ -119,7 +123,7 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def _cause(node: Any) -> str:
-    """The signal that ended a worker, where that can be told, and what most often sends it."""
+    """Return the signal that ended a worker, if it can be known, and what most often sends it."""
     try:
         name = signal.Signals(-node.gateway._io.popen.wait(1)).name
     except (AttributeError, ValueError, subprocess.TimeoutExpired):  # a worker elsewhere, or that ended by itself
@@ -130,8 +134,8 @@ def _cause(node: Any) -> str:
     return f": {name}{hint}"
 
 
-def make(config: pytest.Config, log: Producer, plan: Plan) -> BuildScheduling:
-    """The scheduler of a run, registered."""
+def make_scheduler(config: pytest.Config, log: Producer, plan: Plan) -> BuildScheduling:
+    """Return the scheduler of a run, after registering it as a plugin."""
     scheduler = BuildScheduling(config, log, plan)
     config.pluginmanager.register(scheduler, "qreliab-scheduler")
     return scheduler

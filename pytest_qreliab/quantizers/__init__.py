@@ -1,1 +1,1 @@
-"""Quantizers: recipes, and how they work."""
+"""Recipes that quantize a CLIP, and how they work."""

@@ -1,8 +1,8 @@
-"""Controls: full-precision models that err by as much as a quantized one, but not by rounding.
+"""Controls: full-precision models that err as much as a quantized one.
 
-`lowrank` takes the least singular values from every weight, `noise` adds Gaussian noise to it; each weight then
-errs by as much as that of the named quantizer at the same bits. They tell "it was quantized" from "its spectrum was
-filtered" and from "its weights were disturbed".
+They do not err by rounding. `lowrank` takes the least singular values from every weight, `noise` adds Gaussian noise to
+it. Each weight then errs by as much as under the named quantizer at the same bits. Controls tell "it was quantized"
+from "its spectrum was filtered" and from "its weights were disturbed".
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 
+from pytest_qreliab.config.cases import ControlKind
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import rank
 from pytest_qreliab.models.clip import Clip
@@ -21,56 +21,82 @@ from pytest_qreliab.quantizers.engine import layers
 from pytest_qreliab.quantizers.engine.layers import WeightPair
 from pytest_qreliab.quantizers.request import Request
 
-Kind = Literal["lowrank", "noise"]
-KINDS: tuple[Kind, ...] = ("lowrank", "noise")
-
 
 def lowrank(clip: Clip, request: Request) -> Clip:
-    """Each weight without its least singular values; the last one to go is shrunk, so that the match is exact."""
+    """Return a copy whose weights have lost their least singular values.
+
+    The last one to go is only shrunk, so that the match is exact.
+
+    Args:
+        clip: The full-precision model.
+        request: What is asked for, with the quantized model to match.
+
+    Raises:
+        InputError: The matched model has no dense weights.
+    """
     if request.parameters.by == "error":
-        return Control(clip, _matched(clip, request), request.scope, "lowrank").at(1.0)
-    control, pairs = _pairs(clip, _matched(clip, request), request.scope)
+        return Control(clip, _matched(clip, request), request.scope, kind="lowrank").at(1.0)
+    control, pairs = _weight_pairs(clip, _matched(clip, request), request.scope)
     with torch.no_grad():
         for pair in pairs:
             if _finite(pair):
                 weight = pair.layer.get_parameter("weight")
-                weight.copy_(_of_rank(pair.full, pair.quantized).reshape(weight.shape))
+                weight.copy_(_cut_to_rank(pair.full, pair.quantized).reshape(weight.shape))
     return control
 
 
 def noise(clip: Clip, request: Request) -> Clip:
-    """Each weight with seeded Gaussian noise of the size of the matched quantizer's error."""
-    return Control(clip, _matched(clip, request), request.scope, "noise", request.parameters.seed).at(1.0)
+    """Return a copy whose weights have seeded Gaussian noise.
+
+    The noise has the size of the matched quantizer's error.
+
+    Args:
+        clip: The full-precision model.
+        request: What is asked for, with the quantized model to match.
+
+    Raises:
+        InputError: The matched model has no dense weights.
+    """
+    seed = request.parameters.seed
+    return Control(clip, _matched(clip, request), request.scope, kind="noise", seed=seed).at(1.0)
 
 
 class Control:
-    """A full-precision model each weight of which can be made to err as much as under a quantizer, or some times that.
+    """A full-precision model whose weights err by a chosen amount.
 
-    `lowrank` takes the least singular values away until the squared error is reached; the last one is shrunk. `noise`
-    adds seeded Gaussian noise. What a weight needs is computed once for all strengths.
+    Each weight errs as much as under a quantizer, times a strength. `lowrank` takes the least singular values away
+    until the squared error is reached, and shrinks the last one. `noise` adds seeded Gaussian noise. What a weight
+    needs is computed once for all strengths.
     """
 
-    def __init__(self, full: Clip, quantized: Clip, scope: str, kind: Kind, seed: int = 0) -> None:
-        self._clip, pairs = _pairs(full, quantized, scope)
+    def __init__(self, full: Clip, quantized: Clip, scope: str, *, kind: ControlKind, seed: int = 0) -> None:
+        self._clip, pairs = _weight_pairs(full, quantized, scope)
         make = _filter if kind == "lowrank" else partial(_noise, seed)
         # NaN stays what it is, and shows.
         self._weights = [(p.layer.get_parameter("weight"), make(p)) for p in pairs if _finite(p)]
 
     @torch.no_grad()
     def at(self, strength: float) -> Clip:
-        """The model with `strength` times the errors' root mean squares; the same object, changed, each time."""
+        """Return the model with errors of a strength.
+
+        It is one object, which every call changes.
+
+        Args:
+            strength: The factor of the errors' root mean squares; 1 is the quantizer's own error.
+        """
         for weight, disturbed in self._weights:
             weight.copy_(disturbed(strength).reshape(weight.shape))
         return self._clip
 
 
 def _matched(clip: Clip, request: Request) -> Clip:
-    """The quantized model that a control takes its errors from."""
-    assert request.matched is not None
+    """Return the quantized model that a control takes its errors from."""
+    if request.matched is None:
+        raise ValueError("a control needs a quantized model to match")
     return request.matched(clip)
 
 
-def _pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
+def _weight_pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
     try:
         return layers.weight_pairs(full, quantized, scope)
     except InputError as error:
@@ -83,8 +109,8 @@ def _finite(pair: WeightPair) -> bool:
 
 def _noise(seed: int, pair: WeightPair) -> Callable[[float], torch.Tensor]:
     rng = torch.Generator().manual_seed(seed + zlib.crc32(pair.name.encode()))
-    drawn = torch.randn(pair.full.shape, generator=rng).to(pair.full.device)
-    before, error = pair.full.clone(), drawn * ((pair.quantized - pair.full).norm() / drawn.norm())
+    sample = torch.randn(pair.full.shape, generator=rng).to(pair.full.device)
+    before, error = pair.full.clone(), sample * ((pair.quantized - pair.full).norm() / sample.norm())
 
     def disturbed(strength: float) -> torch.Tensor:
         weight: torch.Tensor = before + strength * error
@@ -94,27 +120,27 @@ def _noise(seed: int, pair: WeightPair) -> Callable[[float], torch.Tensor]:
 
 
 def _filter(pair: WeightPair) -> Callable[[float], torch.Tensor]:
-    """The weight of lower rank with the squared error of the quantized one, or some times that."""
+    """Return the function from a strength to the filtered weight."""
     u, values, vt = torch.linalg.svd(pair.full.double(), full_matrices=False)
     error = float((pair.quantized.double() - pair.full.double()).square().sum())
     u, vt = u.to(pair.full.dtype), vt.to(pair.full.dtype)  # half the memory, while it waits
 
     def disturbed(strength: float) -> torch.Tensor:
-        return _composed(u.double(), _without(values, strength**2 * error), vt.double(), pair.full)
+        return _compose(u.double(), _without_least(values, strength**2 * error), vt.double(), pair.full)
 
     return disturbed
 
 
-def _without(singular_values: torch.Tensor, error: float) -> torch.Tensor:
-    """The singular values without the least of them, whose squares add up to `error`."""
+def _without_least(singular_values: torch.Tensor, error: float) -> torch.Tensor:
+    """Subtract from the least singular values squares that sum to `error`."""
     squares = singular_values.square()
-    behind = squares.flip(0).cumsum(0).flip(0) - squares  # of those after each
+    behind = squares.flip(0).cumsum(0).flip(0) - squares  # the sum of those after each
     kept: torch.Tensor = singular_values - (error - behind).clamp(min=0).sqrt().minimum(singular_values)
     return kept
 
 
-def _of_rank(weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-    """The weight cut to the effective rank of the quantized one; left alone where that is no lower."""
+def _cut_to_rank(weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    """Return the weight cut to the quantized one's effective rank, if lower."""
     u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
     wanted = effective_rank(torch.linalg.svdvals(quantized.double()))
     if wanted >= effective_rank(s):
@@ -129,15 +155,22 @@ def _of_rank(weight: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     while many - few > 1e-9 * len(s):
         middle = (few + many) / 2
         few, many = (middle, many) if effective_rank(cut(middle)) < wanted else (few, middle)
-    return _composed(u, cut(many), vt, weight)
+    return _compose(u, cut(many), vt, weight)
 
 
-def _composed(u: torch.Tensor, s: torch.Tensor, vt: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _compose(u: torch.Tensor, s: torch.Tensor, vt: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     weight: torch.Tensor = (u * s) @ vt
     return weight.to(like.dtype)
 
 
 def effective_rank(singular_values: torch.Tensor) -> float:
-    """That of `metrics.rank`, of singular values (r,), descending; 0 where all are 0."""
+    """Return the effective rank of a matrix, as `metrics.rank` defines it.
+
+    Args:
+        singular_values: Its singular values, descending, shape (r,).
+
+    Returns:
+        A number from 1 to r; 0 if all singular values are 0.
+    """
     power = singular_values.square().double().cpu().numpy()
     return rank.effective_rank(power) if power.any() else 0.0

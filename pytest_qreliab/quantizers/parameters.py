@@ -1,4 +1,4 @@
-"""The parameters that quantizers take, with their defaults: what a suite file may set."""
+"""The parameters of quantizers, which a suite file may set."""
 
 from __future__ import annotations
 
@@ -17,28 +17,34 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Parameters(Strict):
-    """Base of every quantizer's parameters; by itself: none."""
+    """The base class of every quantizer's parameters; it has none itself."""
 
 
 def described(parameters: type[Parameters]) -> list[str]:
-    """Every parameter with its default and its type, as `alpha=0.5 (float at least 0, at most 1 | search)`."""
-    found = []
+    """Return a text for each parameter: name, default and type.
+
+    Args:
+        parameters: The parameter class of a quantizer.
+
+    Returns:
+        Texts in the order of the fields, for example `alpha=0.5 (float at least 0, at most 1 | search)`.
+    """
+    texts = []
     for name, field in parameters.model_fields.items():
         default = "" if field.is_required() else f"={field.default}"
-        found.append(f"{name}{default} ({_type(field.annotation, field.metadata)})")
-    return found
+        texts.append(f"{name}{default} ({_type_in_words(field.annotation, field.metadata)})")
+    return texts
 
 
-def _type(kind: Any, limits: Iterable[Any]) -> str:
-    """A type in words."""
+def _type_in_words(kind: Any, limits: Iterable[Any]) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         parts = (limit.metadata if isinstance(limit, FieldInfo) else [limit] for limit in inner[1:])
-        return _type(inner[0], [limit for part in parts for limit in part])
+        return _type_in_words(inner[0], [limit for part in parts for limit in part])
     if origin is Literal:
         return " | ".join(map(str, inner))
     if origin in (Union, UnionType):
-        return " | ".join(_type(part, ()) for part in inner)
+        return " | ".join(_type_in_words(part, ()) for part in inner)
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     bounds = [f"{word} {getattr(limit, key)}" for limit in limits for key, word in words.items() if hasattr(limit, key)]
     if kind is type(None):
@@ -48,125 +54,120 @@ def _type(kind: Any, limits: Iterable[Any]) -> str:
 
 
 class RoundingParameters(Parameters):
-    """How weights and activations are laid on grids, whatever is done before.
+    """The grids of weights and activations.
 
-    `granularity`: what shares a grid of the weights: the tensor, an output channel, or a group of that many
-    weights of a channel. `activations`: `static` ranges from `images` calibration images, one per tensor, or
-    `dynamic` ones, of each token (of each image, for a convolution) as it comes.
+    Most quantizers have these parameters.
     """
 
+    # The weights that share a grid: the tensor, an output channel, or a group of that many weights of a channel.
     granularity: Literal["tensor", "channel"] | GroupSize = "channel"
     symmetric: bool = True
+    # Static ranges, one per tensor, are set on calibration images. Dynamic ones are those of each token, or of each
+    # image if the layer is a convolution.
     activations: Literal["static", "dynamic"] = "static"
     symmetric_activations: bool = True
-    images: Count = 128
+    images: Count = 128  # the most calibration images that are looked at
 
 
 class Percentile(RoundingParameters):
-    """`share` of the magnitudes, in per cent, is kept of weights and of activations; what is beyond is clipped."""
+    """The parameters of `percentile`."""
 
+    # The per cent of the magnitudes, of weights and of activations, within the range. The rest is clipped.
     share: Annotated[float, Field(gt=50, le=100)] = 99.9
 
 
 class SmoothQuant(RoundingParameters):
-    """`alpha`: how much of the difficulty moves from activations to weights, or `search` for the best of 0.1 to 0.9.
+    """The parameters of `smoothquant`."""
 
-    `layers`: those that read a norm's output, as the authors do, or `all`.
-    """
-
+    # The part of the difficulty that moves from activations to weights. `search` takes the best from 0.1 to 0.9.
     alpha: Share | Literal["search"] = 0.5
-    layers: Literal["norm", "all"] = "norm"
+    layers: Literal["norm", "all"] = "norm"  # `norm`: only those that read a norm's output, as the authors do
 
 
 class QuaRot(RoundingParameters):
-    """`seed` draws the signs of the randomised Hadamard matrices."""
+    """The parameters of `quarot`."""
 
-    seed: int = 0
+    seed: int = 0  # draws the signs of the randomised Hadamard matrices
 
 
 class Gptq(RoundingParameters):
-    """`damping`, relative to the mean of the Hessian's diagonal, is added to it."""
+    """The parameters of `gptq`."""
 
-    damping: Annotated[float, Field(gt=0)] = 0.01
+    damping: Annotated[float, Field(gt=0)] = 0.01  # added to the Hessian's diagonal, relative to its mean
 
 
 class Awq(RoundingParameters):
-    """`layers` as for smoothquant; weights are grouped, as the authors do, where a group size is given."""
+    """The parameters of `awq`.
 
-    layers: Literal["norm", "all"] = "all"
+    Its authors group weights: give a group size as the granularity for that.
+    """
+
+    layers: Literal["norm", "all"] = "all"  # as for `smoothquant`
 
 
 class TorchAo(Parameters):
-    """`group_size`: weights that share a scale, along a row; none: one scale per output channel."""
+    """The parameters of `torchao`."""
 
-    group_size: GroupSize | None = None
+    group_size: GroupSize | None = None  # weights of a row that share a scale; None: one scale per output channel
 
 
 class BitsAndBytes(Parameters):
-    """`threshold`: input columns with a larger magnitude are multiplied in 16 bits (w8a8); 0: none is.
+    """The parameters of `bitsandbytes`."""
 
-    `data_type`: the levels of w4, of normally distributed weights (`nf4`) or of a 4-bit float (`fp4`);
-    `block_size` of its weights share a scale.
-    """
-
-    threshold: float = 6.0
+    threshold: float = 6.0  # w8a8: input columns with a larger magnitude are multiplied in 16 bits; 0: none is
+    # w4: the levels are those of normally distributed weights (`nf4`) or of a 4-bit float (`fp4`).
     data_type: Literal["nf4", "fp4"] = "nf4"
-    block_size: Literal[32, 64, 128, 256, 512, 1024] = 64
+    block_size: Literal[32, 64, 128, 256, 512, 1024] = 64  # w4: weights that share a scale
 
 
 class OnnxRuntime(Parameters):
-    """How ONNX Runtime quantizes.
+    """The parameters of `onnxruntime`."""
 
-    w8a8: `activations` are rounded by ranges taken at every call (`dynamic`) or fixed from `images` calibration
-    images (`static`). `reduce_range` keeps weights to 7 bits, for x86 CPUs without VNNI, on which sums of 8-bit
-    products overflow; none: only on such a CPU. Weights alone: `block_size` weights along a row share a scale.
-    """
-
+    # w8a8: the activations' ranges are taken at every call (`dynamic`) or fixed on calibration images (`static`).
     activations: Literal["dynamic", "static"] = "dynamic"
-    images: Count = 128
+    images: Count = 128  # w8a8: the most calibration images that are looked at
+    # w8a8: whether weights have 7 bits, because sums of 8-bit products overflow on x86 CPUs without VNNI. None: only
+    # on such a CPU.
     reduce_range: bool | None = None
-    block_size: Literal[16, 32, 64, 128, 256] = 32
+    block_size: Literal[16, 32, 64, 128, 256] = 32  # weights only: weights of a row that share a scale
 
 
 class Artifact(Parameters):
-    """`path` of the file or folder."""
+    """The parameters of `artifact`."""
 
-    path: str
+    path: str  # of the file or folder
 
 
 class ControlParameters(Parameters):
-    """`match` is the quantizer whose error, weight by weight, the control reproduces."""
+    """The parameters that all controls have."""
 
-    match: str = "minmax"
+    match: str = "minmax"  # the quantizer with the errors, weight by weight, that the control reproduces
 
 
 class LowRank(ControlParameters):
-    """`by`: what is matched: the squared error, or the effective rank."""
+    """The parameters of `lowrank`."""
 
-    by: Literal["error", "effective-rank"] = "error"
+    by: Literal["error", "effective-rank"] = "error"  # the property that is matched; `error` is the squared error
 
 
 class Noise(ControlParameters):
-    """`seed` draws the noise."""
+    """The parameters of `noise`."""
 
-    seed: int = 0
+    seed: int = 0  # draws the noise
 
 
 class Training(Parameters):
-    """Of a short training run: `steps` of `batch` images and as many captions, drawn with `seed`.
-
-    `learning_rate` is Adam's at the first step: the share of a step of its grid that a weight may move at once.
-    `images` is the most that it is trained on, and that are held in memory.
-    """
+    """The parameters of a short training run."""
 
     steps: Count = 100
+    # Adam's rate at the first step: the share of a step of its grid that a weight may move at once.
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
-    batch: Annotated[int, Field(ge=2)] = 16
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    images: Count = 1024
+    batch: Annotated[int, Field(ge=2)] = 16  # images of a step, and as many captions
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # draws the batches
+    images: Count = 1024  # the most images that are held in memory and trained on
 
 
 class LrQat(Training):
-    """`rank` of the change that is learned of each weight."""
+    """The parameters of `lr-qat`."""
 
-    rank: Count = 32
+    rank: Count = 32  # of the change of each weight that is learned

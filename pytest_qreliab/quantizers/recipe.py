@@ -1,11 +1,11 @@
-"""Quantizers by name, and recipes made from them."""
+"""Quantizers by name, and the recipes that cases name."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -19,85 +19,88 @@ if TYPE_CHECKING:
 
 
 RESCALE = "+rescale"
-# What a quantizer needs of a benchmark: nothing; images where activations get static ranges; images always;
-# images with labels always.
+# What a quantizer needs of a benchmark: nothing; images if activations get static ranges; images always; images with
+# labels always.
 DataNeed = Literal["nothing", "ranges", "images", "pairs"]
 
 
 class Apply(Protocol):
-    """Quantizes a copy of a full-precision model."""
+    """A function that quantizes a copy of a full-precision model."""
 
-    def __call__(self, clip: Clip, request: Request) -> Clip: ...
+    def __call__(self, clip: Clip, request: Request) -> Clip:
+        """Return the quantized copy."""
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """A named recipe that turns a model into a quantized model at given bits.
-
-    `function` is the recipe, or where to import it from when it is first needed, as `module:name`.
-    `default_activations` is the activation width that a bare bit width stands for, None for weights only; `bits`
-    lists the widths that it can do, and is empty for one that does all. `rounds` is false for a control, whose weights
-    change without coming to lie on a grid. `coverage` is the share of the towers' matmul and convolution weights
-    that it promises to quantize, or without `convolutions` of the matmul weights. `read_bits`, from parameters and
-    scope, is for a quantizer whose bits are given by a file. `packages` are what the extra of the name `extra`
-    installs for it. `version` is a text of the author's that changes with the code: what a registered quantizer
-    gives is kept for later runs only under one.
-    """
+    """A named method that quantizes a model at given bits."""
 
     name: str
-    help: str
-    function: str | Apply
+    help: str  # one line for `qreliab list quantizers`
+    function: str | Apply  # the method, or its place `module:name`, to be imported when it is first needed
     parameters: type[Parameters] = Parameters
-    default_activations: int | None = 8
-    bits: tuple[str, ...] = ()
+    _: KW_ONLY
+    default_activations: int | None = 8  # the activation width that a bare `4` stands for; None: weights only
+    bits: tuple[str, ...] = ()  # the widths that it can do; empty: all
     needs: DataNeed = "ranges"
-    rounds: bool = True
-    coverage: float = 1.0
-    convolutions: bool = True
+    rounds: bool = True  # False for a control, whose weights change but do not come to lie on a grid
+    coverage: float = 1.0  # the share of the towers' matmul and convolution weights that it promises to quantize
+    convolutions: bool = True  # False: `coverage` counts the matmul weights alone
+    # For a quantizer whose bits a file gives: the function, or its place, from parameters and scope to the bits.
     read_bits: str | Callable[[Any, str], Bits] | None = None
-    extra: str | None = None
+    extra: str | None = None  # the extra of this package that installs `packages`
     packages: tuple[str, ...] = ()
+    # A text of the author's that changes with the code. The results of a registered quantizer are kept for later runs
+    # only if it has one.
     version: str = ""
 
     @property
     def ours(self) -> bool:
-        """Whether it comes with this package, in whose code nothing goes unseen."""
+        """Whether it comes with this package.
+
+        Its code is then part of every cache key.
+        """
         return isinstance(self.function, str) and self.function.startswith("pytest_qreliab.")
 
     def missing(self) -> list[str]:
-        """The packages that it needs and that are not installed."""
+        """Return the packages that it needs and that are not installed."""
         return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
     def check_packages(self) -> None:
-        """Raise InputError, with the command that installs them, where packages are missing."""
+        """Raise InputError, with the command that installs them, if packages are missing."""
         if missing := self.missing():
             extra = f": pip install 'pytest-qreliab[{self.extra}]'" if self.extra else ""
             names = ", ".join(missing)
             raise InputError(f"quantizer {self.name!r} needs the package{'s' * (len(missing) > 1)} {names}{extra}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A quantizer with its parameters, as a case names it; `rescale` refits the logit scale afterwards.
-
-    `matched` is the recipe that a control takes its error from.
-    """
+    """A quantizer with its parameters, under the name that cases use."""
 
     name: str
     quantizer: Quantizer
     parameters: Parameters = field(default_factory=Parameters)
-    rescale: bool = False
-    matched: Recipe | None = None
+    rescale: bool = False  # whether the logit scale is fitted again afterwards
+    matched: Recipe | None = None  # the recipe that a control takes its error from
 
     def bits(self, parsed: Bits | int, scope: str) -> Bits:
-        """Full bits from what the user wrote: a bare 4 becomes the quantizer's own default.
+        """Return full bits for what the user wrote.
 
-        That is with activations of the default width if it can do those, else weights alone; of an artifact it is
-        always what the file holds. Raises InputError for bits that the quantizer cannot do.
+        Args:
+            parsed: The bits. A bare 4 means activations of the quantizer's default width if it can do those, else
+                weights only. For an artifact they do not count.
+            scope: The towers to quantize: "vision", "text" or "both".
+
+        Returns:
+            The bits; for an artifact, those of the file.
+
+        Raises:
+            InputError: The quantizer cannot do these bits, or the artifact cannot be read.
         """
         able = self.quantizer.bits
         if self.quantizer.read_bits is not None:
-            return cast(Bits, _imported(self.quantizer.read_bits)(self.parameters, scope))
+            return cast(Bits, import_function(self.quantizer.read_bits)(self.parameters, scope))
         if isinstance(parsed, int):
             bits = Bits(parsed, self.quantizer.default_activations)
             if able and str(bits) not in able:
@@ -109,7 +112,7 @@ class Recipe:
         return bits
 
     def needs(self, bits: Bits) -> Literal["nothing", "images", "pairs"]:
-        """What it needs of a benchmark's calibration data at these bits."""
+        """Return the calibration data that it needs at these bits."""
         needs = self.quantizer.needs
         if self.rescale or needs == "pairs":
             return "pairs"
@@ -122,22 +125,29 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """How many steps it reports while it works; 0 where it reports none."""
+        """The number of steps that it reports while it works.
+
+        It is 0 if it reports none.
+        """
         return int(getattr(self.parameters, "steps", 0))
 
     def apply(self) -> Apply:
-        """The function that quantizes, imported now."""
-        return cast(Apply, _imported(self.quantizer.function))
+        """Return the function that quantizes, importing it if need be."""
+        return cast(Apply, import_function(self.quantizer.function))
 
     def quantize(self, clip: Clip, request: Request) -> Clip:
-        """Quantize a copy of the model with this recipe's parameters, whatever those of the request are."""
+        """Return a quantized copy of a model.
+
+        It is made with this recipe's parameters, and not with the request's.
+        """
         request = replace(request, parameters=self.parameters)
         if self.matched is not None:
             request = replace(request, matched=partial(self.matched.quantize, request=request))
         return self.apply()(clip, request)
 
 
-def _imported(function: str | Callable[..., object]) -> Callable[..., object]:
+def import_function(function: str | Callable[..., object]) -> Callable[..., object]:
+    """Return a function, given itself or its place `module:name`."""
     if not isinstance(function, str):
         return function
     module, _, attribute = function.partition(":")

@@ -1,4 +1,4 @@
-"""What a quantizer is asked for."""
+"""The request that a quantizer is called with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TensorCache = Callable[[str, Callable[[], Tensors]], Tensors]
 
 
 def no_cache(name: str, make: Callable[[], Tensors]) -> Tensors:
-    """Keeps nothing."""
+    """Return what `make` returns, and keep nothing."""
     return make()
 
 
@@ -26,29 +26,37 @@ def _ignore(done: int) -> None:
     pass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """Bits, scope and parameters, and what the quantizer may use to meet them.
-
-    `parameters` is an instance of the quantizer's own class of parameters. `calibration` is None where nothing
-    asks for it. `matched` makes the quantized model that a control takes its error from.
-    `advance` is told of every step done,
-    of a method that counts steps. `checkpoints` is a folder for unfinished training, None to keep none. `cached(name,
-    make)` gives the tensors that `make` gives, which it calls once for the same full-precision model and calibration
-    data: what is observed for one quantizer is there for the next.
-    """
+    """The bits, scope and parameters that a quantizer is asked for."""
 
     bits: Bits
-    scope: str
-    parameters: Any
-    calibration: Calibration | None = None
-    advance: Callable[[int], None] = _ignore
-    matched: Callable[[Clip], Clip] | None = None
-    checkpoints: Path | None = None
+    scope: str  # the towers to quantize: "vision", "text" or "both"
+    parameters: Any  # an instance of the quantizer's own parameter class
+    calibration: Calibration | None = None  # None if nothing asks for it
+    advance: Callable[[int], None] = _ignore  # to be called with the number of steps just done, if steps are counted
+    matched: Callable[[Clip], Clip] | None = None  # for a control: makes the quantized model whose error it matches
+    checkpoints: Path | None = None  # the folder for unfinished training; None: nothing is saved
+    # `cached(name, make)` returns the tensors that `make` returns. It calls `make` once for a name, full-precision
+    # model and calibration data: what is observed for one quantizer is there for the next.
     cached: TensorCache = no_cache
 
     def require_calibration(self) -> Calibration:
-        """The calibration data, of a method that cannot do without."""
+        """Return the calibration data.
+
+        Raises:
+            ValueError: There are none.
+        """
         if self.calibration is None:
             raise ValueError(f"{self.bits} with {self.parameters!r} needs calibration data")
         return self.calibration
+
+    def require_activation_bits(self) -> int:
+        """Return the width of activations.
+
+        Raises:
+            ValueError: Only weights are to be quantized.
+        """
+        if self.bits.activations is None:
+            raise ValueError(f"{self.bits} leaves activations in full precision")
+        return self.bits.activations

@@ -1,1 +1,1 @@
-"""Reports: what a person reads of a run."""
+"""The records and the reports of a run."""

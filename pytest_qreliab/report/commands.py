@@ -1,4 +1,4 @@
-"""What the command `qreliab` does with results files: lines to print, and the exit code."""
+"""The commands of `qreliab` on results files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from rich.text import Text
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.report import export, files, markdown, results_file, run_comparison, snapshot, terminal
+from pytest_qreliab.report.command_output import CommandOutput
 from pytest_qreliab.report.html import page
 from pytest_qreliab.report.results_file import Results
-
-Lines = tuple[list[Text], int]
 
 FORMATS: dict[str, Callable[[Results], str | bytes]] = {
     ".html": page.render,
@@ -24,95 +23,146 @@ FORMATS: dict[str, Callable[[Results], str | bytes]] = {
 }
 
 
-def merge(names: Sequence[str], output: str | None, *, color: bool, unicode: bool) -> Lines:
-    """The table of all results, and below it what is missing; and 0 where all is there and passed, else 1.
+def merge(names: Sequence[str], output: str | None, *, color: bool, unicode: bool) -> CommandOutput:
+    """Merge the results of shards.
 
-    The results go to the file `output` as well. Raises InputError for files that do not belong together.
+    Args:
+        names: Paths of results files, one for each shard.
+        output: A path that the merged results are written to, or None.
+        color: Whether the terminal shows colors.
+        unicode: Whether it shows signs beyond ASCII.
+
+    Returns:
+        The table of all results, and what is missing. The exit code is 0 if all is there and passed, else 1.
+
+    Raises:
+        InputError: A file cannot be read or written, or the files do not belong together.
     """
     shards = {Path(name): results_file.read(Path(name)) for name in names}
     if len(shards) < len(names):
         raise InputError("a file is given twice")
-    merged, count, missing = results_file.merge(shards)
-    lines = _table(merged, color=color, unicode=unicode)
-    lines += [Text(f"missing: shard {number} of {count}", style="red") for number in missing]
+    merged = results_file.merge(shards)
+    lines = _table(merged.results, color=color, unicode=unicode)
+    lines += [Text(f"missing: shard {number} of {merged.shards}", style="red") for number in merged.missing]
     lines += [
-        Text(f"{path}: the run ended with exit status {found.exitstatus}", style="yellow")
-        for path, found in shards.items()
-        if found.exitstatus
+        Text(f"{path}: the run ended with exit status {results.exitstatus}", style="yellow")
+        for path, results in shards.items()
+        if results.exitstatus
     ]
-    lines.append(_count(merged))
+    lines.append(_count(merged.results))
     if output is not None:
-        _write(output, results_file.text(merged))
-    return lines, merged.exitstatus
+        _write(output, results_file.to_json(merged.results))
+    return CommandOutput(lines, merged.results.exitstatus)
 
 
-def report(name: str, outputs: Sequence[str], *, color: bool, unicode: bool) -> Lines:
-    """The results in files of the formats that their names end in; without any, the table. 0: whether gates fail is for
-    the run itself to say. Raises InputError for another ending, and for files that cannot be read or written."""
-    found = results_file.read(Path(name))
+def report(name: str, outputs: Sequence[str], *, color: bool, unicode: bool) -> CommandOutput:
+    """Show results, or write them in other formats.
+
+    Args:
+        name: The path of a results file.
+        outputs: Paths to write to, in the formats that they end in. Without any the table is shown.
+        color: Whether the terminal shows colors.
+        unicode: Whether it shows signs beyond ASCII.
+
+    Returns:
+        The lines to print. The exit code is 0, because the run itself says whether gates fail.
+
+    Raises:
+        InputError: A path ends in no known format, or a file cannot be read or written.
+    """
+    results = results_file.read(Path(name))
     for output in outputs:
         if Path(output).suffix not in FORMATS:
             raise InputError(f"--output: {output} ends in none of {', '.join(FORMATS)}")
     if not outputs:
-        return [*_table(found, color=color, unicode=unicode), _count(found)], 0
+        return CommandOutput([*_table(results, color=color, unicode=unicode), _count(results)])
     for output in outputs:
-        _write(output, FORMATS[Path(output).suffix](found))
-    return [Text(f"written: {', '.join(outputs)}")], 0
+        _write(output, FORMATS[Path(output).suffix](results))
+    return CommandOutput([Text(f"written: {', '.join(outputs)}")])
 
 
-def compare(before: str, after: str, thresholds: str) -> Lines:
-    """What became of the first results in the second, and 1 where that is a regression, else 0. Raises InputError."""
+def compare(before: str, after: str, thresholds: str) -> CommandOutput:
+    """Compare two runs.
+
+    Args:
+        before: The path of the earlier results.
+        after: The path of the later results.
+        thresholds: A shipped name or the path of a thresholds file.
+
+    Returns:
+        The differences of each case, and their number. The exit code is 1 if the later run is worse, else 0.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     first, second = (results_file.read(Path(name)) for name in (before, after))
-    found = run_comparison.compare(first, second, Thresholds.load(thresholds))
+    differences = run_comparison.compare(first, second, Thresholds.load(thresholds))
     lines = []
-    for case in dict.fromkeys(difference.case for difference in found):
+    for case in dict.fromkeys(difference.case for difference in differences):
         lines.append(Text(case, style="bold"))
         lines += [
-            Text(f"  {'regression' if of.regression else 'change'}: {of.text}", style="red" if of.regression else "")
-            for of in found
-            if of.case == case
+            Text(
+                f"  {'regression' if difference.regression else 'change'}: {difference.text}",
+                style="red" if difference.regression else "",
+            )
+            for difference in differences
+            if difference.case == case
         ]
-    worse = sum(of.regression for of in found)
-    count = len({entry["case"] for entry in (*first.cases, *second.cases)})
-    told = (
-        f"{count} case{'s' * (count != 1)}: {worse} regression{'s' * (worse != 1)}, {len(found) - worse} other changes"
-    )
-    return [*lines, Text(told, style="red" if worse else "green")], int(worse > 0)
+    worse = sum(difference.regression for difference in differences)
+    count = len({record["case"] for record in (*first.cases, *second.cases)})
+    others = len(differences) - worse
+    total = f"{count} case{'s' * (count != 1)}: {worse} regression{'s' * (worse != 1)}, {others} other changes"
+    return CommandOutput([*lines, Text(total, style="red" if worse else "green")], int(worse > 0))
 
 
-def accept(name: str, folder: str, update: str) -> Lines:
-    """Accept results that were measured elsewhere into a snapshot; 1 where a case was not, else 0. Raises
-    InputError."""
-    found = results_file.read(Path(name))
+def accept(name: str, folder: str, update: str) -> CommandOutput:
+    """Accept results that were measured elsewhere into a snapshot.
+
+    Args:
+        name: The path of a results file.
+        folder: The folder of the snapshot.
+        update: "all" to accept every result, else those that the snapshot does not hold.
+
+    Returns:
+        What was accepted. The exit code is 1 if a case was refused or has no result, else 0.
+
+    Raises:
+        InputError: A file cannot be read or written, or a result does not say what it was measured on.
+    """
+    results = results_file.read(Path(name))
     path = Path(folder).expanduser()
     if path.exists() and not path.is_dir():
         raise InputError(f"--snapshot: {path} is a file; give a folder, which need not exist yet")
-    if undescribed := [entry["case"] for entry in found.cases if not entry["data"]]:
+    if undescribed := [record["case"] for record in results.cases if not record["data"]]:
         raise InputError(f"{name}: {undescribed[0]} does not say what it was measured on; it cannot be accepted")
-    into = snapshot.load(path, "all" if update == "all" else "new")
+    accepted = snapshot.load(path, "all" if update == "all" else "new")
     try:
-        renewed = into.renew(found.cases)
+        renewed = accepted.renew(results.cases)
     except OSError as error:
         raise InputError(f"--snapshot: {error.filename} cannot be written: {error.strerror}") from None
-    without = found.unmeasured()
-    lines = [Text(line) for line in renewed.lines(str(path))]
-    lines += [Text(f"no result: {case}: {why}", style="red") for case, why in without.items()]
-    return lines, int(bool(renewed.refused or without))
+    lines = [*map(Text, renewed.lines(str(path))), *_unmeasured(results)]
+    return CommandOutput(lines, int(bool(renewed.refused or results.unmeasured())))
 
 
-def _table(found: Results, *, color: bool, unicode: bool) -> list[Text]:
+def _table(results: Results, *, color: bool, unicode: bool) -> list[Text]:
+    """Return tables, notes and the cases without result."""
     lines = []
-    if found.cases:
+    if results.cases:
         output = terminal.Output(shutil.get_terminal_size().columns, color=color, unicode=unicode)
-        lines = [Text.from_ansi(line) for line in terminal.render(found.cases, output).splitlines()]
-        lines += [Text(line) for line in terminal.notes(found.cases)[:-1]]  # what it took was taken elsewhere
-    return lines + [Text(f"no result: {case}: {why}", style="red") for case, why in found.unmeasured().items()]
+        lines = [Text.from_ansi(line) for line in terminal.render(results.cases, output).splitlines()]
+        lines += map(Text, terminal.notes(results.cases))
+    return [*lines, *_unmeasured(results)]
 
 
-def _count(found: Results) -> Text:
-    cases, failed, without = len(found.plan.cases), len(found.failed()), len(found.unmeasured())
-    counts = f"{len(found.cases) - failed} passed, {failed} failed, {without} without result"
-    style = "red" if failed or without or found.exitstatus else "green"
+def _unmeasured(results: Results) -> list[Text]:
+    return [Text(f"no result: {case}: {why}", style="red") for case, why in results.unmeasured().items()]
+
+
+def _count(results: Results) -> Text:
+    """Return the line that counts the cases."""
+    cases, failed, unmeasured = len(results.plan.cases), len(results.failed()), len(results.unmeasured())
+    counts = f"{len(results.cases) - failed} passed, {failed} failed, {unmeasured} without result"
+    style = "red" if failed or unmeasured or results.exitstatus else "green"
     return Text(f"{cases} case{'s' * (cases > 1)}: {counts}", style=style)
 
 

@@ -1,4 +1,4 @@
-"""The results as one long table: a row for each case and metric."""
+"""The results as a table of cases and metrics."""
 
 from __future__ import annotations
 
@@ -9,35 +9,42 @@ from typing import Any
 
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report.records import drift_failures, worst_gates
+from pytest_qreliab.report.queries import drift_failures, worst_gates
 from pytest_qreliab.report.results_file import Results
 
-OF_CASE = ("case", "model", "quantizer", "bits", "scope", "benchmark", "rescaled", "samples", "device", "coverage")
-OF_METRIC = ("metric", "aspect", "better", "baseline", "quantized", "change", "low", "high", "problem")
-OF_GATE = ("limit", "value", "harm", "outcome", "passed", "where")  # of the worst gate of a metric
+CASE_COLUMNS = ("case", "model", "quantizer", "bits", "scope", "benchmark", "rescaled", "samples", "device", "coverage")
+METRIC_COLUMNS = ("metric", "aspect", "better", "baseline", "quantized", "change", "low", "high", "problem")
+GATE_COLUMNS = ("limit", "value", "harm", "outcome", "passed", "where")  # of the worst gate of a metric
+COLUMNS = (*CASE_COLUMNS, "size", "full_size", *METRIC_COLUMNS, *GATE_COLUMNS)
+FLAGS = ("rescaled", "passed")
+COUNTS = ("samples", "size", "full_size")
 NUMBERS = ("coverage", "baseline", "quantized", "change", "low", "high", "value", "harm")
-COLUMNS = (*OF_CASE, "size", "full_size", *OF_METRIC, *OF_GATE)
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """The rows, each with all `COLUMNS`; None where there is nothing."""
-    found = []
-    for entry in results.cases:
-        size = entry["size"]
-        of_case: dict[str, Any] = {name: entry[name] for name in OF_CASE}  # type: ignore[literal-required]
-        of_case["size"] = None if size is None else size["quantized"]
-        of_case["full_size"] = None if size is None else size["full"]
-        gates = {
-            registry.canonical(metric): gate for metric, gate in {**worst_gates(entry), **drift_failures(entry)}.items()
-        }
-        for metric in entry["metrics"]:
-            gate: Any = gates.get(metric["metric"], {})
-            found.append({**of_case, **metric, **{name: gate.get(name) for name in OF_GATE}})
-    return found
+    """Return the rows of the table.
+
+    Each row has all `COLUMNS`. A value that is missing is None.
+    """
+    table = []
+    for record in results.cases:
+        size = record["size"]
+        case: dict[str, Any] = {name: record[name] for name in CASE_COLUMNS}  # type: ignore[literal-required]
+        case["size"] = None if size is None else size["quantized"]
+        case["full_size"] = None if size is None else size["full"]
+        worst = {**worst_gates(record), **drift_failures(record)}
+        gate_records = {registry.canonical(metric): gate_record for metric, gate_record in worst.items()}
+        for metric_record in record["metrics"]:
+            gate_record: Any = gate_records.get(metric_record["metric"], {})
+            table.append({**case, **metric_record, **{name: gate_record.get(name) for name in GATE_COLUMNS}})
+    return table
 
 
 def to_csv(results: Results) -> str:
-    """Comma-separated, with a head; empty where there is nothing."""
+    """Return the table as comma-separated values with a header.
+
+    A value that is missing is empty.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -46,19 +53,23 @@ def to_csv(results: Results) -> str:
 
 
 def to_parquet(results: Results) -> bytes:
-    """A Parquet file. Raises InputError where pyarrow is not installed."""
+    """Return the table as the content of a Parquet file.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
     if find_spec("pyarrow") is None:
         raise InputError("writing Parquet needs pip install 'pytest-qreliab[parquet]'")
     import pyarrow
     from pyarrow import parquet
 
-    # Of columns that are all None the types cannot be seen.
-    kinds = {
-        **dict.fromkeys(("rescaled", "passed"), pyarrow.bool_()),
-        **dict.fromkeys(("samples", "size", "full_size"), pyarrow.int64()),
+    # The type of a column cannot be seen if all its values are None.
+    types = {
+        **dict.fromkeys(FLAGS, pyarrow.bool_()),
+        **dict.fromkeys(COUNTS, pyarrow.int64()),
         **dict.fromkeys(NUMBERS, pyarrow.float64()),
     }
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in COLUMNS])
     sink = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(rows(results), schema=schema), sink)
     return sink.getvalue()

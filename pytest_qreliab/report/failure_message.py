@@ -1,4 +1,7 @@
-"""The text of a failed gate: everything needed to judge it and to repeat it."""
+"""The message of a failed test.
+
+It holds all that is needed to judge the gates and to repeat the test.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,19 @@ if TYPE_CHECKING:
     from pytest_qreliab.evaluation.verdicts.gates import Verdict
 
 
-def explain(case: str, violated: Sequence[Verdict], gates: int, samples: int, alpha: float, repeat: str) -> str:
-    """The message of a failed test: a headline, a paragraph for each violated gate, the command to repeat it."""
+def explain(case: str, violated: Sequence[Verdict], *, gates: int, samples: int, alpha: float, repeat: str) -> str:
+    """Return the message of a failed test.
+
+    It has a headline, a paragraph for each violated gate, and a command.
+
+    Args:
+        case: The id of the case.
+        violated: The verdicts of the violated gates.
+        gates: The number of gates of the test, whether violated or not.
+        samples: The number of in-distribution samples.
+        alpha: The error probability of each bound.
+        repeat: The command that repeats the test.
+    """
     metrics = ", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated))
     lines = [f"{metrics}: {len(violated)} of {gates} gates failed", f"  case: {case}, {samples} samples"]
     for verdict in violated:
@@ -22,6 +36,7 @@ def explain(case: str, violated: Sequence[Verdict], gates: int, samples: int, al
 
 
 def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
+    """Return the lines on one gate."""
     gate = verdict.gate
     lines = [
         f"  {gate.metric} ({registry.lookup(gate.metric).help})",

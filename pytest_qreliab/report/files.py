@@ -1,16 +1,46 @@
-"""Writing files whole or not at all, and saying what cannot be read."""
+"""Files of reports, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_qreliab.config.settings import SettingValue
 from pytest_qreliab.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the place and the text of the first problem."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
 
 def write(path: Path, content: str | bytes) -> None:
-    """Put a file in the place of one that may be there, in one step; text in UTF-8. Raises OSError."""
+    """Write a file in one step, in place of an older one.
+
+    Args:
+        path: The file.
+        content: Bytes, or text to be encoded in UTF-8.
+
+    Raises:
+        OSError: The file cannot be written. Its `filename` is the path.
+    """
     part = _part(path)
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -22,9 +52,15 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def prepare(value: SettingValue) -> Path | None:
-    """The file of a setting, which is free to be written: none is there, but its folder is. None for `none`.
+    """Make room for the file that a setting names.
 
-    Raises InputError where it cannot be written.
+    The folder is created, and a file of an earlier run is removed.
+
+    Returns:
+        The absolute path; None for the setting `none`.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     if value.text == "none":
         return None
@@ -42,4 +78,5 @@ def prepare(value: SettingValue) -> Path | None:
 
 
 def _part(path: Path) -> Path:
+    """Return the file that is written first and then renamed."""
     return path.with_name(f"{path.name}.{os.getpid()}.part")

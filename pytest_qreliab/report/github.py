@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a run: a summary of the step, and the gates that failed at the lines of their limits."""
+"""Annotations of GitHub Actions at the lines of failed limits."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from pytest_qreliab.report.formatting import number
 from pytest_qreliab.report.records import CaseRecord, GateRecord
 
 
-def commands(entries: Sequence[CaseRecord]) -> Iterator[str]:
-    """A workflow command for each gate that does not let its case pass, at its file and line."""
-    for entry in entries:
-        for gate in entry["gates"]:
-            if not gate["passed"]:
-                path, _, line = gate["where"].rpartition(":")
+def commands(records: Sequence[CaseRecord]) -> Iterator[str]:
+    """Yield an annotation for each failed gate."""
+    for record in records:
+        for gate_record in record["gates"]:
+            if not gate_record["passed"]:
+                path, _, line = gate_record["where"].rpartition(":")
                 place = f"file={_property(path)},line={line}," if line.isdecimal() else ""
-                title = _property(f"{gate['metric']} of {entry['quantization']}")
-                message = _message(f"{entry['case']}: {_said(gate)}")
+                title = _property(f"{gate_record['metric']} of {record['quantization']}")
+                message = _message(f"{record['case']}: {_explain(gate_record)}")
                 yield f"::error {place}title={title}::{message}"
 
 
-def _said(gate: GateRecord) -> str:
-    if gate["problem"]:
-        return gate["problem"]
-    before = gate["baseline"] if gate["accepted"] is None else gate["accepted"]
+def _explain(gate_record: GateRecord) -> str:
+    """Say in a line why the gate failed."""
+    if gate_record["problem"]:
+        return gate_record["problem"]
+    before = gate_record["baseline"] if gate_record["accepted"] is None else gate_record["accepted"]
     return (
-        f"{number(before)} became {number(gate['quantized'])}, a harm of {number(gate['harm'])} "
-        f"beyond {gate['limit']} {gate['value']:g}"
+        f"{number(before)} became {number(gate_record['quantized'])}, a harm of {number(gate_record['harm'])} "
+        f"beyond {gate_record['limit']} {gate_record['value']:g}"
     )
 
 
 def _message(text: str) -> str:
+    """Escape the message of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
+    """Escape a property of a workflow command."""
     return _message(text).replace(":", "%3A").replace(",", "%2C")

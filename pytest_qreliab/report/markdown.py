@@ -1,21 +1,27 @@
-"""The results in GitHub's Markdown: for the summary of a workflow's step, and for a comment on a pull request."""
+"""The results in GitHub's Markdown.
+
+It is for the summary of a workflow's step and for comments on pull requests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.report import formatting, tradeoff
-from pytest_qreliab.report.formatting import number
-from pytest_qreliab.report.records import (
-    CaseRecord,
-    GateRecord,
+from pytest_qreliab.report import tradeoff
+from pytest_qreliab.report.formatting import number, size_in_words
+from pytest_qreliab.report.queries import (
+    baseline_name,
+    baseline_values,
     drift_failures,
     drift_of,
+    gated_metrics,
+    group_by_benchmark,
     passed,
     shown_verdict,
     worst_gates,
 )
+from pytest_qreliab.report.records import CaseRecord, GateRecord
 from pytest_qreliab.report.results_file import Results
 
 SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
@@ -23,100 +29,107 @@ ESCAPED = str.maketrans({"<": "&lt;", ">": "&gt;", **{sign: f"\\{sign}" for sign
 
 
 def render(results: Results) -> str:
-    """What failed first, then all of it in tables, one per model and benchmark."""
-    entries, without = results.cases, results.unmeasured()
-    failed = [entry for entry in entries if not passed(entry)]
-    counts = [f"{len(entries) - len(failed)} passed", f"{len(failed)} failed"]
-    counts += [f"{len(without)} without result"] if without else []
-    sign = SIGNS["fail" if failed or without else "pass"]
+    """Return the results in Markdown.
+
+    Failures come first, then a table for each model and benchmark.
+    """
+    records, unmeasured = results.cases, results.unmeasured()
+    failed = [record for record in records if not passed(record)]
+    counts = [f"{len(records) - len(failed)} passed", f"{len(failed)} failed"]
+    counts += [f"{len(unmeasured)} without result"] if unmeasured else []
+    sign = SIGNS["fail" if failed or unmeasured else "pass"]
     count = len(results.plan.cases)
     lines = [f"## {sign} Reliability of {count} quantized case{'s' * (count > 1)}: {', '.join(counts)}", ""]
-    lines += [f"- ❌ `{case}` has no result: {_text(why)}" for case, why in without.items()]
-    warnings = dict.fromkeys(text for entry in entries for text in entry["warnings"])
-    lines += [f"- ⚠️ {_text(warning)}" for warning in warnings]
-    lines += [f"- {_text(line)}" for line in tradeoff.smallest_passing(entries)]
-    for entry in failed:
-        lines += ["", *_failure(entry)]
-    groups: dict[tuple[str, str], list[CaseRecord]] = {}
-    for entry in entries:
-        groups.setdefault((entry["model"], entry["benchmark"]), []).append(entry)
-    for (model, benchmark), rows in groups.items():
-        lines += ["", f"### {_text(model)} on {_text(benchmark)}", "", *_table(rows)]
+    lines += [f"- ❌ `{case}` has no result: {_escape(why)}" for case, why in unmeasured.items()]
+    warnings = dict.fromkeys(text for record in records for text in record["warnings"])
+    lines += [f"- ⚠️ {_escape(warning)}" for warning in warnings]
+    lines += [f"- {_escape(line)}" for line in tradeoff.smallest_passing(records)]
+    for record in failed:
+        lines += ["", *_failure(record)]
+    for (model, benchmark), members in group_by_benchmark(records).items():
+        lines += ["", f"### {_escape(model)} on {_escape(benchmark)}", "", *_table(members)]
     return "\n".join(lines) + "\n"
 
 
-def _failure(entry: CaseRecord) -> list[str]:
-    lines = [f"#### ❌ {_text(entry['quantization'])}: {_text(entry['model'])} on {_text(entry['benchmark'])}", ""]
-    lines += _rows(
+def _failure(record: CaseRecord) -> list[str]:
+    """Return the failed gates of a case and its command."""
+    lines = [
+        f"#### ❌ {_escape(record['quantization'])}: {_escape(record['model'])} on {_escape(record['benchmark'])}",
+        "",
+    ]
+    lines += _table_lines(
         ["metric", "full precision", "quantized", "harm", "limit", "where"],
         (
             [
-                f"{SIGNS[shown_verdict(gate)]} {_text(gate['metric'])}",
-                number(gate["baseline"]) if gate["accepted"] is None else f"{number(gate['accepted'])} (accepted)",
-                number(gate["quantized"]),
-                _harm(gate),
-                f"{gate['limit']} {gate['value']:g}",
-                f"`{gate['where']}`",
+                f"{SIGNS[shown_verdict(gate_record)]} {_escape(gate_record['metric'])}",
+                number(gate_record["baseline"])
+                if gate_record["accepted"] is None
+                else f"{number(gate_record['accepted'])} (accepted)",
+                number(gate_record["quantized"]),
+                _harm(gate_record),
+                f"{gate_record['limit']} {gate_record['value']:g}",
+                f"`{gate_record['where']}`",
             ]
-            for gate in entry["gates"]
-            if not gate["passed"]
+            for gate_record in record["gates"]
+            if not gate_record["passed"]
         ),
     )
-    return [*lines, "", "```sh", entry["repeat"], "```"]
+    return [*lines, "", "```sh", record["repeat"], "```"]
 
 
-def _harm(gate: GateRecord) -> str:
-    if gate["problem"]:
-        return _text(gate["problem"])
+def _harm(gate_record: GateRecord) -> str:
+    """Return the harm with its interval, or why there is none."""
+    if gate_record["problem"]:
+        return _escape(gate_record["problem"])
     bounds = ""
-    if gate["low"] is not None and gate["high"] is not None:
-        bounds = f" ({number(gate['low'])} to {number(gate['high'])})"
-    return number(gate["harm"]) + bounds
+    if gate_record["low"] is not None and gate_record["high"] is not None:
+        bounds = f" ({number(gate_record['low'])} to {number(gate_record['high'])})"
+    return number(gate_record["harm"]) + bounds
 
 
-def _table(rows: Sequence[CaseRecord]) -> Iterator[str]:
-    """The baseline and the cases by gated metrics: the value, and the change from full precision. What there is more
-    of goes down the page."""
-    metrics = list(dict.fromkeys(metric for row in rows for metric in worst_gates(row)))
-    head = ["", "size", *(registry.lookup(metric).header for metric in metrics)]
-    body: list[list[str]] = []
-    for rescaled in dict.fromkeys(row["rescaled"] for row in rows):
-        below = [row for row in rows if row["rescaled"] == rescaled]
-        baseline = {metric: gate["baseline"] for row in below for metric, gate in worst_gates(row).items()}
-        sizes = [row["size"]["full"] for row in below if row["size"] is not None]
-        body.append(
-            [
-                "full precision" + "+rescale" * rescaled,
-                formatting.size_in_words(sizes[0]) if sizes else "",
-                *(number(baseline[metric]) if metric in baseline else "" for metric in metrics),
-            ]
-        )
-        for row in below:
-            size = row["size"]
-            share = "" if size is None else f"{size['quantized'] / size['full']:.2f}"
-            body.append([_text(row["quantization"]), share, *(_cell(row, metric) for metric in metrics)])
-    table = [head, *body]
-    if len(head) > len(table):
+def _table(records: Sequence[CaseRecord]) -> list[str]:
+    """Return the table of the cases below their baselines, by gated metric.
+
+    A cell holds the value and its change from full precision. The table is turned if it is wider than high.
+    """
+    metrics = gated_metrics(records)
+    table = [["", "size", *(registry.lookup(metric).header for metric in metrics)]]
+    for rescaled in dict.fromkeys(record["rescaled"] for record in records):
+        members = [record for record in records if record["rescaled"] == rescaled]
+        baseline = baseline_values(members)
+        full_sizes = [record["size"]["full"] for record in members if record["size"] is not None]
+        full_precision = [number(baseline[metric]) if metric in baseline else "" for metric in metrics]
+        size = size_in_words(full_sizes[0]) if full_sizes else ""
+        table.append([baseline_name(rescaled), size, *full_precision])
+        table += [_row(record, metrics) for record in members]
+    if len(table[0]) > len(table):
         table = [list(row) for row in zip(*table, strict=True)]
-    yield from _rows(table[0], table[1:])
+    return _table_lines(table[0], table[1:])
 
 
-def _cell(row: CaseRecord, metric: str) -> str:
-    gate, drifting = worst_gates(row).get(metric), drift_failures(row).get(metric)
-    if gate is None:
+def _row(record: CaseRecord, metrics: Sequence[str]) -> list[str]:
+    size = record["size"]
+    share = "" if size is None else f"{size['quantized'] / size['full']:.2f}"
+    return [_escape(record["quantization"]), share, *(_cell(record, metric) for metric in metrics)]
+
+
+def _cell(record: CaseRecord, metric: str) -> str:
+    """Return the value with its changes, each with a sign."""
+    gate_record, drift_record = worst_gates(record).get(metric), drift_failures(record).get(metric)
+    if gate_record is None:
         return ""
-    change = number(gate["quantized"] - gate["baseline"], "+")
-    lines = [number(gate["quantized"]), f"{change}&nbsp;{SIGNS[shown_verdict(gate)]}"]
-    if drifting is not None:
-        lines.append(f"{number(drift_of(drifting), '+')} from accepted&nbsp;{SIGNS[shown_verdict(drifting)]}")
+    change = number(gate_record["quantized"] - gate_record["baseline"], "+")
+    lines = [number(gate_record["quantized"]), f"{change}&nbsp;{SIGNS[shown_verdict(gate_record)]}"]
+    if drift_record is not None:
+        lines.append(f"{number(drift_of(drift_record), '+')} from accepted&nbsp;{SIGNS[shown_verdict(drift_record)]}")
     return "<br>".join(lines)
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]] | Iterator[Sequence[str]]) -> list[str]:
-    table = [list(head), ["---", *("--:" for _ in head[1:])], *rows]
+def _table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    table = [head, ["---", *("--:" for _ in head[1:])], *rows]
     return [f"| {' | '.join(cells)} |" for cells in table]
 
 
-def _text(text: str) -> str:
-    """Text in which nothing is markup."""
+def _escape(text: str) -> str:
+    """Return text on one line in which nothing is markup."""
     return " ".join(text.translate(ESCAPED).split())

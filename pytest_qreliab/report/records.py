@@ -1,16 +1,15 @@
-"""A result as plain scalars: what travels on a test report between processes, and what every report is made from."""
+"""The schema of a record, which holds a case as plain scalars.
+
+Records travel between processes. Every report is made from them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 from typing_extensions import TypedDict  # which pydantic can check before Python 3.12
-
-if TYPE_CHECKING:
-    pass
 
 # A number that may be NaN, in JSON null, or infinite, in JSON a string.
 Number = Annotated[
@@ -22,7 +21,8 @@ Number = Annotated[
 
 class MetricRecord(TypedDict):
     """One metric in both models. `low` and `high` bound the change, of gated metrics that have an interval; `problem`
-    says why a value is not a number."""
+    says why a value is not a number.
+    """
 
     metric: str
     aspect: str
@@ -58,7 +58,8 @@ class GateRecord(TypedDict):
 
 class ControlsRecord(TypedDict):
     """What the matched controls of a case show. The changes of each metric, (change, low, high), are those of the
-    quantized model and of the controls, by name, in the order of `residuals`."""
+    quantized model and of the controls, by name, in the order of `residuals`.
+    """
 
     matched: str
     problem: str
@@ -134,48 +135,3 @@ class CaseRecord(TypedDict):
     known: int
     peak_memory: int
     peak_device_memory: int
-
-
-# What readers of entries ask of them
-
-RANK = {"pass": 0, "inconclusive": 1, "fail": 2}
-
-
-def worst_gates(entry: CaseRecord) -> dict[str, GateRecord]:
-    """The gated metrics, each with its worst gate on the change from full precision, or on the drift if that is all."""
-    paired = _worst(gate for gate in entry["gates"] if not is_drift(gate))
-    return {**_worst(entry["gates"]), **paired}
-
-
-def drift_failures(entry: CaseRecord) -> dict[str, GateRecord]:
-    """The metrics that a snapshot does not let pass, with the gate that says so."""
-    return _worst(gate for gate in entry["gates"] if is_drift(gate) and not gate["passed"])
-
-
-def is_drift(gate: GateRecord) -> bool:
-    """Whether it is on the change from what was accepted."""
-    return gate["limit"] == "max_drift"
-
-
-def drift_of(gate: GateRecord) -> float:
-    """The change from what was accepted; NaN where nothing was."""
-    return math.nan if gate["accepted"] is None else gate["quantized"] - gate["accepted"]
-
-
-def shown_verdict(gate: GateRecord) -> str:
-    """The outcome, `fail` where the thresholds do not let an inconclusive one pass."""
-    return gate["outcome"] if gate["passed"] else "fail"
-
-
-def _worst(gates: Iterable[GateRecord]) -> dict[str, GateRecord]:
-    """The worst gate of each metric."""
-    worst: dict[str, GateRecord] = {}
-    for gate in gates:
-        known = worst.setdefault(gate["metric"], gate)
-        worst[gate["metric"]] = max(known, gate, key=lambda found: (not found["passed"], RANK[found["outcome"]]))
-    return worst
-
-
-def passed(entry: CaseRecord) -> bool:
-    """Whether every gate lets the case pass."""
-    return all(gate["passed"] for gate in entry["gates"])

@@ -1,14 +1,14 @@
-"""The results of a run in a JSON file, and those of several shards put together.
+"""The results of a run or of shards as JSON.
 
-Of the numbers that JSON has not, NaN is null in it, and infinity the string "Infinity" or "-Infinity".
+JSON has no number for NaN, which is null in the file, nor for infinity, which is "Infinity" or "-Infinity".
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pytest_qreliab._version import __version__
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.plan import Plan
+from pytest_qreliab.hashing import text_sha256
 from pytest_qreliab.report import files
-from pytest_qreliab.report.records import CaseRecord, passed
+from pytest_qreliab.report.queries import passed
+from pytest_qreliab.report.records import CaseRecord
 
 
 class Planned(BaseModel):
@@ -46,21 +48,33 @@ class Results(BaseModel):
     exitstatus: int
 
     def unmeasured(self) -> dict[str, str]:
-        """The cases of the plan that have no result, and why."""
-        measured = {entry["case"] for entry in self.cases}
+        """Return the cases without a result, each with the reason."""
+        measured = {record["case"] for record in self.cases}
         return {case: self.errors.get(case, "not measured") for case in self.plan.cases if case not in measured}
 
     def failed(self) -> list[str]:
-        """The cases that a gate does not let pass."""
-        return [entry["case"] for entry in self.cases if not passed(entry)]
+        """Return the cases that a gate does not let pass."""
+        return [record["case"] for record in self.cases if not passed(record)]
 
 
-def planned(plan: Plan) -> Planned:
-    """The plan as results name it, the same wherever its files lie and on whatever device it runs."""
+@dataclass(frozen=True)
+class Merged:
+    """The results of the shards of one run."""
+
+    results: Results
+    shards: int  # how many the run was cut into
+    missing: list[int]  # numbers of shards without a file, from 1
+
+
+def identify_plan(plan: Plan) -> Planned:
+    """Return the identity of a plan: a digest and its cases.
+
+    The digest covers everything that decides the results. It depends neither on the folders of files nor on the device.
+    """
     cases = [
         [
             case.id,
-            plan.alpha(case),
+            plan.error_probability(case),
             plan.thresholds[case].policy.correction,
             plan.thresholds[case].policy.inconclusive,
             [[gate.metric, gate.limit, gate.value] for gate in plan.all_gates(case)],
@@ -71,40 +85,47 @@ def planned(plan: Plan) -> Planned:
         name: [recipe.quantizer.name, recipe.parameters.model_dump_json()] for name, recipe in plan.recipes.items()
     }
     data = {
-        name: [of.classes, of.templates, {name: len(images) for name, images in of.sets.items()}]
-        for name, of in plan.data.items()
+        name: [dataset.classes, dataset.templates, {name: len(images) for name, images in dataset.sets.items()}]
+        for name, dataset in plan.data.items()
     }
-    said = json.dumps([__version__, cases, recipes, data, plan.controls])
-    return Planned(digest=hashlib.sha256(said.encode()).hexdigest(), cases=[case.id for case in plan.cases])
+    description = json.dumps([__version__, cases, recipes, data, plan.controls])
+    return Planned(digest=text_sha256(description), cases=[case.id for case in plan.cases])
 
 
 def write(path: Path, results: Results) -> None:
-    """Write a results file, whole or not at all. Raises OSError."""
-    files.write(path, text(results))
+    """Write a results file, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    files.write(path, to_json(results))
 
 
-def text(results: Results) -> str:
-    """The results as JSON."""
-    return json.dumps(_plain(results.model_dump()), allow_nan=False, separators=(",", ":")) + "\n"
+def to_json(results: Results) -> str:
+    """Return the content of a results file."""
+    return json.dumps(_json_values(results.model_dump()), allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """The value with numbers that JSON has not as strings."""
+def _json_values(value: Any) -> Any:
+    """Replace the numbers that JSON lacks."""
     if isinstance(value, dict):
-        return {key: _plain(of) for key, of in value.items()}
+        return {key: _json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(of) for of in value]
+        return [_json_values(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def read(path: Path) -> Results:
-    """The results in a file. Raises InputError for one that cannot be read or is none."""
+    """Read a results file.
+
+    Raises:
+        InputError: The file cannot be read, is no results file, or is damaged.
+    """
+    content = files.read(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        data = json.loads(content.decode())
     except ValueError as error:
         raise InputError(f"{path}: is no JSON: {error}") from None
     version = data.get("version") if isinstance(data, dict) else None
@@ -113,44 +134,55 @@ def read(path: Path) -> Results:
     try:
         results = Results.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for entry in results.cases:
-        if entry["case"] not in results.plan.cases or not entry["gates"]:
-            raise InputError(f"{path}: {entry['case']} is not of its plan, or has no gate: the file is damaged")
+        raise InputError(f"{path}: {files.first_problem(error)}") from None
+    for record in results.cases:
+        if record["case"] not in results.plan.cases or not record["gates"]:
+            raise InputError(f"{path}: {record['case']} is not of its plan, or has no gate: the file is damaged")
     return results
 
 
-def merge(shards: Mapping[Path, Results]) -> tuple[Results, int, list[int]]:
-    """The results of all shards of one plan as those of one run, how many shards there are, and which are missing.
+def merge(shards: Mapping[Path, Results]) -> Merged:
+    """Merge the results of shards into the results of one run.
 
-    Its exit status is 0 where every run's is, every gate passed and every case has a result, else 1. Raises
-    InputError for files that are not shards of one run, each there once.
+    The merged exit status is 0 if every run ended with 0, every gate passed and every case has a result. Otherwise it
+    is 1.
+
+    Raises:
+        InputError: The files are not shards of one run, or one shard is given twice.
     """
-    (first, of_first), *others = shards.items()
+    first = next(iter(shards.values()))
+    count = 1 if first.shard is None else first.shard[1]
+    paths = _paths_by_number(shards)
+    missing = [number for number in range(1, count + 1) if number not in paths]
+    records = {record["case"]: record for results in shards.values() for record in results.cases}
+    merged = Results(
+        qreliab=first.qreliab,
+        created=max(results.created for results in shards.values()),
+        shard=None,
+        plan=first.plan,
+        cases=[records[case] for case in first.plan.cases if case in records],
+        errors={case: text for results in shards.values() for case, text in results.errors.items()},
+        exitstatus=0,
+    )
+    any_failed = any(results.exitstatus for results in shards.values()) or merged.failed()
+    status = 1 if missing or merged.unmeasured() or any_failed else 0
+    merged = merged.model_copy(update={"exitstatus": status, "errors": merged.unmeasured()})
+    return Merged(merged, count, missing)
+
+
+def _paths_by_number(shards: Mapping[Path, Results]) -> dict[int, Path]:
+    """Return the file of each shard; raise InputError for other files."""
+    (first_path, first), *others = shards.items()
     for path, results in others:
-        if results.plan != of_first.plan:
-            raise InputError(f"{path} is of another plan than {first}: options, files or versions differ")
-    by_shard: dict[int, Path] = {}
-    count = 1
+        if results.plan != first.plan:
+            raise InputError(f"{path} is of another plan than {first_path}: options, files or versions differ")
+    paths: dict[int, Path] = {}
     for path, results in shards.items():
         if results.shard is None and others:
             raise InputError(f"{path} is of a whole run, no shard: give it alone")
         number, count = results.shard or (1, 1)
-        if of_first.shard is not None and count != of_first.shard[1]:
-            raise InputError(f"{path} is a shard of {count}, {first} one of {of_first.shard[1]}")
-        if by_shard.setdefault(number, path) != path:
-            raise InputError(f"{path} and {by_shard[number]} are both shard {number} of {count}")
-    missing = [number for number in range(1, count + 1) if number not in by_shard]
-    entries = {entry["case"]: entry for results in shards.values() for entry in results.cases}
-    merged = Results(
-        qreliab=of_first.qreliab,
-        created=max(results.created for results in shards.values()),
-        shard=None,
-        plan=of_first.plan,
-        cases=[entries[case] for case in of_first.plan.cases if case in entries],
-        errors={case: text for results in shards.values() for case, text in results.errors.items()},
-        exitstatus=0,
-    )
-    bad = missing or merged.unmeasured() or merged.failed() or any(r.exitstatus for r in shards.values())
-    return merged.model_copy(update={"exitstatus": 1 if bad else 0, "errors": merged.unmeasured()}), count, missing
+        if first.shard is not None and count != first.shard[1]:
+            raise InputError(f"{path} is a shard of {count}, {first_path} one of {first.shard[1]}")
+        if paths.setdefault(number, path) != path:
+            raise InputError(f"{path} and {paths[number]} are both shard {number} of {count}")
+    return paths

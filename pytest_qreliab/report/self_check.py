@@ -1,4 +1,4 @@
-"""The A/A self-check as a test gets it, and the table of all of them."""
+"""The record of an A/A self-check, and the table of all records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_qreliab.report.terminal import Output
 
 
 class SelfCheckRecord(TypedDict):
-    """A self-check as plain scalars, so that it can travel on a test report between processes."""
+    """A self-check as plain scalars, which can travel between processes."""
 
     case: str
     samples: int
@@ -27,30 +27,35 @@ class SelfCheckRecord(TypedDict):
     left_out: list[str]
 
 
-def render(entries: Iterable[SelfCheckRecord], output: Output) -> str:
-    """The tables of all self-checks, one per case."""
-    for found in entries:
+def render(records: Iterable[SelfCheckRecord], output: Output) -> str:
+    """Return the tables of all self-checks, one for each case."""
+    for record in records:
         output.print(
-            Text(found["case"], style="bold"),
-            Text(f"({found['samples']} samples, {found['replicates']} pairs that do not differ)", style="dim"),
+            Text(record["case"], style="bold"),
+            Text(f"({record['samples']} samples, {record['replicates']} pairs that do not differ)", style="dim"),
         )
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for header in ("", "limit", "false\nfailures", "caught in\n4 of 5"):
-            table.add_column(header, justify="right" if header else "left", vertical="bottom")
-        for metric, limit, value, false_failures, detectable in found["gates"]:
-            table.add_row(metric, f"{limit} {value:g}", f"{false_failures:.1%}", number(detectable))
-        rate = found["failed"] / found["replicates"]
-        table.add_row(
-            Text("any of them"),
-            Text(f"at most {found['allowed']:.1%}"),
-            Text(f"{rate:.1%}", style="green" if found["passed"] else "bold red"),
-            "",
-        )
-        output.print(table)
-        if found["left_out"]:
-            output.print(Text(f"not tried: {', '.join(found['left_out'])}", style="dim"))
+        output.print(_table(record))
+        if record["left_out"]:
+            output.print(Text(f"not tried: {', '.join(record['left_out'])}", style="dim"))
         output.print()
     output.print(
         Text("caught in 4 of 5: the least true harm that the gate would fail with 80 % probability", style="dim")
     )
     return output.text()
+
+
+def _table(record: SelfCheckRecord) -> Table:
+    """Return a row for each gate, and one for all of them."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in ("", "limit", "false\nfailures", "caught in\n4 of 5"):
+        table.add_column(header, justify="right" if header else "left", vertical="bottom")
+    for metric, limit, value, false_failures, detectable in record["gates"]:
+        table.add_row(metric, f"{limit} {value:g}", f"{false_failures:.1%}", number(detectable))
+    rate = record["failed"] / record["replicates"]
+    table.add_row(
+        Text("any of them"),
+        Text(f"at most {record['allowed']:.1%}"),
+        Text(f"{rate:.1%}", style="green" if record["passed"] else "bold red"),
+        "",
+    )
+    return table

@@ -1,31 +1,33 @@
-"""Snapshots: the results of an accepted release, one JSON file per model, that later runs are held against."""
+"""Snapshots, the accepted results of a release.
+
+Later runs are judged against them. Each model has a JSON file.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pytest_qreliab.config.cases import Case
-from pytest_qreliab.config.settings import Setting
-from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
+from pytest_qreliab.hashing import text_sha256
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import files
-from pytest_qreliab.report.records import CaseRecord, is_drift
+from pytest_qreliab.report.queries import is_drift
+from pytest_qreliab.report.records import CaseRecord
 
 Update = Literal["none", "new", "all"]
 
-DIGITS = 6  # of a number in a file: more would change with the number of threads
-UPDATE, IN_CI = "--qreliab-update", "ci"
+DIGITS = 6  # of a number in a file; more would change with the number of threads
+UPDATE = "--qreliab-update"
 
 
 class AcceptedMetric(BaseModel):
@@ -62,124 +64,196 @@ class ModelSnapshot(BaseModel):
     cases: dict[str, AcceptedCase] = {}
 
     def text(self) -> str:
-        """As it is written: the same for the same content, a number a line."""
+        """Return the content of the file.
+
+        It is the same for the same cases, with a number a line.
+        """
         return json.dumps(self.model_dump(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def with_cases(self, cases: Mapping[str, AcceptedCase], records: Sequence[CaseRecord]) -> ModelSnapshot:
+        """Return a snapshot of the same model with other cases.
+
+        Its tables hold only what they refer to.
+
+        Args:
+            cases: All cases of the new snapshot.
+            records: Describe the data and the environment of cases that are not in this snapshot.
+        """
+        data, environments = dict(self.data), dict(self.environments)
+        for record in records:
+            data.setdefault(key_of(record["data"]), record["data"])
+            environments.setdefault(key_of(record["environment"]), record["environment"])
+        used_data = {case.data for case in cases.values()}
+        used_environments = {case.environment for case in cases.values()}
+        return ModelSnapshot(
+            model=self.model,
+            data={key: table for key, table in data.items() if key in used_data},
+            environments={key: table for key, table in environments.items() if key in used_environments},
+            cases=dict(cases),
+        )
 
 
 @dataclass(frozen=True)
-class SnapshotUpdate:
-    """The cases that were accepted for the first time, those with other values than before, those that kept theirs, and
-    those that were not accepted, as a gate fails."""
+class SnapshotFile:
+    """A snapshot of one model, and where it lies."""
 
-    new: Sequence[str]
-    changed: Sequence[str]
-    kept: Sequence[str]
-    refused: Sequence[str]
+    path: Path
+    content: ModelSnapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotUpdate:
+    """The cases of a run by what became of them."""
+
+    new: list[str] = field(default_factory=list)  # accepted for the first time
+    changed: list[str] = field(default_factory=list)  # with other values than before
+    kept: list[str] = field(default_factory=list)  # with the same values as before
+    refused: list[str] = field(default_factory=list)  # not accepted, because a gate fails
 
     def lines(self, where: str) -> list[str]:
-        """What became of the cases, in words."""
-        counts = {"new": self.new, "changed": self.changed, "as before": self.kept}
-        told = ", ".join(f"{len(cases)} {what}" for what, cases in counts.items() if cases) or "nothing"
-        return [f"accepted into {where}: {told}", *(f"not accepted, as a gate fails: {case}" for case in self.refused)]
+        """Say how many cases were accepted, and which were refused."""
+        groups = {"new": self.new, "changed": self.changed, "as before": self.kept}
+        counts = ", ".join(f"{len(cases)} {name}" for name, cases in groups.items() if cases) or "nothing"
+        return [
+            f"accepted into {where}: {counts}",
+            *(f"not accepted, as a gate fails: {case}" for case in self.refused),
+        ]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was accepted, by model, and which of it is to be accepted anew."""
+    """The accepted results of all models in a folder."""
 
     folder: Path
     models: Mapping[str, ModelSnapshot]
-    update: Update = "none"
+    update: Update = "none"  # which results of this run are to be accepted
 
     def accepted(self, case: Case, data: Mapping[str, str]) -> AcceptedValues:
-        """The values that a case is held against, which is measured on that data now."""
-        known = self._known(case)
-        if known is None or self.update == "all":
-            return AcceptedValues({}, str(self.folder), self.update != "none")
-        values = {name: metric.value for name, metric in known.metrics.items()}
-        same = known.data == key_of(data)
-        return AcceptedValues(values, str(self.folder), same and self.update == "new", same)
+        """Return the accepted values of a case.
+
+        Args:
+            case: The case that is measured.
+            data: The data that it is measured on now, in words.
+        """
+        accepted = self._find(case)
+        if accepted is None or self.update == "all":
+            return AcceptedValues(values={}, where=str(self.folder), renewing=self.update != "none")
+        values = {name: metric.value for name, metric in accepted.metrics.items()}
+        same = accepted.data == key_of(data)
+        renewing = same and self.update == "new"
+        return AcceptedValues(values=values, where=str(self.folder), renewing=renewing, comparable=same)
 
     def differences(self, case: Case, data: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
-        """What a case was accepted with and is not measured with now, field by field."""
-        known = self._known(case)
-        if known is None or self.update == "all":
+        """Say field by field what was different when a case was accepted.
+
+        Args:
+            case: The case that is measured.
+            data: The data that it is measured on now, in words.
+            environment: The versions and the hardware that it is measured with now, in words.
+        """
+        accepted = self._find(case)
+        if accepted is None or self.update == "all":
             return []
-        of_model = self.models[case.build.model]
+        model = self.models[case.build.model]
         return [
             f"{what}: {name} {before.get(name, 'none')} was accepted, {now.get(name, 'none')} is there now"
             for what, before, now in (
-                (f"data of {case.benchmark}", of_model.data.get(known.data, {}), data),
-                ("environment", of_model.environments.get(known.environment, {}), environment),
+                (f"data of {case.benchmark}", model.data.get(accepted.data, {}), data),
+                ("environment", model.environments.get(accepted.environment, {}), environment),
             )
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
 
     def unused(self, cases: Collection[str]) -> list[str]:
-        """The accepted cases that are not among those."""
-        return sorted(case for of_model in self.models.values() for case in of_model.cases if case not in cases)
+        """Return the accepted cases that are not among the given ones."""
+        return sorted(case for model in self.models.values() for case in model.cases if case not in cases)
 
-    def renew(self, entries: Sequence[CaseRecord]) -> SnapshotUpdate:
-        """Write what was measured and is to be accepted. Raises OSError, and InputError for files that are damaged."""
-        new: list[str] = []
-        changed: list[str] = []
-        kept: list[str] = []
-        refused: list[str] = []
-        there = _files(self.folder)
+    def renew(self, records: Sequence[CaseRecord]) -> SnapshotUpdate:
+        """Accept the results of a run and write what changes.
+
+        A case with a failed gate is refused, unless only gates on the drift fail.
+
+        Raises:
+            InputError: A file in the folder is damaged.
+            OSError: A file cannot be written.
+        """
+        update = SnapshotUpdate()
+        by_model = _read_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for model in dict.fromkeys(entry["model"] for entry in entries):
-            path, before = there.get(model, (self.folder / _file_name(model, there), ModelSnapshot(model=model)))
-            cases = dict(before.cases)
-            data, environments = dict(before.data), dict(before.environments)
-            for entry in (entry for entry in entries if entry["model"] == model):
-                case = entry["case"]
-                now = _case(entry)
-                old = cases.get(case)
-                if old is not None and self.update == "new":
-                    # A metric that is gated now and was not then can be added, but not from other data.
-                    same = old.data == now.data
-                    metrics = {**now.metrics, **old.metrics} if same else old.metrics
-                    now = old.model_copy(update={"metrics": metrics})
-                # That it is not as it was accepted is what accepting is for.
-                if not all(gate["passed"] for gate in entry["gates"] if not is_drift(gate)):
-                    refused.append(case)
-                    continue
-                (new if old is None else kept if now == old else changed).append(case)
-                cases[case] = now
-                data.setdefault(now.data, entry["data"])
-                environments.setdefault(now.environment, entry["environment"])
-            used, with_ = ({getattr(of, table) for of in cases.values()} for table in ("data", "environment"))
-            after = ModelSnapshot(
-                model=model,
-                data={key: of for key, of in data.items() if key in used},
-                environments={key: of for key, of in environments.items() if key in with_},
-                cases=cases,
-            )
-            if after != before:
-                files.write(path, after.text())
-        return SnapshotUpdate(new, changed, kept, refused)
+        for model in dict.fromkeys(record["model"] for record in records):
+            empty = SnapshotFile(self.folder / _file_name(model, by_model), ModelSnapshot(model=model))
+            file = by_model.get(model, empty)
+            records_of_model = [record for record in records if record["model"] == model]
+            content = self._renewed(file.content, records_of_model, update)
+            if content != file.content:
+                files.write(file.path, content.text())
+                by_model[model] = SnapshotFile(file.path, content)  # takes the name from the models that follow
+        return update
 
-    def _known(self, case: Case) -> AcceptedCase | None:
-        of_model = self.models.get(case.build.model)
-        return None if of_model is None else of_model.cases.get(case.id)
+    def _renewed(self, before: ModelSnapshot, records: Sequence[CaseRecord], update: SnapshotUpdate) -> ModelSnapshot:
+        """Return the snapshot with its new records, and list them in `update`."""
+        cases = dict(before.cases)
+        for record in records:
+            case = record["case"]
+            if not all(gate_record["passed"] for gate_record in record["gates"] if not is_drift(gate_record)):
+                update.refused.append(case)
+                continue
+            old = before.cases.get(case)
+            cases[case] = self._accept(record, old)
+            (update.new if old is None else update.kept if cases[case] == old else update.changed).append(case)
+        return before.with_cases(cases, records)
+
+    def _accept(self, record: CaseRecord, old: AcceptedCase | None) -> AcceptedCase:
+        """Return the accepted case of a record that replaces `old`."""
+        now = _accepted_case(record)
+        if old is None or self.update != "new":
+            return now
+        # A metric that is gated now and was not then can be added, but not from other data.
+        metrics = {**now.metrics, **old.metrics} if old.data == now.data else old.metrics
+        return old.model_copy(update={"metrics": metrics})
+
+    def _find(self, case: Case) -> AcceptedCase | None:
+        model = self.models.get(case.build.model)
+        return None if model is None else model.cases.get(case.id)
 
 
-def _case(entry: CaseRecord) -> AcceptedCase:
-    gated = {registry.canonical(gate["metric"]) for gate in entry["gates"]}
+def load(folder: Path, update: Update = "none") -> Snapshot:
+    """Read the snapshot in a folder.
+
+    Args:
+        folder: The folder; without files, or if it does not exist, nothing is accepted yet.
+        update: Which results of this run are to be accepted.
+
+    Raises:
+        InputError: A file cannot be read, is no snapshot, or is of the same model as another.
+    """
+    return Snapshot(folder, {model: file.content for model, file in _read_folder(folder).items()}, update)
+
+
+def key_of(description: Mapping[str, str]) -> str:
+    """Return the key of a description: 12 hexadecimal digits."""
+    return text_sha256(json.dumps(description, sort_keys=True))[:12]
+
+
+def _accepted_case(record: CaseRecord) -> AcceptedCase:
+    """Return the gated metrics of a record, if they are finite."""
+    gated = {registry.canonical(gate_record["metric"]) for gate_record in record["gates"]}
     return AcceptedCase(
-        data=key_of(entry["data"]),
-        environment=key_of(entry["environment"]),
+        data=key_of(record["data"]),
+        environment=key_of(record["environment"]),
         metrics={
-            of["metric"]: AcceptedMetric(
-                value=_rounded(of["quantized"]),
-                change=_rounded(of["change"]),
-                low=_bound(of["low"]),
-                high=_bound(of["high"]),
-                n=entry["samples"],
+            metric_record["metric"]: AcceptedMetric(
+                value=_rounded(metric_record["quantized"]),
+                change=_rounded(metric_record["change"]),
+                low=_rounded_bound(metric_record["low"]),
+                high=_rounded_bound(metric_record["high"]),
+                n=record["samples"],
             )
-            for of in entry["metrics"]
-            if of["metric"] in gated and math.isfinite(of["quantized"]) and math.isfinite(of["change"])
+            for metric_record in record["metrics"]
+            if metric_record["metric"] in gated
+            and math.isfinite(metric_record["quantized"])
+            and math.isfinite(metric_record["change"])
         },
     )
 
@@ -188,80 +262,34 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _bound(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else _rounded(value)
+def _rounded_bound(bound: float | None) -> float | None:
+    return None if bound is None or not math.isfinite(bound) else _rounded(bound)
 
 
-def key_of(described: Mapping[str, str]) -> str:
-    """The key of a description in a file's table: 12 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
-
-
-# Files and options
-
-
-def select(folder: Setting, update: Setting) -> Snapshot | None:
-    """The snapshot of the settings. Raises InputError for what cannot be read or is refused."""
-    (value,) = folder.values(many=False)
-    wanted = _update(update)
-    if value.text == "none":
-        if wanted != "none":
-            raise InputError(f"{update.origin}: there is no snapshot to update; name one with --qreliab-snapshot=DIR")
-        return None
-    path = Path(value.text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{value.origin}: {path} is a file; give a folder, which need not exist yet")
-    if wanted == "none" and not path.exists():
-        raise InputError(f"{value.origin}: {path} does not exist; accept this run's results with {UPDATE}=new")
-    return load(path, wanted)
-
-
-def _update(setting: Setting) -> Update:
-    texts = [value.text for value in setting.values(many=True)]
-    wanted = [text for text in texts if text != IN_CI]
-    if len(wanted) != 1 or wanted[0] not in ("none", "new", "all"):
-        error = unknown("update", setting.text, ("none", "new", "all"))
-        raise InputError(f"{setting.origin}: {error}; with ,{IN_CI} behind it also where the variable CI is set")
-    in_ci = os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no")
-    if wanted[0] != "none" and in_ci and IN_CI not in texts:
-        raise InputError(
-            f"{setting.origin}: nothing is accepted in CI (the variable CI is set) by mistake: accept where you can "
-            f"look at the changes and commit them, or write {UPDATE}={wanted[0]},{IN_CI}"
-        )
-    return wanted[0]  # type: ignore[return-value]
-
-
-def load(folder: Path, update: Update = "none") -> Snapshot:
-    """The snapshot in a folder. Raises InputError for a file that cannot be read or is none."""
-    return Snapshot(folder, {name: found for name, (_, found) in _files(folder).items()}, update)
-
-
-def _files(folder: Path) -> dict[str, tuple[Path, ModelSnapshot]]:
-    found: dict[str, tuple[Path, ModelSnapshot]] = {}
+def _read_folder(folder: Path) -> dict[str, SnapshotFile]:
+    """Return the file of each model."""
+    by_model: dict[str, SnapshotFile] = {}
     for path in sorted(folder.glob("*.json")):
-        of_model = _read(path)
-        if of_model.model in found:
-            raise InputError(f"{path}: {found[of_model.model][0]} is of {of_model.model} as well; remove one of them")
-        found[of_model.model] = path, of_model
-    return found
+        content = _read(path)
+        other = by_model.setdefault(content.model, SnapshotFile(path, content))
+        if other.path != path:
+            raise InputError(f"{path}: {other.path} is of {content.model} as well; remove one of them")
+    return by_model
 
 
 def _read(path: Path) -> ModelSnapshot:
     try:
-        return ModelSnapshot.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        return ModelSnapshot.model_validate_json(files.read(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = f"{where}: {first['msg']}" if where else first["msg"]
         raise InputError(
-            f"{path}: is no snapshot of version 1: {what}; restore it, or remove it and accept with {UPDATE}=new"
+            f"{path}: is no snapshot of version 1: {files.first_problem(error)}; restore it, or remove it and accept "
+            f"with {UPDATE}=new"
         ) from None
 
 
-def _file_name(model: str, taken: Mapping[str, tuple[Path, ModelSnapshot]]) -> str:
+def _file_name(model: str, by_model: Mapping[str, SnapshotFile]) -> str:
+    """Return a name for the file of a new model."""
     stem = re.sub(r"[^\w.+-]+", "_", model, flags=re.ASCII).strip("_") or "model"
-    if any(path.stem == stem for path, _ in taken.values()):
-        stem += f"-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    if any(file.path.stem == stem for file in by_model.values()):
+        stem += f"-{text_sha256(model)[:6]}"
     return f"{stem}.json"

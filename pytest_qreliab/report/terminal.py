@@ -1,9 +1,12 @@
-"""The summary table: one row per case below its baseline, one column per gated metric."""
+"""The summary in the terminal.
+
+It has tables of cases and gated metrics, tables of matched controls, and notes.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from rich import box
@@ -12,25 +15,35 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.quantizers.recipe import RESCALE
-from pytest_qreliab.report import tradeoff
+from pytest_qreliab.report import formatting, tradeoff
 from pytest_qreliab.report.formatting import number
-from pytest_qreliab.report.records import (
-    CaseRecord,
-    ControlsRecord,
+from pytest_qreliab.report.queries import (
+    baseline_name,
+    baseline_values,
     drift_failures,
     drift_of,
+    gated_metrics,
+    group_by_benchmark,
     shown_verdict,
     worst_gates,
 )
+from pytest_qreliab.report.records import CaseRecord, ControlsRecord
 
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ASCII_SIGNS = {"pass": "+", "fail": "x", "inconclusive": "?"}
+MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
+GAP = 2  # letters between columns
 
 
 class Output:
-    """What rich prints for a terminal of that width, as a string."""
+    """A string with everything that rich prints for a terminal.
+
+    Args:
+        width: The letters that fit in a line.
+        color: Whether the terminal shows colors.
+        unicode: Whether it shows signs beyond ASCII.
+    """
 
     def __init__(self, width: int, *, color: bool, unicode: bool) -> None:
         self.width, self.unicode = width, unicode
@@ -46,72 +59,82 @@ class Output:
         self.print = partial(console.print, soft_wrap=True)
 
     def text(self) -> str:
+        """Return what was printed so far."""
         return "\n".join(line.rstrip() for line in self._stream.getvalue().splitlines())
 
 
-def render(entries: Iterable[CaseRecord], output: Output) -> str:
-    """The tables of all entries, one per model and benchmark."""
+def render(records: Iterable[CaseRecord], output: Output) -> str:
+    """Return the tables of all records, with their controls and a legend.
+
+    Each model and benchmark has a table, or several if it is wider than the terminal.
+    """
     signs = SIGNS if output.unicode else ASCII_SIGNS
-    groups: dict[tuple[str, str], list[CaseRecord]] = {}
-    for found in entries:
-        groups.setdefault((found["model"], found["benchmark"]), []).append(found)
-    for (model, benchmark), rows in groups.items():
-        devices = ", ".join(sorted({row["device"] for row in rows}))
+    groups = group_by_benchmark(records)
+    for (model, benchmark), members in groups.items():
+        devices = ", ".join(sorted({record["device"] for record in members}))
         output.print(
             Text(f"{model} on {benchmark}", style="bold"),
-            Text(f"({rows[0]['samples']} samples, {devices})", style="dim"),
+            Text(f"({members[0]['samples']} samples, {devices})", style="dim"),
         )
-        metrics = list(dict.fromkeys(metric for row in rows for metric in worst_gates(row)))
-        runs = _fitting(metrics, rows, output.width)
-        for run in runs:
-            output.print(_table(run, rows, signs, last=run is runs[-1]), soft_wrap=False)
+        parts = _split_to_fit(gated_metrics(members), members, output.width)
+        for metrics in parts:
+            output.print(_table(metrics, members, signs, last=metrics is parts[-1]), soft_wrap=False)
             output.print()
-    for row in (row for rows in groups.values() for row in rows):
-        if row["controls"] is not None:
-            _print_controls(row, row["controls"], output)
-    legend = Text("second line: change from full precision; ", style="dim")
-    if any(drift_failures(row) for rows in groups.values() for row in rows):
-        legend.append("third: from what was accepted; ")
-    for outcome, sign in signs.items():
-        legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
-    output.print(legend)
+    grouped = [record for members in groups.values() for record in members]
+    for record in grouped:
+        if record["controls"] is not None:
+            _print_controls(record, record["controls"], output)
+    output.print(_legend(signs, with_drift=any(map(drift_failures, grouped))))
     return output.text()
 
 
-def notes(rows: Sequence[CaseRecord]) -> list[str]:
-    """Below the table: what is not as it was accepted, the smallest that passes, and what all of it took."""
-    warnings = [f"warning: {text}" for text in dict.fromkeys(text for row in rows for text in row["warnings"])]
-    return [*warnings, *tradeoff.smallest_passing(rows), _work(rows)]
+def notes(records: Sequence[CaseRecord]) -> list[str]:
+    """Return the lines below the tables: warnings, and the smallest that passes."""
+    warnings = [f"warning: {text}" for text in dict.fromkeys(text for record in records for text in record["warnings"])]
+    return [*warnings, *tradeoff.smallest_passing(records)]
 
 
-def _work(rows: Sequence[CaseRecord]) -> str:
-    """On one machine."""
-    encoded, known = (sum(row[what] for row in rows) for what in ("encoded", "known"))
-    memory = f"peak memory {max(row['peak_memory'] for row in rows) / 2**30:.1f} GiB"
-    if device := max(row["peak_device_memory"] for row in rows):
-        memory += f", {device / 2**30:.1f} GiB on the device"
-    return f"{encoded:,} images and prompts encoded, {known:,} known from before; {memory}"
+def cost(records: Sequence[CaseRecord]) -> str:
+    """Return what the measurements took in a line."""
+    encoded, known = sum(record["encoded"] for record in records), sum(record["known"] for record in records)
+    memory = formatting.memory(
+        max(record["peak_memory"] for record in records), max(record["peak_device_memory"] for record in records)
+    )
+    return f"{encoded:,} images and prompts encoded, {known:,} known from before; peak memory {memory}"
 
 
-def _table(metrics: Sequence[str], rows: Sequence[CaseRecord], signs: dict[str, str], *, last: bool) -> Table:
+def _legend(signs: Mapping[str, str], *, with_drift: bool) -> Text:
+    legend = Text("second line: change from full precision; ", style="dim")
+    if with_drift:
+        legend.append("third: from what was accepted; ")
+    for outcome, sign in signs.items():
+        legend.append(f"{sign} {outcome}  ", style=STYLES[outcome])
+    return legend
+
+
+def _table(metrics: Sequence[str], records: Sequence[CaseRecord], signs: Mapping[str, str], *, last: bool) -> Table:
+    """Return the table of cases below their baselines by metric.
+
+    The last table of a benchmark has the coverage as well.
+    """
     table = _empty_table()
     columns: list[list[Text]] = [[] for _ in metrics]
     labels, coverages = [], []
-    for label, below in _by_baseline(rows).items():
-        baseline = {metric: gate["baseline"] for row in below for metric, gate in worst_gates(row).items()}
-        labels += [label, *(row["quantization"] for row in below)]
-        coverages += ["", *("recorded" if (share := row["coverage"]) is None else f"{share:.1%}" for row in below)]
+    for label, members in _by_baseline(records).items():
+        baseline = baseline_values(members)
+        labels += [label, *(record["quantization"] for record in members)]
+        coverages += ["", *(formatting.coverage(record["coverage"]) for record in members)]
         for metric, column in zip(metrics, columns, strict=True):
             column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
-            column += [_cell(metric, row, signs) for row in below]
+            column += [_cell(metric, record, signs) for record in members]
     for row in zip(*columns, strict=True):
         for cell in row:  # heads are moved to the bottom, and so would be cells of fewer lines
-            cell.append("\n" * (max(of.plain.count("\n") for of in row) - cell.plain.count("\n")))
+            cell.append("\n" * (max(other.plain.count("\n") for other in row) - cell.plain.count("\n")))
     for metric, column in zip(metrics, columns, strict=True):
         table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
         # rich strips a line before it aligns it, and with that the room for the sign.
         width = max(len(line) for cell in column for line in cell.plain.split("\n"))
-        column[:] = [_right(cell, width) for cell in column]
+        column[:] = [_align_right(cell, width) for cell in column]
     if last:
         table.add_column("coverage", justify="right", no_wrap=True)
         columns.append([Text(coverage) for coverage in coverages])
@@ -121,18 +144,15 @@ def _table(metrics: Sequence[str], rows: Sequence[CaseRecord], signs: dict[str, 
 
 
 def _empty_table() -> Table:
-    """With a first column for what the rows are called."""
+    """Return a table with a column for the names of rows."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     return table
 
 
-MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
-
-
-def _print_controls(row: CaseRecord, controls: ControlsRecord, output: Output) -> None:
-    """Why the metrics of a case moved: the quantized model beside its matched controls."""
-    output.print(Text(f"why {row['quantization']} moves {row['model']} on {row['benchmark']}", style="bold"))
+def _print_controls(record: CaseRecord, controls: ControlsRecord, output: Output) -> None:
+    """Print the changes of the quantized model beside its controls'."""
+    output.print(Text(f"why {record['quantization']} moves {record['model']} on {record['benchmark']}", style="bold"))
     if controls["problem"]:
         output.print(Text(f"no matched controls: {controls['problem']}\n", style="yellow"))
         return
@@ -151,16 +171,16 @@ def _print_controls(row: CaseRecord, controls: ControlsRecord, output: Output) -
     output.print()
 
 
-def _right(cell: Text, width: int) -> Text:
-    """The cell's lines, each moved to the right within `width`, and kept there."""
+def _align_right(cell: Text, width: int) -> Text:
+    """Return the cell with each line padded to the width."""
     return Text("\n".join(line.rjust(width) for line in cell.plain.split("\n")), style=cell.style, justify="left")
 
 
-def _by_baseline(rows: Sequence[CaseRecord]) -> dict[str, list[CaseRecord]]:
-    """The rows below what they are compared with: the model as it is, or with its logit scale refitted as well."""
+def _by_baseline(records: Sequence[CaseRecord]) -> dict[str, list[CaseRecord]]:
+    """Group the records by the name of their baseline."""
     groups: dict[str, list[CaseRecord]] = {}
-    for row in rows:
-        groups.setdefault("full precision" + RESCALE * row["rescaled"], []).append(row)
+    for record in records:
+        groups.setdefault(baseline_name(record["rescaled"]), []).append(record)
     return groups
 
 
@@ -168,35 +188,36 @@ def _header(metric: str) -> str:
     return registry.lookup(metric).header.replace(" ", "\n")
 
 
-def _cell(metric: str, row: CaseRecord, signs: dict[str, str]) -> Text:
-    """The value, below it the change with the verdict's sign, and below that the change from what was accepted where
-    that fails."""
-    gate, drifting = worst_gates(row).get(metric), drift_failures(row).get(metric)
-    if gate is None:
+def _cell(metric: str, record: CaseRecord, signs: Mapping[str, str]) -> Text:
+    """Return the value with its changes, each with a sign."""
+    gate_record, drift_record = worst_gates(record).get(metric), drift_failures(record).get(metric)
+    if gate_record is None:
         return Text("")
-    found, change = shown_verdict(gate), gate["quantized"] - gate["baseline"]
-    lines = [f"{number(gate['quantized'])}  ", f"{number(change, '+')} {signs[found]}"]
-    if drifting is not None:
-        found = shown_verdict(drifting)
-        lines.append(f"{number(drift_of(drifting), '+')} {signs[found]}")
-    return Text("\n".join(lines), style=STYLES[found])
+    verdict, change = shown_verdict(gate_record), gate_record["quantized"] - gate_record["baseline"]
+    lines = [f"{number(gate_record['quantized'])}  ", f"{number(change, '+')} {signs[verdict]}"]
+    if drift_record is not None:
+        verdict = shown_verdict(drift_record)
+        lines.append(f"{number(drift_of(drift_record), '+')} {signs[verdict]}")
+    return Text("\n".join(lines), style=STYLES[verdict])
 
 
-def _fitting(metrics: Sequence[str], rows: Sequence[CaseRecord], width: int) -> list[list[str]]:
-    """The metrics cut into runs whose columns fit side by side; a run holds at least one."""
-    between = 2
-    label = max(map(len, [*_by_baseline(rows), *(row["quantization"] for row in rows)])) + between
-    coverage = len("coverage")
-    runs: list[list[str]] = [[]]
-    left = width - label
+def _split_to_fit(metrics: Sequence[str], records: Sequence[CaseRecord], width: int) -> list[list[str]]:
+    """Split the metrics into parts whose columns fit side by side.
+
+    A part holds at least one.
+    """
+    labels = [*_by_baseline(records), *(record["quantization"] for record in records)]
+    room = width - max(map(len, labels)) - GAP
+    parts: list[list[str]] = [[]]
+    left = room
     for metric in metrics:
         lines = _header(metric).split("\n")
-        for row in rows:
-            lines += _cell(metric, row, SIGNS).plain.split("\n")
-        needed = max(map(len, lines)) + between
-        if runs[-1] and left < needed + (coverage if metric == metrics[-1] else 0):
-            runs.append([])
-            left = width - label
-        runs[-1].append(metric)
+        for record in records:
+            lines += _cell(metric, record, SIGNS).plain.split("\n")
+        needed = max(map(len, lines)) + GAP
+        if parts[-1] and left < needed + (len("coverage") if metric == metrics[-1] else 0):
+            parts.append([])
+            left = room
+        parts[-1].append(metric)
         left -= needed
-    return runs
+    return parts

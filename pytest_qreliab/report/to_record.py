@@ -6,17 +6,23 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.report.records import CaseRecord, ControlsRecord, GateRecord, MetricRecord, Size
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluation.result import Result
     from pytest_qreliab.evaluation.verdicts.controls import ControlFindings
     from pytest_qreliab.evaluation.verdicts.gates import Verdict
     from pytest_qreliab.statistics.interval import Interval
-from pytest_qreliab.report.records import CaseRecord, ControlsRecord, GateRecord, MetricRecord, Size
 
 
 def to_record(result: Result, parameters: str, repeat: str) -> CaseRecord:
-    """The entry of a result. `parameters` are the quantizer's, in words, `repeat` a command that measures it again."""
+    """Return the record of a result.
+
+    Args:
+        result: A case, measured and judged.
+        parameters: The parameters of the quantizer, in words.
+        repeat: A command that measures the case again.
+    """
     case, coverage = result.case, result.coverage
     return CaseRecord(
         case=case.id,
@@ -30,27 +36,27 @@ def to_record(result: Result, parameters: str, repeat: str) -> CaseRecord:
         parameters=parameters,
         samples=result.samples,
         device=result.device,
-        confidence=1 - result.alpha,
+        confidence=1 - result.error_probability,
         coverage=None if coverage is None else coverage.weights,
         size=None if coverage is None else Size(quantized=coverage.size, full=coverage.full_size),
-        metrics=[_metric(result, name) for name in result.changes],
-        gates=[_gate(verdict) for verdict in result.verdicts],
-        controls=None if result.controls is None else _controls(result.controls),
+        metrics=[_metric_record(result, name) for name in result.changes],
+        gates=[_gate_record(verdict) for verdict in result.verdicts],
+        controls=None if result.controls is None else _controls_record(result.controls),
         curves=result.curves,  # type: ignore[typeddict-item]
         data=dict(result.data),
         environment=dict(result.environment),
         warnings=list(result.warnings),
         repeat=repeat,
-        encoded=result.work.encoded,
-        known=result.work.known,
-        peak_memory=result.work.peak_memory,
-        peak_device_memory=result.work.peak_device_memory,
+        encoded=result.cost.encoded,
+        known=result.cost.known,
+        peak_memory=result.cost.peak_memory,
+        peak_device_memory=result.cost.peak_device_memory,
     )
 
 
-def _metric(result: Result, name: str) -> MetricRecord:
+def _metric_record(result: Result, name: str) -> MetricRecord:
     change, metric = result.changes[name], registry.lookup(name)
-    low, high = _bounds(None if change.bounds is None else change.bounds(result.alpha))
+    low, high = _ends(None if change.bounds is None else change.bounds(result.error_probability))
     return MetricRecord(
         metric=name,
         aspect=metric.aspect,
@@ -64,15 +70,15 @@ def _metric(result: Result, name: str) -> MetricRecord:
     )
 
 
-def _bounds(interval: Interval | None) -> tuple[float | None, float | None]:
-    """Both ends; None for one that there is none of."""
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Return both ends of an interval, None if one is missing."""
     low, high = interval or (math.nan, math.nan)
     return None if math.isnan(low) else low, None if math.isnan(high) else high
 
 
-def _gate(verdict: Verdict) -> GateRecord:
+def _gate_record(verdict: Verdict) -> GateRecord:
     gate = verdict.gate
-    low, high = _bounds(verdict.interval)
+    low, high = _ends(verdict.interval)
     return GateRecord(
         metric=gate.metric,
         aspect=gate.aspect,
@@ -93,15 +99,17 @@ def _gate(verdict: Verdict) -> GateRecord:
     )
 
 
-def _controls(controls: ControlFindings) -> ControlsRecord:
+def _controls_record(controls: ControlFindings) -> ControlsRecord:
     changes = {
-        found.metric: [(moved.change, *moved.interval) for moved in (found.quantized, *found.controls.values())]
-        for found in controls.explanations
+        explanation.metric: [
+            (effect.change, *effect.interval) for effect in (explanation.quantized, *explanation.controls.values())
+        ]
+        for explanation in controls.explanations
     }
     return ControlsRecord(
         matched=controls.matched,
         problem=controls.problem,
         residuals=dict(controls.residuals),
         changes=changes,
-        conclusions={found.metric: found.conclusion for found in controls.explanations},
+        conclusions={explanation.metric: explanation.conclusion for explanation in controls.explanations},
     )

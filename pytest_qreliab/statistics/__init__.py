@@ -1,1 +1,1 @@
-"""Paired statistics: both models see the same samples, so every interval is on the difference. Pure functions."""
+"""Paired intervals, power and multiple testing, as pure functions on arrays."""

@@ -1,7 +1,10 @@
-"""Smooth functions of means, with intervals by the delta method: an estimate carries what each sample does to it.
+"""Smooth functions of means, with intervals by the delta method.
 
-accuracy_drop = paired_mean(baseline_correct, "ID") - paired_mean(quantized_correct, "ID")
-(accuracy_drop / paired_mean(baseline_correct, "ID")).interval(alpha)
+An estimate carries the influence of each sample on it. Sums, differences and ratios of estimates carry theirs, and so
+have intervals without a formula of their own:
+
+    accuracy_drop = paired_mean(baseline_correct, "ID") - paired_mean(quantized_correct, "ID")
+    (accuracy_drop / paired_mean(baseline_correct, "ID")).interval(alpha)
 """
 
 from __future__ import annotations
@@ -13,42 +16,56 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from pytest_qreliab.statistics.arrays import FloatArray, finite
+from pytest_qreliab.statistics.arrays import FloatArray, check_finite
 from pytest_qreliab.statistics.interval import Interval, skewed_interval
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A value and, per group of samples, the influence of each sample on it (Hampel 1974).
+    """A value with the influence of each sample on it (Hampel 1974).
 
-    Groups are image sets, called by name: samples of the same group are paired in the order they come in, samples
-    of different groups are independent. `influences[group]`, float64 of shape (n of the group,), has mean 0; adding
-    a share e of weight to sample i moves the value by e * influence[i]. So the variance of the value is the sum over
-    groups of var(influence) / n, whatever the pairing within a group.
+    Samples come in groups, which are image sets called by name. Samples of one group are paired in the order that they
+    come in. Samples of different groups are independent. The variance of the value is therefore the sum over groups of
+    var(influence) / n, whatever the pairing within a group.
+
+    Example:
+        >>> before, after = paired_mean([1, 1, 0, 1], "ID"), paired_mean([1, 0, 0, 1], "ID")
+        >>> (after - before).value
+        -0.25
+        >>> [float(influence) for influence in (after - before).influences["ID"]]
+        [0.25, -0.75, 0.25, 0.25]
     """
 
     value: float
+    # By group, shape (n,), mean 0: a share e of extra weight on sample i moves the value by e * influence[i].
     influences: Mapping[str, FloatArray]
 
     def __add__(self, other: Estimate) -> Estimate:
-        return self._with(other, self.value + other.value, 1.0, 1.0)
+        return self._combine(other, self.value + other.value, 1.0, 1.0)
 
     def __sub__(self, other: Estimate) -> Estimate:
-        return self._with(other, self.value - other.value, 1.0, -1.0)
+        return self._combine(other, self.value - other.value, 1.0, -1.0)
 
     def __truediv__(self, other: Estimate | float) -> Estimate:
-        """The ratio; NaN, with influences of NaN, over zero."""
+        """Return the ratio; value and influences are NaN if the divisor is zero."""
         below = other if isinstance(other, Estimate) else Estimate(other, {})
         divisor = below.value or float("nan")
         value = self.value / divisor
-        return self._with(below, value, 1 / divisor, -value / divisor)
+        return self._combine(below, value, 1 / divisor, -value / divisor)
 
-    def padded(self, both_sides: bool = True) -> Estimate:
-        """The same with one more sample in each group that is as influential as the most influential one, and its
-        opposite, if there may be such samples.
+    def pad(self, both_sides: bool = True) -> Estimate:
+        """Return the estimate with one or two more influential samples per group.
 
-        Where few samples differ at all, those that happen to be there tell neither how often nor which way others
-        would: the remedy of Bonett & Price (2012) for paired proportions, for any influences. It fades with n.
+        They are as influential as the most influential sample of the group. If few samples differ at all, they tell
+        neither how often nor which way others would. Bonett & Price (2012) add such samples to paired proportions; this
+        does it for any influences. The effect fades with n.
+
+        Args:
+            both_sides: Whether to add the opposite sample, too. Pass False if there can be none.
+
+        Example:
+            >>> [float(x) for x in paired_mean([0, 0, 0, 4], "ID").pad().influences["ID"]]
+            [-1.0, -1.0, -1.0, 3.0, 3.0, -3.0]
         """
         padded = {}
         for group, influence in self.influences.items():
@@ -57,11 +74,23 @@ class Estimate:
         return Estimate(self.value, padded)
 
     def interval(self, alpha: float) -> Interval:
-        """Interval with Student's t and the degrees of freedom of Welch (1947) and Satterthwaite (1946).
+        """Return the interval of the value.
 
-        For one group it is the paired t interval, corrected for the skewness that the influences give the value (Hall
-        1992), so that rare large ones are not missed in the far tail. It has no width where no sample has any
-        influence, as between two models that answer alike, and is (NaN, NaN) where the value is not finite.
+        It is Student's, with the degrees of freedom of Welch (1947) and Satterthwaite (1946). For one group it is the
+        paired t interval. It is corrected for the skewness that the influences give the value (Hall 1992), so that
+        rare large ones are not missed in the far tail.
+
+        Args:
+            alpha: The error probability of each bound, in (0, 1).
+
+        Returns:
+            The bounds. They are equal if no sample has any influence, for example between two models that answer
+            alike. They are NaN if the value is not finite.
+
+        Example:
+            >>> low, high = paired_mean([0.1, 0.3, 0.2, 0.4], "ID").interval(0.05)
+            >>> round(low, 3), round(high, 3)
+            (0.098, 0.402)
         """
         if not np.isfinite(self.value):
             return Interval(float("nan"), float("nan"))
@@ -76,8 +105,8 @@ class Estimate:
         skewness = sum(float((x * x * x).mean()) / len(x) ** 2 for x in scaled)
         return skewed_interval(self.value, error, skewness, float(t.isf(alpha, df)))
 
-    def _with(self, other: Estimate, value: float, by_self: float, by_other: float) -> Estimate:
-        """The estimate `value`, whose derivatives with respect to the two are given."""
+    def _combine(self, other: Estimate, value: float, by_self: float, by_other: float) -> Estimate:
+        """Return the estimate of a function of both, given its derivatives."""
         influences = {group: by_self * influence for group, influence in self.influences.items()}
         for group, influence in other.influences.items():
             mine = influences.get(group, np.zeros_like(influence))
@@ -88,17 +117,44 @@ class Estimate:
 
 
 def paired_mean(values: npt.ArrayLike, group: str) -> Estimate:
-    """The mean of one value per sample, shape (n,), n >= 2, of the image set `group`.
+    """Compute a mean whose interval respects how samples are paired.
 
-    Raises ValueError for another shape, NaN or infinity.
+    Estimates of the same group share their samples: in a difference or a ratio of two such means, sample i of one is
+    paired with sample i of the other. Estimates of different groups are independent. So a metric that is a smooth
+    function of means gets its interval from that function alone.
+
+    Args:
+        values: One value per sample, shape (n,), n at least 2.
+        group: The name of the image set that the samples belong to.
+
+    Returns:
+        The mean. It can be added, subtracted and divided, and has an `interval`.
+
+    Raises:
+        ValueError: The values have another shape, or one of them is NaN or infinite.
+
+    Example:
+        >>> baseline = paired_mean([1] * 80 + [0] * 20, "ID")
+        >>> quantized = paired_mean([1] * 70 + [0] * 30, "ID")
+        >>> drop = (baseline - quantized) / baseline
+        >>> round(drop.value, 3)
+        0.125
+        >>> low, high = drop.interval(0.05)
+        >>> round(low, 2), round(high, 2)
+        (0.07, 0.2)
     """
-    x = finite(values, group, 2)
+    x = check_finite(values, group, 2)
     value = x.mean()
     return Estimate(float(value), {group: x - value})
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of at least one estimate, each counting alike."""
+    """Return the mean of at least one estimate, each counting alike.
+
+    Example:
+        >>> average([paired_mean([0, 1], "near"), paired_mean([1, 1], "far")]).value
+        0.75
+    """
     total = estimates[0]
     for estimate in estimates[1:]:
         total = total + estimate

@@ -1,18 +1,31 @@
-"""P-values of many hypotheses, adjusted so that each can be held against the level of the whole family."""
+"""P-values of many hypotheses, adjusted to the level of the whole family."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.statistics.arrays import FloatArray, finite
+from pytest_qreliab.statistics.arrays import FloatArray, check_finite
 
 
 def holm(p: npt.ArrayLike) -> FloatArray:
-    """Adjusted p-values, (m,), in the order given: at most alpha of them all are ever falsely below alpha.
+    """Adjust p-values for the family-wise error rate (Holm 1979).
 
-    The k-th smallest is (m - k + 1) p, made monotone and kept below 1 (Holm 1979): family-wise error under any
-    dependence. `p`, (m,), may be empty. Raises ValueError for NaN or a value outside [0, 1].
+    The k-th smallest of m becomes (m - k + 1) p, made monotone and kept below 1. Under any dependence, the probability
+    that a true null hypothesis has an adjusted p-value below alpha is at most alpha.
+
+    Args:
+        p: P-values in [0, 1], shape (m,), m at least 0.
+
+    Returns:
+        The adjusted p-values in the same order, shape (m,).
+
+    Raises:
+        ValueError: A value is NaN or outside [0, 1], or there is another number of axes.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
+        [0.03, 0.06, 0.06, 0.02]
     """
     values, order = _ascending(p)
     adjusted = np.empty_like(values)
@@ -21,10 +34,23 @@ def holm(p: npt.ArrayLike) -> FloatArray:
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> FloatArray:
-    """Adjusted p-values, (m,), in the order given: of those below alpha, alpha on average are false discoveries.
+    """Adjust p-values for the false discovery rate (Benjamini & Hochberg 1995).
 
-    The k-th smallest is the least m / j p over j >= k (Benjamini & Hochberg 1995): for independent or positively
-    dependent tests. `p`, (m,), may be empty. Raises ValueError for NaN or a value outside [0, 1].
+    The k-th smallest of m becomes the least m / j p over all j >= k. For independent or positively dependent tests, at
+    most a share of alpha of the adjusted p-values below alpha are, on average, false discoveries.
+
+    Args:
+        p: P-values in [0, 1], shape (m,), m at least 0.
+
+    Returns:
+        The adjusted p-values in the same order, shape (m,).
+
+    Raises:
+        ValueError: A value is NaN or outside [0, 1], or there is another number of axes.
+
+    Example:
+        >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
+        [0.02, 0.04, 0.04, 0.02]
     """
     values, order = _ascending(p)
     m = len(values)
@@ -36,7 +62,8 @@ def benjamini_hochberg(p: npt.ArrayLike) -> FloatArray:
 
 
 def _ascending(p: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.intp]]:
-    values = finite(p, "p-values", 0)
+    """Return checked p-values and the order that sorts them."""
+    values = check_finite(p, "p-values", 0)
     if ((values < 0) | (values > 1)).any():
         raise ValueError("p-values: a value outside [0, 1]")
     return values, np.argsort(values, kind="stable")

@@ -1,7 +1,5 @@
 """Benchmarks that extend others, the shipped catalogue, and what `qreliab check` says of data."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -15,9 +13,7 @@ from pytest_qreliab.config.document import shipped
 from pytest_qreliab.data import class_names, loading
 from pytest_qreliab.data import labels as data_labels
 from pytest_qreliab.data.batches import batches
-from pytest_qreliab.data.images import Items
 from pytest_qreliab.data.sources import folders
-from pytest_qreliab.embedding import embedder
 from pytest_qreliab.errors import InputError
 
 BASE = """\
@@ -78,11 +74,11 @@ def test_extensions_that_cannot_be_are_told(image_folders, text, message):
 def test_every_entry_has_classes_prompts_sources_and_terms(name, monkeypatch, tmp_path):
     monkeypatch.setenv("QRELIAB_DATA", str(tmp_path))
     found = Benchmark.load(name)
-    assert len(data_labels.classes_of(found).names) >= 10
-    for of, source, at in found.sources():
+    assert len(data_labels.load_classes(found).names) >= 10
+    for full_name, source, at in found.sources():
         if hasattr(source, "path") or hasattr(source, "root"):
             for part in ("size", "origin", "layout", "licence"):
-                assert getattr(source, part), (name, of, part)
+                assert getattr(source, part), (name, full_name, part)
             assert str(tmp_path) in str(found.path(getattr(source, "path", None) or source.root, at))
 
 
@@ -91,21 +87,9 @@ def test_the_study_is_a_grid_of_its_models_methods_and_widths(make_plan):
     assert len(plan.cases) == 10 * 16 * 3 * 2
 
 
-def test_built_in_names_and_names_from_a_file(tmp_path):
-    imagenet = class_names.classes("imagenet", tmp_path)
-    assert list(imagenet.items())[:2] == [("n01440764", "tench"), ("n01443537", "goldfish")]
-    assert {len(class_names.classes(f"imagenet-{part}", tmp_path)) for part in "ar"} == {200}
-    assert set(class_names.classes("imagenet-r", tmp_path)) < set(imagenet)
-    assert len(class_names.templates("imagenet", tmp_path)) == 80
-    (tmp_path / "names.txt").write_text("n1\ta tench\nshark\n\n")
-    assert class_names.classes("names.txt", tmp_path / "names.txt") == {"n1": "a tench", "shark": "shark"}
-    with pytest.raises(InputError, match="unknown set of classes 'imagnet'; did you mean 'imagenet'"):
-        class_names.classes("imagnet", tmp_path / "imagnet")
-
-
 def small_imagenet(root, classes: int = 1000) -> None:
     """The layout of imagenet-small, with an image or so in every folder."""
-    keys = list(class_names.classes("imagenet", root))[:classes]
+    keys = list(class_names.read_classes("imagenet", root))[:classes]
     image = root / "x.jpeg"
     Image.new("RGB", (16, 16)).save(image)
     names = [f"imagenet/{part}/{key}" for part in ("val", "train") for key in keys]
@@ -208,40 +192,16 @@ def test_images_go_through_the_models_own_transform_bit_for_bit(tiny, realdata):
     paths = sorted((realdata / "caltech101" / "butterfly").iterdir())[:9]
     from pytest_qreliab.data.images import ImageSet
 
-    batch = next(batches(ImageSet("b", [str(i) for i in range(9)], lambda i: folders.load(paths[i])), tiny.preprocess))
+    batch = next(
+        batches(
+            ImageSet(name="b", ids=[str(i) for i in range(9)], load=lambda i: folders.load_image(paths[i])),
+            tiny.preprocess,
+        )
+    )
     expected = image_transform_v2(PreprocessCfg(**tiny.module.visual.preprocess_cfg), is_train=False)
     for path, found in zip(paths, batch, strict=True):
         with Image.open(path) as image:
             assert torch.equal(found, expected(image))
-
-
-def test_a_benchmark_changes_the_preprocessing_of_open_clips_models_alone(image_folders, tiny):
-    text = (
-        BASE + "preprocessing: {resize: squash, interpolation: bilinear, mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}\n"
-    )
-    loaded = loading.load(Benchmark.load(write(image_folders / "b.yaml", text)))
-    config = dict(tiny.module.visual.preprocess_cfg)
-    config.update(resize_mode="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.2,) * 3)
-    expected = image_transform_v2(PreprocessCfg(**config), is_train=False)
-    image = loaded.in_distribution.load(3)
-    assert torch.equal(embedder.with_preprocessing(tiny, loaded).preprocess(image), expected(image))
-    assert not torch.equal(expected(image), tiny.preprocess(image))
-    foreign = replace(tiny, layout=object())
-    with pytest.raises(InputError, match="brings its own preprocessing"):
-        embedder.with_preprocessing(foreign, loaded)
-
-
-def test_unreadable_images_are_counted_and_the_first_is_named(tiny):
-    def load(index: int):
-        if index in (5, 8):
-            raise InputError(f"image {index} cannot be decoded")
-        return Image.new("RGB", (8, 8))
-
-    from pytest_qreliab.data.images import ImageSet
-
-    items = Items([str(i) for i in range(10)], load)
-    with pytest.raises(InputError, match="noise: 2 of 10 images cannot be read; the first: image 5 cannot be decoded"):
-        list(batches(ImageSet("noise", items.ids, items.load), tiny.preprocess))
 
 
 # Suites

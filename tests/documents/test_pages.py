@@ -29,7 +29,7 @@ from pytest_qreliab.config.cases import Bits, parse_scope
 from pytest_qreliab.config.document import read, shipped
 from pytest_qreliab.config.settings import OPTIONS, SELF_CHECK, TESTPATHS_INI, Setting
 from pytest_qreliab.evaluation.planning.catalog import Catalog
-from pytest_qreliab.evaluation.planning.make_plan import suite_variants
+from pytest_qreliab.evaluation.planning.parse_settings import suite_variants
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.models import loading
 
@@ -173,7 +173,7 @@ def check_value(name: str, text: str) -> None:
             case "benchmarks" | "thresholds" | "suite":
                 assert path_like or value in shipped({"suite": "suites"}.get(name, name))
             case "cache_size":
-                settings.size_of(setting)
+                settings.parse_size(setting)
             case "shard":
                 assert re.fullmatch(r"[1-9]/[1-9]", value)
             case "update":
@@ -292,6 +292,18 @@ RULES = {
 def test_a_block_is_right(block, check_command, tmp_path):
     assert block.language in RULES, f"{block}: no rule covers the language {block.language!r}"
     RULES[block.language](block, check_command, tmp_path)
+
+
+def test_pages_import_public_names_alone():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    texts = {**{str(block): block.text for block in BLOCKS}, "README.md": readme}
+    modules = {
+        (where, module)
+        for where, text in texts.items()
+        for module in re.findall(r"^\s*(?:from|import) (pytest_qreliab[\w.]*)", text, re.MULTILINE)
+    }
+    assert len(modules) > 5
+    assert {module for _, module in modules} <= {"pytest_qreliab", "pytest_qreliab.record"}
 
 
 @pytest.mark.parametrize(

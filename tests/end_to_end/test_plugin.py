@@ -345,13 +345,6 @@ def bits_of(pytester, path) -> str:
     return pytester.runpytest_inprocess("--collect-only", "-q", str(path)).stdout.str()
 
 
-def test_help_shows_every_option_with_its_environment_and_ini_name(pytester):
-    result = pytester.runpytest_inprocess("--help")
-    for name in ("suite", "models", "quantizers", "bits", "scopes", "benchmarks", "thresholds", "device"):
-        result.stdout.fnmatch_lines([f"*--qreliab-{name}=*"])
-        assert f"QRELIAB_{name.upper()}" in result.stdout.str()
-
-
 # Reports
 
 

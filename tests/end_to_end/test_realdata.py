@@ -76,7 +76,8 @@ def openai(realdata):
 
 
 def of(labels: np.ndarray, logits: np.ndarray) -> Measurement:
-    found = Measurement((), len(labels), predictions=classification.predict(torch.from_numpy(logits), labels))
+    predictions = classification.predict(torch.from_numpy(logits), labels)
+    found = Measurement(classes=(), samples=len(labels), predictions=predictions)
     found.values.update(values(found))
     return found
 

@@ -21,7 +21,9 @@ def make():
     return load_model("tiny-digits")
 
 def pytest_qreliab_register(catalog):
-    catalog.add_quantizer(Quantizer("keep", "changes nothing", keep, Own, needs="nothing", coverage=0.0))
+    catalog.add_quantizer(Quantizer(
+        name="keep", help="changes nothing", function=keep, parameters=Own, needs="nothing", coverage=0.0
+    ))
     catalog.add_model("mine", make, help="my own")
 """
 

@@ -7,11 +7,8 @@ import re
 import shutil
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_qreliab import cli
-from pytest_qreliab.evaluation.planning.shards import contiguous_part
 from pytest_qreliab.report import results_file
 from pytest_qreliab.report.results_file import Planned, Results
 
@@ -49,14 +46,6 @@ def merge(capsys):
 
 
 # Cutting
-
-
-@given(st.integers(1, 60), st.data())
-def test_the_parts_hold_everything_once_and_are_of_nearly_equal_size(length, data):
-    count = data.draw(st.integers(1, length))
-    parts = [contiguous_part(range(length), number, count) for number in range(1, count + 1)]
-    assert [item for part in parts for item in part] == list(range(length))
-    assert {len(part) for part in parts} <= {length // count, -(-length // count)}
 
 
 def test_every_test_is_in_one_shard_and_other_peoples_in_all(pytester, run):
@@ -198,7 +187,8 @@ def test_the_digest_is_of_what_decides_results_not_of_where_it_lies(
     make_plan, small_benchmark, write_thresholds, tmp_path
 ):
     def digest(**given: str) -> str:
-        return results_file.planned(make_plan(**{"benchmarks": str(small_benchmark), "bits": "w8", **given})).digest
+        plan = make_plan(**{"benchmarks": str(small_benchmark), "bits": "w8", **given})
+        return results_file.identify_plan(plan).digest
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

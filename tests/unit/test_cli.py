@@ -32,7 +32,14 @@ def test_quantizers_with_what_they_can_do(capsys):
 def test_a_quantizer_whose_package_is_missing_says_how_to_add_it(capsys, monkeypatch):
     def register(catalog):
         catalog.add_quantizer(
-            Quantizer("far", "elsewhere", "no:where", bits=("w8",), extra="far", packages=("no_such_package",))
+            Quantizer(
+                name="far",
+                help="elsewhere",
+                function="no:where",
+                bits=("w8",),
+                extra="far",
+                packages=("no_such_package",),
+            )
         )
 
     monkeypatch.setattr(Catalog, "add_entry_points", register)
@@ -126,13 +133,11 @@ def test_a_pipe_that_closes_early_is_no_error():
     assert (done.stdout, done.stderr) == ("quantizers\n", "")
 
 
-# The cache
-
-
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The store in pytest's cache of the folder that is the current one, with three entries."""
     from pytest_qreliab.config.settings import IN_PYTESTS_CACHE
+    from pytest_qreliab.embedding.pixel_files import PixelFiles
     from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.hashing import digest
 
@@ -141,7 +146,7 @@ def cache(tmp_path, monkeypatch):
     store = Store(tmp_path / IN_PYTESTS_CACHE)
     for number in range(2):
         store.put(digest(number), {"x": np.zeros(100_000, np.uint8)}, {}, f"features {number}")
-    with store.rows(digest("images"), (10, 200_000), "10 images") as keep:
+    with PixelFiles(store).rows(digest("images"), (10, 200_000), "10 images") as keep:
         for _ in range(10):
             keep(np.zeros(200_000, np.uint8))
     return store
@@ -159,7 +164,7 @@ def test_the_cache_is_pruned_to_a_size(cache, capsys):
     assert cli.main(["cache", "prune", "--size=2.05MB"]) == 0
     assert capsys.readouterr().out.strip().endswith("97.8 KiB removed, 2.0 MiB left")
     assert cli.main(["cache", "prune"]) == 0
-    assert not list(cache.stored())
+    assert not list(cache.folder.rglob("*.safetensors"))
 
 
 def test_the_cache_is_verified_and_what_is_damaged_goes(cache, capsys):
@@ -174,7 +179,7 @@ def test_the_cache_is_verified_and_what_is_damaged_goes(cache, capsys):
     assert sum("damaged" in line and line.endswith("; removed") for line in lines) == 2
     assert lines[-1].endswith("2 damaged")
     assert cli.main(["cache", "verify"]) == 0
-    assert len(list(cache.stored())) == 1
+    assert len(list(cache.folder.rglob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,17 @@ from pytest_qreliab.data.images import Items
 from pytest_qreliab.errors import InputError, unknown
 
 
-def items(path: Path, images: str, labels: Path | str | None, part: str | None) -> Items:
-    """The images of a `.npy` file, which is mapped and not read, or those called `images` in a `.npz` file.
+def list_items(path: Path, images: str, labels: Path | str | None, part: str | None) -> Items:
+    """List the images of an array, uint8 (n, height, width) or (n, height, width, 3); their ids are indices into it.
 
-    uint8 (n, height, width) or (n, height, width, 3). `labels`, integers (n,), are another file or, within a `.npz`
-    file, another name. `part`, as in 2/5, is one of so many equal parts in order. Ids are indices into the whole array.
-    Raises InputError for arrays that are not there or of another kind.
+    Args:
+        path: A `.npy` file, which is mapped and not read, or a `.npz` file.
+        images: The name of the array in a `.npz` file.
+        labels: Integers (n,): another `.npy` file, or the name of another array in the `.npz` file.
+        part: One of so many equal parts, in order: `2/5` is the second of five.
+
+    Raises:
+        InputError: An array cannot be read, or has another type or shape.
     """
     values = _array(path, images)
     colour = values.ndim == 4 and values.shape[-1] == 3
@@ -37,18 +42,21 @@ def items(path: Path, images: str, labels: Path | str | None, part: str | None) 
                 f"{where}: the labels are {numbers.dtype} of shape {numbers.shape}; {len(values)} integers are needed"
             )
         written = [str(number) for number in numbers.tolist()]
-    start, stop = 0, len(values)
-    if part is not None:
-        which, of = map(int, part.split("/"))
-        if which > of or len(values) % of:
-            raise InputError(f"{path}: {len(values)} images have no part {part} of equal size")
-        start, stop = (which - 1) * len(values) // of, which * len(values) // of
+    start, stop = (0, len(values)) if part is None else _part(path, len(values), part)
     return Items(
-        [str(index) for index in range(start, stop)],
-        lambda i: decode.from_array(values[start + i], f"{path}, {start + i}"),
-        None if written is None else written[start:stop],
-        lambda i: path,
+        ids=[str(index) for index in range(start, stop)],
+        load=lambda i: decode.from_array(values[start + i], f"{path}, {start + i}"),
+        labels=None if written is None else written[start:stop],
+        content=lambda i: path,
     )
+
+
+def _part(path: Path, count: int, part: str) -> tuple[int, int]:
+    """Return the first index of a part and the one after its last."""
+    number, parts = map(int, part.split("/"))
+    if number > parts or count % parts:
+        raise InputError(f"{path}: {count} images have no part {part} of equal size")
+    return (number - 1) * count // parts, number * count // parts
 
 
 def _array(path: Path, name: str) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The offline image sets: scikit-learn's handwritten digits and photographs, digits and letters drawn here."""
+"""The offline image sets: handwritten digits and photographs of scikit-learn, digits and letters drawn here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PATCH = 32
 
 
 def digits(part: DigitsPart) -> ImageSet:
-    """scikit-learn's 1797 handwritten digits, 8x8 grey: odd indices are `test` (898), even ones `train` (899).
+    """Return a part of scikit-learn's 1797 handwritten digits, 8x8 grey, labelled by digit.
 
-    Labels are the digits. `tiny-digits` has never seen the test part.
+    Odd indices are `test` (898), even ones `train` (899). `tiny-digits` has never seen the test part.
     """
     from sklearn.datasets import load_digits
 
@@ -35,13 +35,16 @@ def digits(part: DigitsPart) -> ImageSet:
 
 
 def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
-    """The same digits as RGB, in one of ten colours: `common`, each class in its own; `counter`, in another class's.
+    """Return the digits as RGB images in ten colours.
 
-    The hues are a tenth of the circle apart; black stays black.
+    The hues are a tenth of the circle apart. Black stays black.
+
+    Args:
+        part: The part of the digits.
+        colour: `common`, each class in its own colour; or `counter`, each image in the colour of another class.
     """
     grey = digits(part)
-    assert grey.labels is not None
-    labels = grey.labels
+    labels = grey.known_labels
     if colour == "counter":
         labels = (labels + np.random.default_rng(0).integers(1, 10, len(labels))) % 10
     hues = np.array([colorsys.hsv_to_rgb(hue / 10, 0.75, 1.0) for hue in range(10)])
@@ -51,25 +54,25 @@ def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
 
 
 def printed_digits() -> ImageSet:
-    """900 digits, 90 of each, drawn as the letters are. Labels are the digits."""
+    """Return 900 digits, 90 of each, drawn like the letters and labelled by digit."""
     rng = np.random.default_rng(0)
-    drawn = [_drawn(digit, rng) for digit in string.digits for _ in range(PRINTED_EACH)]
+    drawn = [_draw(digit, rng) for digit in string.digits for _ in range(PRINTED_EACH)]
     return from_arrays("printed-digits", _grey16(np.stack(drawn)), np.repeat(np.arange(10), PRINTED_EACH))
 
 
 def letters() -> ImageSet:
-    """564 Latin letters, without those that look like digits, in the digits' own format.
+    """Return 564 Latin letters, without those that look like digits, in the format of the digits.
 
-    Each is drawn with Pillow's built-in font on a 32x32 bitmap, at a seeded size, place and slant, and
-    reduced as the digits once were: ink pixels counted in 4x4 blocks, 8x8 values of 0 to 16.
+    Each is drawn with Pillow's built-in font on a 32x32 bitmap, at a seeded size, place and slant. It is reduced like
+    the digits once were: ink pixels are counted in 4x4 blocks, which makes 8x8 values of 0 to 16.
     """
     rng = np.random.default_rng(0)
-    drawn = [_drawn(letter, rng) for letter in LETTERS for _ in range(EACH)]
+    drawn = [_draw(letter, rng) for letter in LETTERS for _ in range(EACH)]
     return from_arrays("letters", _grey16(np.stack(drawn)))
 
 
 def photo_patches() -> ImageSet:
-    """520 RGB patches of 32x32 pixels, tiling scikit-learn's two photographs (a temple, a flower)."""
+    """Return 520 RGB patches of 32x32 pixels that tile scikit-learn's two photographs (a temple, a flower)."""
     from sklearn.datasets import load_sample_images
 
     patches = []
@@ -80,7 +83,7 @@ def photo_patches() -> ImageSet:
     return from_arrays("photo-patches", np.concatenate(patches))
 
 
-def _drawn(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _draw(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     font = ImageFont.load_default(size=float(rng.integers(26, 33)))
     canvas = Image.new("L", (64, 64))
     ImageDraw.Draw(canvas).text((32, 32), letter, fill=255, font=font, anchor="mm", stroke_width=1)
@@ -95,5 +98,5 @@ def _drawn(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def _grey16(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Ink counts of 0 to 16 as grey levels of 0 to 255."""
+    """Return ink counts of 0 to 16 as grey levels of 0 to 255."""
     return np.rint(values * (255 / 16)).astype(np.uint8)

@@ -15,54 +15,77 @@ from pytest_qreliab.errors import InputError
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def images(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, by name. Raises InputError when there are none."""
-    found = sorted(
+def list_files(folder: Path) -> list[Path]:
+    """Return the image files directly in a folder, by name.
+
+    Raises:
+        InputError: There are none.
+    """
+    files = sorted(
         path
         for path in _entries(folder)
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
-    if not found:
+    if not files:
         inside = [path.name for path in _entries(folder) if path.is_dir()]
         hint = "; its images lie in folders: use source: image-folder" if inside else ""
         raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}){hint}")
-    return found
+    return files
 
 
-def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder in `folder`, by name. Raises InputError when there are none."""
+def list_files_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of each class folder in a folder, by name.
+
+    Raises:
+        InputError: There are no class folders, or one holds no images.
+    """
     classes = sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise InputError(
             f"{folder} holds no class folders, one for each class, with images in them; "
             "for images without classes use source: flat-folder"
         )
-    return {path.name: images(path) for path in classes}
+    return {path.name: list_files(path) for path in classes}
 
 
-def by_class(folder: Path, pattern: str | None = None) -> Items:
-    """The images of all class folders, labelled by the folder's name; or those that lie as the pattern says.
+def list_labelled(folder: Path, pattern: str | None = None) -> Items:
+    """List labelled images; their ids are their paths within the folder.
 
-    Raises InputError when there are none.
+    Args:
+        folder: A folder with one folder of images per class, which are labelled by its name.
+        pattern: Another layout, a path within `folder` with `*` for any name and `{label}` for the label.
+
+    Raises:
+        InputError: There are no images.
     """
     if pattern is None:
-        found = [(name, path) for name, paths in images_by_class(folder).items() for path in paths]
+        by_class = list_files_by_class(folder)
+        labelled = [(name, path) for name, paths in by_class.items() for path in paths]
     else:
-        found = _matching(folder, pattern)
-    paths = [path for _, path in found]
-    return Items(_ids(folder, paths), lambda i: load(paths[i]), [name for name, _ in found], paths.__getitem__)
+        labelled = _matching(folder, pattern)
+    paths = [path for _, path in labelled]
+    return Items(
+        ids=_ids(folder, paths),
+        load=lambda i: load_image(paths[i]),
+        labels=[name for name, _ in labelled],
+        content=paths.__getitem__,
+    )
 
 
-def flat(folder: Path) -> Items:
-    """The images in a folder without classes. Raises InputError when there are none."""
-    paths = images(folder)
-    return Items(_ids(folder, paths), lambda i: load(paths[i]), content=paths.__getitem__)
+def list_unlabelled(folder: Path) -> Items:
+    """List the images directly in a folder.
+
+    Raises:
+        InputError: There are none.
+    """
+    paths = list_files(folder)
+    return Items(ids=_ids(folder, paths), load=lambda i: load_image(paths[i]), content=paths.__getitem__)
 
 
 def _matching(folder: Path, pattern: str) -> list[tuple[str, Path]]:
-    """The images below `folder` whose paths are as the pattern says, with what stands in the place of `{label}`."""
+    """Return the images below `folder` whose paths match the pattern, with what stands in place of `{label}`."""
     written = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\{label\}", "([^/]+?)")
-    found: list[tuple[str, Path]] = []
+    labelled: list[tuple[str, Path]] = []
     others: list[Path] = []
     _entries(folder)  # os.walk is silent about a folder that cannot be read
     for root, folders, names in os.walk(folder):
@@ -72,21 +95,25 @@ def _matching(folder: Path, pattern: str) -> list[tuple[str, Path]]:
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 matched = re.fullmatch(written, path.relative_to(folder).as_posix())
                 if matched:
-                    found.append((matched[1], path))
+                    labelled.append((matched[1], path))
                 else:
                     others.append(path)
-    if not found:
-        there = f"; there is {others[0].relative_to(folder)}" if others else ""
-        raise InputError(f"{folder} holds no images that lie as {pattern}{there}")
-    return found
+    if not labelled:
+        hint = f"; there is {others[0].relative_to(folder)}" if others else ""
+        raise InputError(f"{folder} holds no images that lie as {pattern}{hint}")
+    return labelled
 
 
 def _ids(folder: Path, paths: list[Path]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def load(path: Path) -> Image.Image:
-    """The decoded image: see `decode.image`. Raises InputError for a file that is truncated or no image."""
+def load_image(path: Path) -> Image.Image:
+    """Decode an image file.
+
+    Raises:
+        InputError: The file is truncated or no image.
+    """
     return decode.image(path, str(path))
 
 

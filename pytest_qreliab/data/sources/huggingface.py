@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +13,81 @@ from pytest_qreliab.data.images import Items
 from pytest_qreliab.errors import InputError, unknown
 
 
-def items(
-    path: Path | None,
-    name: str | None,
-    config: str | None,
-    split: str | None,
-    image: str,
-    label: str | None,
-    *,
-    names: bool,
-) -> Items:
-    """The rows of a data set that was saved at `path`, or that has that `name` on the hub.
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """A data set, and the columns of it that are read."""
 
-    Labels of a column of classes are their indices, or, for `names`, their names. Ids are the numbers of the rows.
-    Raises InputError for what is not there, and for a split or column that there is not.
+    path: Path | None = None  # of one saved to disk
+    name: str | None = None  # of one on the hub
+    config: str | None = None
+    split: str | None = None
+    image: str = "image"  # a column
+    label: str | None = None  # a column; None reads no labels
+    label_names: bool = False  # labels of a column of classes are their names, not their indices
+
+    @property
+    def where(self) -> str:
+        """The data set in messages."""
+        return str(self.path or self.name)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [self.image, *([] if self.label is None else [self.label])]
+
+
+def list_items(wanted: HubDataset) -> Items:
+    """List the rows of a data set; their ids are the numbers of the rows.
+
+    Raises:
+        InputError: The package, the data set, its split or a column does not exist, or the data set holds no images.
     """
     try:
         import datasets
     except ImportError:
         raise InputError("data sets of Hugging Face need pip install 'pytest-qreliab[datasets]'") from None
-    where = str(path or name)
-    try:
-        if path is not None:
-            found = datasets.load_from_disk(str(path))
-        else:
-            found = datasets.load_dataset(name, config, split=split)
-    # Files, network, names: the library raises whatever it comes across.
-    except Exception as error:
-        raise InputError(f"the data set {where} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    if isinstance(found, dict):
-        if split not in found:
-            asked = unknown("split", split, found) if split else f"say which `split:`: {', '.join(sorted(found))}"
-            raise InputError(f"{where}: {asked}")
-        found = found[split]
-    for column in (image, *([] if label is None else [label])):
-        if column not in found.column_names:
-            raise InputError(f"{where}: {unknown('column', column, found.column_names)}")
-    if not isinstance(found.features[image], datasets.Image):
-        raise InputError(f"{where}: the column {image!r} holds no images but {found.features[image]}")
-    if not len(found):
+    rows, where = _open(wanted, datasets), wanted.where
+    for column in wanted.columns:
+        if column not in rows.column_names:
+            raise InputError(f"{where}: {unknown('column', column, rows.column_names)}")
+    if not isinstance(rows.features[wanted.image], datasets.Image):
+        raise InputError(f"{where}: the column {wanted.image!r} holds no images but {rows.features[wanted.image]}")
+    if not len(rows):
         raise InputError(f"{where} holds no rows")
-    found = found.cast_column(image, datasets.Image(decode=False))
-    ids = list(map(str, range(len(found))))
+    encoded = rows.cast_column(wanted.image, datasets.Image(decode=False))
 
     def load(index: int) -> Image.Image:
-        value = found[index][image]
+        value = encoded[index][wanted.image]
         what = f"{where}, row {index}"
         if not value or (value.get("bytes") is None and value.get("path") is None):
             raise InputError(f"image {what} cannot be decoded: there is none")
         return decode.image(Path(value["path"]) if value.get("bytes") is None else value["bytes"], what)
 
-    return Items(ids, load, None if label is None else _labels(found, label, names, datasets.ClassLabel))
+    labels = None if wanted.label is None else _labels(rows, wanted.label, wanted.label_names, datasets.ClassLabel)
+    return Items(ids=list(map(str, range(len(rows)))), load=load, labels=labels)
 
 
-def _labels(found: Any, label: str, names: bool, class_label: type) -> list[str]:
-    feature, values = found.features[label], list(found[label])
+def _open(wanted: HubDataset, datasets: Any) -> Any:
+    try:
+        if wanted.path is not None:
+            opened = datasets.load_from_disk(str(wanted.path))
+        else:
+            opened = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
+    # Files, network, names: the library raises whatever it comes across.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the data set {wanted.where} cannot be loaded: {reason}") from None
+    if not isinstance(opened, dict):
+        return opened
+    split = wanted.split
+    if split not in opened:
+        asked = unknown("split", split, opened) if split else f"say which `split:`: {', '.join(sorted(opened))}"
+        raise InputError(f"{wanted.where}: {asked}")
+    return opened[split]
+
+
+def _labels(rows: Any, label: str, names: bool, class_label: type) -> list[str]:
+    feature, values = rows.features[label], list(rows[label])
     if names and isinstance(feature, class_label):
         return [feature.names[value] for value in values]  # type: ignore[attr-defined]
     return list(map(str, values))

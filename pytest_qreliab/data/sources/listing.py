@@ -1,4 +1,4 @@
-"""From a source as a benchmark file writes it to the items that it holds."""
+"""List the items of a source as a benchmark file writes it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pytest_qreliab.config import sources as schema
 from pytest_qreliab.data.images import ImageSet, Items
 from pytest_qreliab.data.sources import builtin, folders
 
-# What a source writes as a label where nothing is said.
+# What a source writes as a label if the benchmark does not say; `index` for all others.
 LABELLED_BY: dict[str, schema.LabelledBy] = {"image-folder": "key", "table": "key"}
+
+ResolvePath = Callable[[str], Path]
 
 
 def labelled_by(source: schema.AnyLabelled) -> schema.LabelledBy:
-    """What the source writes as a label: the key of a class, its index, or its name."""
+    """Return what the source writes as a label: the key of a class, its index, or its name."""
     return source.labelled_by or LABELLED_BY.get(source.source, "index")
 
 
 def offers_labels(source: schema.AnySource) -> bool:
-    """Whether the source has labels even where nobody must have them: as it is written, or by its kind."""
+    """Return whether a source has labels that it is not asked for: as it is written, or by its kind."""
     match source:
         case schema.Table() | schema.WebDataset() | schema.HuggingFace():
             return source.label is not None
@@ -28,16 +30,21 @@ def offers_labels(source: schema.AnySource) -> bool:
     return True
 
 
-def items(source: schema.AnySource, path: Callable[[str], Path], labelled: bool) -> Items:
-    """What the source holds, listed but not decoded, with labels where `labelled`; `path` resolves one written in it.
+def list_items(source: schema.AnySource, path: ResolvePath, *, labelled: bool) -> Items:
+    """List the images of a source, without decoding them.
 
-    Raises InputError for what is not there or cannot be read.
+    Args:
+        source: The source, as a benchmark file writes it.
+        path: Resolves a path that is written in it.
+        labelled: Whether labels are needed.
+
+    Raises:
+        InputError: Files, columns or labels do not exist or cannot be read.
     """
-    # Imported here: each brings in a library that most runs do without.
     match source:
         case schema.Digits():
-            images = builtin.coloured_digits(source.part, source.colour) if source.colour else None
-            return _of_set(images or builtin.digits(source.part))
+            coloured = builtin.coloured_digits(source.part, source.colour) if source.colour else None
+            return _of_set(coloured or builtin.digits(source.part))
         case schema.PrintedDigits():
             return _of_set(builtin.printed_digits())
         case schema.Letters():
@@ -45,42 +52,62 @@ def items(source: schema.AnySource, path: Callable[[str], Path], labelled: bool)
         case schema.PhotoPatches():
             return _of_set(builtin.photo_patches())
         case schema.ImageFolder():
-            return folders.by_class(path(source.path), source.pattern)
+            return folders.list_labelled(path(source.path), source.pattern)
         case schema.FlatFolder():
-            return folders.flat(path(source.path))
+            return folders.list_unlabelled(path(source.path))
+    return _list_by_library(source, path, labelled=labelled)
+
+
+def _list_by_library(
+    source: schema.Table | schema.Torchvision | schema.WebDataset | schema.HuggingFace | schema.Arrays,
+    path: ResolvePath,
+    *,
+    labelled: bool,
+) -> Items:
+    # Imported here: each brings in a library that most runs do without.
+    match source:
         case schema.Table():
             from pytest_qreliab.data.sources import tables
 
-            root = None if source.root is None else path(source.root)
-            label = source.label or ("label" if labelled else None)
-            return tables.items(
-                path(source.path), source.image, label, root, source.columns, source.delimiter, source.where
+            columns = tables.TableColumns(
+                image=source.image,
+                label=source.label or ("label" if labelled else None),
+                head=source.columns,
+                delimiter=source.delimiter,
+                where=source.where,
             )
+            return tables.list_items(path(source.path), columns, None if source.root is None else path(source.root))
         case schema.Torchvision():
             from pytest_qreliab.data.sources import torchvision_sets
 
-            return torchvision_sets.items(
-                source.dataset, path(source.root), source.arguments, source.download, labelled
+            return torchvision_sets.list_items(
+                source.dataset, path(source.root), source.arguments, download=source.download, labelled=labelled
             )
         case schema.WebDataset():
             from pytest_qreliab.data.sources import webdataset
 
-            return webdataset.items(path(source.path), source.label or ("cls" if labelled else None))
+            return webdataset.list_items(path(source.path), source.label or ("cls" if labelled else None))
         case schema.HuggingFace():
             from pytest_qreliab.data.sources import huggingface
 
-            folder = None if source.path is None else path(source.path)
-            label = source.label or ("label" if labelled else None)
-            names = labelled_by(source) != "index"
-            return huggingface.items(folder, source.name, source.config, source.split, source.image, label, names=names)
+            wanted = huggingface.HubDataset(
+                path=None if source.path is None else path(source.path),
+                name=source.name,
+                config=source.config,
+                split=source.split,
+                image=source.image,
+                label=source.label or ("label" if labelled else None),
+                label_names=labelled_by(source) != "index",
+            )
+            return huggingface.list_items(wanted)
         case schema.Arrays():
             from pytest_qreliab.data.sources import arrays
 
             in_file = source.path.endswith(".npz") or source.labels is None
             labels = source.labels if in_file else path(source.labels or "")
-            return arrays.items(path(source.path), source.images, labels if labelled else None, source.part)
+            return arrays.list_items(path(source.path), source.images, labels if labelled else None, source.part)
 
 
 def _of_set(images: ImageSet) -> Items:
     labels = None if images.labels is None else [str(label) for label in images.labels]
-    return Items(images.ids, images.load, labels, images.content)
+    return Items(ids=images.ids, load=images.load, labels=labels, content=images.content)

@@ -17,13 +17,14 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True)
 class Member:
-    """A file within a shard, and where it lies there."""
+    """A file within a shard."""
 
     shard: Path
-    offset: int
-    size: int
+    offset: int  # bytes
+    size: int  # bytes
 
     def read(self) -> bytes:
+        """Return the content of the file."""
         with self.shard.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -31,15 +32,23 @@ class Member:
 
 @dataclass
 class Sample:
+    """The files of one sample."""
+
     images: list[Member] = field(default_factory=list)
     label: Member | None = None
 
 
-def items(path: Path, label: str | None) -> Items:
-    """The samples of a shard, a folder of shards, or a pattern with `*` or `{0000..0012}`, in order.
+def list_items(path: Path, label: str | None) -> Items:
+    """List the samples of shards in order; the id of a sample is its shard's name and its own.
 
-    The shards are indexed, not unpacked; `label` is the suffix of the files with labels. The id of a sample is its
-    shard's name and its own. Raises InputError for shards that are damaged, or samples without an image or label.
+    The shards are indexed, not unpacked.
+
+    Args:
+        path: A shard, a folder of shards, or a pattern with `*` or `{0000..0012}`.
+        label: The suffix of the files with labels; None reads none.
+
+    Raises:
+        InputError: A shard is damaged, or a sample lacks an image or a label, or has two images.
     """
     samples: dict[str, Sample] = {}
     for shard in _shards(path):
@@ -55,18 +64,17 @@ def items(path: Path, label: str | None) -> Items:
             )
     if not samples:
         raise InputError(f"{path}: the shards hold no samples: no file with a suffix of {', '.join(sorted(SUFFIXES))}")
-    ids, found = list(samples), list(samples.values())
-    labels = None if label is None else [_label(sample.label, name) for name, sample in samples.items()]
+    ids, images = list(samples), [sample.images[0] for sample in samples.values()]
+    labels = [_label(sample.label, name) for name, sample in samples.items() if sample.label is not None]
     return Items(
-        ids,
-        lambda i: decode.image(found[i].images[0].read(), f"{path.name}: {ids[i]}"),
-        labels,
-        lambda i: found[i].images[0].shard,
+        ids=ids,
+        load=lambda i: decode.image(images[i].read(), f"{path.name}: {ids[i]}"),
+        labels=None if label is None else labels,
+        content=lambda i: images[i].shard,
     )
 
 
-def _label(member: Member | None, name: str) -> str:
-    assert member is not None
+def _label(member: Member, name: str) -> str:
     try:
         return member.read().decode("utf-8").strip()
     except UnicodeDecodeError:
@@ -74,6 +82,7 @@ def _label(member: Member | None, name: str) -> str:
 
 
 def _index(shard: Path, label: str | None, samples: dict[str, Sample]) -> None:
+    """Add the samples of a shard."""
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
@@ -98,23 +107,23 @@ def _index(shard: Path, label: str | None, samples: dict[str, Sample]) -> None:
 
 
 def _shards(path: Path) -> list[Path]:
-    """The shards that a path names."""
+    """Return the shards that a path names."""
     if path.is_dir():
-        found = sorted(path.glob("*.tar"))
+        shards = sorted(path.glob("*.tar"))
     elif "*" in path.name:
-        found = sorted(path.parent.glob(path.name))
+        shards = sorted(path.parent.glob(path.name))
     elif given := _RANGE.search(path.name):
         first, last = given[1], given[2]
         names = [
             f"{path.name[: given.start()]}{number:0{len(first)}d}{path.name[given.end() :]}"
             for number in range(int(first), int(last) + 1)
         ]
-        found = [path.with_name(name) for name in names]
-        missing = [str(shard) for shard in found if not shard.is_file()]
+        shards = [path.with_name(name) for name in names]
+        missing = [str(shard) for shard in shards if not shard.is_file()]
         if missing:
-            raise InputError(f"{path}: {len(missing)} of {len(found)} shards are not there; the first: {missing[0]}")
+            raise InputError(f"{path}: {len(missing)} of {len(shards)} shards are not there; the first: {missing[0]}")
     else:
-        found = [path]
-    if not found:
+        shards = [path]
+    if not shards:
         raise InputError(f"{path}: there are no shards (*.tar)")
-    return found
+    return shards

@@ -10,68 +10,62 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_qreliab.embedding.records import Blocks
-from pytest_qreliab.metrics import ood, registry
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.metrics.names import NEAR_FAR, MetricName
+from pytest_qreliab.metrics.ood import SortedScores
 from pytest_qreliab.metrics.rank import Spectrum
 from pytest_qreliab.statistics.arrays import FloatArray
 
-Features = npt.NDArray[np.floating]
-# The name of the in-distribution samples among the groups of an estimate; no OOD set can be called so.
-ID = "in distribution"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Values by metric name; a value that cannot be had is NaN, and `problems` says why.
+    """The values of all metrics of one model, and the per-sample records that they come from.
 
-    What they came from is there only where it is finite: the predictions on the in-distribution samples, those with the
-    logit scale refitted, the high-band energy share of each, the scores, by OOD score, and by set, the predictions
-    on further labelled sets, which are without logits, by the full name of the set, and the `features` whose spectra
-    are looked at: of the images (""), `penultimate`, and of the classes (`text`).
+    A record is there only if it is finite.
     """
 
-    classes: Sequence[str]
-    samples: int
-    near: frozenset[str] = frozenset()
-    values: dict[str, float] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    predictions: Predictions | None = None
-    rescaled: Predictions | None = None
-    high_band: FloatArray | None = None
-    id_scores: dict[str, FloatArray] = field(default_factory=dict)
-    ood_scores: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
-    labelled: dict[str, Predictions] = field(default_factory=dict)
+    classes: Sequence[str]  # those that have a recall, in label order
+    samples: int  # in distribution
+    near: frozenset[str] = frozenset()  # the OOD sets that are near
+    values: dict[str, float] = field(default_factory=dict)  # by metric; NaN if there is a problem
+    problems: dict[str, str] = field(default_factory=dict)  # by metric, why it has no value
+    predictions: Predictions | None = None  # on the in-distribution samples
+    rescaled: Predictions | None = None  # the same with the logit scale refitted
+    high_band: FloatArray | None = None  # (n,), the high-band energy shares
+    id_scores: dict[str, FloatArray] = field(default_factory=dict)  # by OOD score, (n,)
+    ood_scores: dict[str, dict[str, FloatArray]] = field(default_factory=dict)  # by OOD score and set
+    labelled: dict[str, Predictions] = field(default_factory=dict)  # on further sets, by full name, without logits
+    # The features whose spectra are looked at: of the images (""), `penultimate` and, of the classes, `text`.
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     blocks: Blocks | None = None
-    sensitivity: FloatArray | None = None
+    sensitivity: FloatArray | None = None  # (images, gratings)
 
     @cached_property
     def _spectra(self) -> dict[str, Spectrum]:
         return {}
 
     def spectrum(self, part: str) -> Spectrum:
-        """The directions in which the features of that part vary, found once."""
+        """Return the directions in which the features of that part vary, fitted once."""
         if part not in self._spectra:
             self._spectra[part] = Spectrum.fit(self.features[part])
         return self._spectra[part]
 
     @cached_property
-    def _ranked(self) -> dict[tuple[str, str], ood.SortedScores]:
+    def _ranked(self) -> dict[tuple[str, str], SortedScores]:
         return {}
 
-    def ranked(self, score: str, name: str) -> ood.SortedScores:
-        """One score of the in-distribution samples and of an OOD set, sorted once for all statistics."""
+    def ranked(self, score: str, name: str) -> SortedScores:
+        """Return one score of the in-distribution samples and of an OOD set, sorted once for all statistics."""
         key = score, name
         if key not in self._ranked:
-            self._ranked[key] = ood.SortedScores(self.id_scores[score], self.ood_scores[score][name])
+            self._ranked[key] = SortedScores(self.id_scores[score], self.ood_scores[score][name])
         return self._ranked[key]
 
-    def ood_sets(self, name: str) -> tuple[str, str, list[str]]:
-        """The statistic, the score and the sets that an OOD metric is the mean over."""
-        _, statistic, score, *only = registry.canonical(name).split(".", 3)
-        sets = list(self.ood_scores.get(score, ()))
-        if not only:
-            return statistic, score, sets
-        if only[0] in registry.NEAR_FAR:
-            return statistic, score, [name for name in sets if (name in self.near) == (only[0] == "near")]
-        return statistic, score, only
+    def ood_sets(self, name: MetricName) -> list[str]:
+        """Return the OOD sets that a metric is the mean over."""
+        sets = list(self.ood_scores.get(name.score, ()))
+        if not name.part:
+            return sets
+        if name.part in NEAR_FAR:
+            return [of for of in sets if (of in self.near) == (name.part == "near")]
+        return [name.part]

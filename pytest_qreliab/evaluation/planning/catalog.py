@@ -1,4 +1,4 @@
-"""The catalogue: every quantizer and model that has a name, ours and those that are registered."""
+"""The catalogue of every quantizer and model that has a name."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ARTIFACT = "artifact:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A registered model: the Clip, an object that `Clip.wrap` takes, or a function of no arguments that makes one."""
+    """A registered model."""
 
-    make: object
+    make: object  # a Clip, an object that `Clip.wrap` takes, or a function of no arguments that makes one of them
     help: str
-    version: str
+    version: str  # a text that changes with the weights or the code; empty if nothing may be kept for later runs
 
 
 class Catalog:
-    """What `--qreliab-quantizers` and `--qreliab-models` may name. Starts with what the package ships."""
+    """The names that `--qreliab-quantizers` and `--qreliab-models` take, at first those that the package ships."""
 
     def __init__(self) -> None:
         self.quantizers = {quantizer.name: quantizer for quantizer in BUILTIN}
@@ -40,7 +40,14 @@ class Catalog:
         self._variants: dict[str, Recipe] = {}
 
     def add_quantizer(self, quantizer: Quantizer) -> None:
-        """Register a quantizer. Raises InputError if its name is taken or no plain word."""
+        """Register a quantizer.
+
+        Args:
+            quantizer: The quantizer, with a name that is not taken.
+
+        Raises:
+            InputError: The name is taken or no plain word, or the argument is no such quantizer.
+        """
         if not isinstance(quantizer, Quantizer):
             raise InputError(f"add_quantizer takes a Quantizer, not a {type(quantizer).__name__}")
         _check_name("quantizer", quantizer.name, self.quantizers)
@@ -52,23 +59,36 @@ class Catalog:
         self.quantizers[quantizer.name] = quantizer
 
     def add_model(self, name: str, make: object | Callable[[], object], *, help: str = "", version: str = "") -> None:
-        """Register a model: a function of no arguments that makes it when it is first needed, or the model itself.
+        """Register a model.
 
         A model is a Clip, as `Clip.wrap` makes it, or an object with `encode_image`, `encode_text`, `preprocess`,
-        `tokenizer` and `logit_scale`. What it gives is kept for later runs only under a `version`, a text of yours that
-        you change with the weights or the code. Raises InputError if the name is taken or no plain word.
+        `tokenizer` and `logit_scale`.
+
+        Args:
+            name: The name that settings use.
+            make: A function of no arguments that makes the model when it is first needed, or the model itself.
+            help: A line for `qreliab list models`.
+            version: A text of yours that you change with the weights or the code. Without one nothing that the model
+                computes is kept for later runs.
+
+        Raises:
+            InputError: The name is taken or no plain word.
         """
         _check_name("model", name, {*self.models, names.TINY_DIGITS, *loading.architectures()})
-        self.models[name] = Registered(make, help, version)
+        self.models[name] = Registered(make=make, help=help, version=version)
 
     def add_entry_points(self) -> None:
-        """Let every installed package register what it has. Raises InputError that names the one at fault."""
-        for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda found: found.name):
+        """Let every installed package register what it has.
+
+        Raises:
+            InputError: The code of a package failed. The message names the entry point.
+        """
+        for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
             package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
             where = f"entry point {entry.name} = {entry.value!r}{package} (group {ENTRY_POINTS})"
             try:
                 register = entry.load()
-            except Exception as error:  # of any kind: the code is another package's
+            except Exception as error:  # another package's code may raise anything
                 raise InputError(f"{where} cannot be imported: {describe_exception(error)}") from error
             try:
                 register(self)
@@ -78,24 +98,37 @@ class Catalog:
                 raise InputError(f"{where} raised {describe_exception(error)}") from error
 
     def with_variants(self, variants: Iterable[Recipe]) -> Catalog:
-        """This catalogue, with more names for quantizers with parameters."""
+        """Return a copy of this catalogue that knows more quantizers with parameters of their own."""
         other = Catalog()
         other.quantizers, other.models = self.quantizers, self.models
         other._variants = {**self._variants, **{variant.name: variant for variant in variants}}
         return other
 
     def quantizer(self, name: str) -> Quantizer:
-        """The quantizer of that name. Raises InputError, with the nearest valid name."""
+        """Return the quantizer of that name, or raise InputError with the nearest one."""
         if name not in self.quantizers:
             raise unknown("quantizer", name, self.quantizers)
         return self.quantizers[name]
 
     def recipe(self, name: str) -> Recipe:
-        """The quantizer or variant of that name, `NAME+rescale` included. Raises InputError, with the nearest name."""
+        """Return the recipe of a quantizer.
+
+        Args:
+            name: The name of a quantizer or variant, or `artifact:PATH`, each with `+rescale` if it is to be rescaled.
+
+        Raises:
+            InputError: There is no such quantizer, or it lacks a package or parameters. The message has the nearest
+                name.
+        """
         plain = name.removesuffix(RESCALE)
         if plain.startswith(ARTIFACT):
             path = Path(plain.removeprefix(ARTIFACT)).expanduser()
-            return Recipe(name, self.quantizers["artifact"], Artifact(path=str(path)), rescale=plain != name)
+            return Recipe(
+                name=name,
+                quantizer=self.quantizers["artifact"],
+                parameters=Artifact(path=str(path)),
+                rescale=plain != name,
+            )
         if plain in self._variants:
             variant = self._variants[plain]
             quantizer, parameters = variant.quantizer, variant.parameters
@@ -106,17 +139,23 @@ class Catalog:
             raise unknown("quantizer", plain, {*self.quantizers, *self._variants})
         quantizer.check_packages()
         matched = self.recipe(parameters.match) if isinstance(parameters, ControlParameters) else None
-        return Recipe(name, quantizer, parameters, plain != name, matched)
+        return Recipe(name=name, quantizer=quantizer, parameters=parameters, rescale=plain != name, matched=matched)
 
     def model(self, name: str, folder: Path | None = None) -> Loader:
-        """What loads the model of that name; its relative paths start in `folder`, if they are there.
+        """Return what loads a model.
 
-        Raises InputError, with the nearest valid name, for one that cannot be loaded, as far as can be told now.
+        Args:
+            name: A registered name, `tiny-digits`, or a name that open_clip takes.
+            folder: Where a relative path in the name starts, if it leads to a file there.
+
+        Raises:
+            InputError: The model cannot be loaded, as far as is known without loading it. The message has the nearest
+                name.
         """
         if name in self.models:
             registered = self.models[name]
             load = partial(loading.load_registered_model, name, registered.make)
-            return Loader(load, name, version=registered.version)
+            return Loader(load=load, architecture=name, version=registered.version)
         source = loading.anchor_path(name, folder)
         loading.check_model_name(source, self.models)
         return loading.find_loader(source, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_qreliab.config.cases import Case
@@ -15,54 +15,50 @@ from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run may do: its cases in order, what loads their models, the recipes of their quantizers, recorded
-    outputs by the model's or quantizer's name, the gates of each case, the thresholds they are from, and each
-    benchmark's data, not yet decoded. `unmeasurable` names, for a benchmark or a file of recorded outputs, what the
-    thresholds gate and it cannot tell. `controls` says what each case's matched controls have in common with it,
-    `figures` where its figures go, `compiled` whether blocks are compiled. `drift` are the gates of each case on
-    the drift from accepted values. `records_curves` says that results hold what is drawn of them."""
+    """The plan of a run: all that it may do, checked before any model is loaded."""
 
-    cases: tuple[Case, ...]
-    models: Mapping[str, Loader]
-    recipes: Mapping[str, Recipe]
-    recordings: Mapping[str, Recording]
-    gates: Mapping[Case, tuple[Gate, ...]]
-    thresholds: Mapping[Case, Thresholds]
-    data: Mapping[str, Dataset]
-    unmeasurable: Mapping[str, list[str]]
-    controls: str
-    figures: Path | None
+    cases: tuple[Case, ...]  # in order
+    models: Mapping[str, Loader]  # by name
+    recipes: Mapping[str, Recipe]  # by the name of the quantizer
+    recordings: Mapping[str, Recording]  # recorded outputs, by the name of the model or quantizer
+    gates: Mapping[Case, tuple[Gate, ...]]  # on the change from full precision
+    drift: Mapping[Case, tuple[Gate, ...]]  # on the drift from accepted values
+    thresholds: Mapping[Case, Thresholds]  # the source of the gates
+    data: Mapping[str, Dataset]  # by benchmark, not yet decoded
+    unmeasurable: Mapping[str, list[str]]  # gated metrics that a benchmark or recording cannot tell, by its name
+    controls: str  # the error that the matched controls of a case share with it: none, weights or features
+    figures: Path | None  # the folder of figures
     device: str
-    compiled: bool = False
-    drift: Mapping[Case, tuple[Gate, ...]] = field(default_factory=dict)
-    records_curves: bool = False
+    compiled: bool  # whether blocks are compiled
+    records_curves: bool  # whether results hold what is drawn of them
 
-    def alpha(self, case: Case) -> float:
-        """One-sided error probability of each interval: by Bonferroni an equal share for every gate of the plan.
+    def error_probability(self, case: Case) -> float:
+        """Return the one-sided error probability of each interval of a case.
 
-        The plan counts, not what -k or --lf leave of it, so that repeating one test repeats its verdict. For the same
-        reason Holm's steps are taken within a case, which has its gates' shares together.
+        By Bonferroni every gate of the plan has an equal share. The plan counts, not what -k or --lf leave of it, so
+        that repeating one test repeats its verdict. For the same reason Holm's steps are taken within a case, which
+        has its gates' shares together.
         """
         policy = self.thresholds[case].policy
         shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
-        return (1 - policy.confidence) / max(shares, 1)  # 0 where there are none but on the drift
+        return (1 - policy.confidence) / max(shares, 1)  # there are none if all gates are on the drift
 
     def needs(self, benchmark: str) -> frozenset[registry.Need]:
-        """What the gates on a benchmark need beyond its images."""
+        """Return what gates, figures and curves need of a benchmark beyond its images."""
         gated = (gate for case in self.cases if case.benchmark == benchmark for gate in self.all_gates(case))
-        drawn: set[registry.Need] = set()
+        needs: set[registry.Need] = set()
         if self.figures is not None:
-            drawn |= {"blocks", "penultimate"}
+            needs |= {"blocks", "penultimate"}
         if self.records_curves:
-            drawn |= {"blocks"}
-        return frozenset(drawn).union(*(registry.lookup(gate.metric).needs for gate in gated))
+            needs |= {"blocks"}
+        return frozenset(needs).union(*(registry.lookup(gate.metric).needs for gate in gated))
 
     def all_gates(self, case: Case) -> tuple[Gate, ...]:
-        """Those on the change from full precision, and those on the drift from the snapshot."""
-        return (*self.gates[case], *self.drift.get(case, ()))
+        """Return the gates of a case on the change from full precision, then those on the drift."""
+        return (*self.gates[case], *self.drift[case])
 
     def tested(self, case: Case, aspect: str) -> bool:
-        """Whether any gate of the case is of that aspect."""
+        """Return whether any gate of the case is of that aspect."""
         return any(gate.aspect == aspect for gate in self.all_gates(case))

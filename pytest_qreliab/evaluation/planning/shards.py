@@ -1,4 +1,4 @@
-"""Shards: the plan's quantized models cut into parts, one for each machine."""
+"""Shards: the quantized models of a plan in parts, one for each machine."""
 
 from __future__ import annotations
 
@@ -15,24 +15,38 @@ T = TypeVar("T")
 
 
 def contiguous_part(items: Sequence[T], number: int, count: int) -> Sequence[T]:
-    """The part of that number, from 1, of `count` contiguous parts whose lengths differ by one at most."""
+    """Return one of several contiguous parts whose lengths differ by one at most.
+
+    Args:
+        items: The items to divide.
+        number: The number of the part, from 1.
+        count: The number of parts.
+    """
     return items[(number - 1) * len(items) // count : number * len(items) // count]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` of `count` of a plan: some of its builds with all their cases, and the models that begin there."""
+    """A part of a plan for one machine."""
 
-    number: int
+    number: int  # from 1
     count: int
-    parts: frozenset[Case | Build | str]
+    parts: frozenset[Case | Build | str]  # some builds with all their cases, and the models whose first build is here
 
     def __str__(self) -> str:
         return f"shard {self.number} of {self.count}"
 
 
 def select(setting: Setting, cases: Sequence[Case]) -> Shard | None:
-    """The shard of a setting, `K/N` or `none`. Raises InputError for another text, or for more shards than builds."""
+    """Return the shard that a setting asks for, None if it asks for none.
+
+    Args:
+        setting: The setting, `K/N` or `none`.
+        cases: The cases of the plan, in order.
+
+    Raises:
+        InputError: The text has another form, or there are more shards than builds.
+    """
     (value,) = setting.values(many=False)
     if value.text == "none":
         return None
@@ -46,9 +60,9 @@ def select(setting: Setting, cases: Sequence[Case]) -> Shard | None:
             f"{value.origin}: {count} shards of {len(builds)} quantized model{'s' * (len(builds) > 1)} would leave "
             f"some without tests; give at most {len(builds)}"
         )
-    first_of: dict[str, Build] = {}
+    first_builds: dict[str, Build] = {}  # by model
     for build in builds:
-        first_of.setdefault(build.model, build)
+        first_builds.setdefault(build.model, build)
     here = set(contiguous_part(builds, number, count))
     return Shard(
         number,
@@ -56,6 +70,6 @@ def select(setting: Setting, cases: Sequence[Case]) -> Shard | None:
         frozenset[Case | Build | str]().union(
             here,
             (case for case in cases if case.build in here),
-            (model for model, build in first_of.items() if build in here),
+            (model for model, build in first_builds.items() if build in here),
         ),
     )

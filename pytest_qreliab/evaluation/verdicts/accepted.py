@@ -1,4 +1,4 @@
-"""The accepted values of a case."""
+"""The accepted values of a case, as a snapshot holds them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ from typing import Protocol
 from pytest_qreliab.config.cases import Case
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AcceptedValues:
-    """The quantized values of a case that a snapshot holds, by metric; `where` names it.
+    """The quantized values of a case that a snapshot holds."""
 
-    `renewing` says that values which are not there are about to be accepted, `comparable` that those which are were
-    measured on the same data.
-    """
-
-    values: Mapping[str, float]
-    where: str
-    renewing: bool = False
-    comparable: bool = True
+    values: Mapping[str, float]  # by canonical name of the metric
+    where: str  # the name of the snapshot, for messages
+    renewing: bool = False  # whether values that are not there are about to be accepted
+    comparable: bool = True  # whether the accepted values were measured on the same data
 
 
 class AcceptedResults(Protocol):
-    """What the evaluator asks of the results of an accepted release."""
+    """The results of an accepted release, which the evaluator asks for what it needs."""
 
     def accepted(self, case: Case, data: Mapping[str, str]) -> AcceptedValues:
-        """Return the values that a case is held against if it is measured on that data."""
+        """Return the accepted values of a case.
+
+        Args:
+            case: The case that is measured.
+            data: The data that it is measured on now, in words.
+        """
         ...
 
     def differences(self, case: Case, data: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
-        """Say what a case was accepted with and is not measured with now."""
+        """Say what was different when a case was accepted.
+
+        Args:
+            case: The case that is measured.
+            data: The data that it is measured on now, in words.
+            environment: The versions and the hardware that it is measured with now, in words.
+        """
         ...

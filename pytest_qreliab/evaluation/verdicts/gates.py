@@ -1,4 +1,4 @@
-"""Gates: a change held against its limits, and the verdict."""
+"""Gates: changes held against their limits, and the verdicts."""
 
 from __future__ import annotations
 
@@ -20,70 +20,90 @@ from pytest_qreliab.statistics.interval import Bounds, Interval
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 SMALLEST_P = 1e-12
+NAN = float("nan")
+NOT_MEASURED = "the benchmark does not measure it"
+NOT_FINITE = "not a finite number"
+
+# How p-values are adjusted, and whether the level is that of all gates of the case together, or of each.
+STEPWISE: dict[Correction, tuple[Callable[[list[float]], npt.NDArray[np.float64]], bool]] = {
+    "holm": (multiple_testing.holm, True),
+    "benjamini-hochberg": (multiple_testing.benjamini_hochberg, False),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class JudgingRule:
+    """The rule by which the gates of a case are judged."""
+
+    error_probability: float  # one-sided, of each interval
+    policy: Policy  # says how to correct for many gates, and what an inconclusive outcome becomes
+    samples: int  # in-distribution samples that the changes were measured on
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a gate. Positive `harm` is worse; `gate.largest_harm` is what it may be at most.
-
-    `outcome` is the statistical verdict, `passed` whether the test lets it pass: an inconclusive one is
-    decided by the thresholds' `inconclusive` setting. `samples_to_settle` is the number of in-distribution samples
-    that would probably settle an inconclusive one. `accepted` is the quantized value that a snapshot holds, of a gate
-    on the drift from it.
-    """
+    """The verdict of one gate."""
 
     gate: Gate
-    outcome: Outcome
-    passed: bool
+    outcome: Outcome  # the statistical verdict
+    passed: bool  # whether the test passes; the policy decides it for an inconclusive outcome
     baseline: float
     quantized: float
-    harm: float
-    interval: Interval | None
-    method: str
-    samples_to_settle: int | None
-    problem: str
-    accepted: float | None = None
+    harm: float  # positive is worse; `gate.largest_harm` is the most that passes
+    interval: Interval | None = None  # bounds on the harm
+    method: str  # how the interval was computed
+    samples_to_settle: int | None = None  # in-distribution samples that would probably settle an inconclusive outcome
+    problem: str = ""  # why the gate cannot be judged
+    accepted: float | None = None  # the quantized value in a snapshot, for a gate on the drift from it
 
 
-def judge(changes: Mapping[str, Change], gates: Sequence[Gate], n: int, alpha: float, policy: Policy) -> list[Verdict]:
-    """The verdict of each gate, for changes measured on `n` in-distribution samples.
+def judge(changes: Mapping[str, Change], gates: Sequence[Gate], rule: JudgingRule) -> list[Verdict]:
+    """Judge the gates of a case on the change from full precision.
 
-    `alpha` is the one-sided error probability of each interval. Where the correction goes step by step, the p-values
-    of all these gates decide together, and the intervals are what they are without the others. A metric that was not
-    measured, or is not finite in either model, fails.
+    A metric fails if it was not measured, or is not finite in either model. With a stepwise correction the p-values of
+    all gates decide together. The intervals are then those that each gate would have alone.
+
+    Args:
+        changes: The change of each metric, by its canonical name.
+        gates: The gates of one case, none of them on the drift.
+        rule: The error probability, the policy and the number of samples.
+
+    Returns:
+        One verdict for each gate, in the order of the gates.
+
+    Raises:
+        ValueError: A gate is on the drift.
     """
-    measured = [_measure(gate, changes.get(registry.canonical(gate.metric)), alpha) for gate in gates]
-    outcomes = [_outcome(harm) for harm in measured]
-    if policy.correction in STEPWISE:
-        adjust, of_all = STEPWISE[policy.correction]
-        level = alpha * len(gates) if of_all else alpha
-        beyond = adjust([harm.p_value(lambda found, limit: found.low > limit) for harm in measured])
-        within = adjust([harm.p_value(lambda found, limit: found.high <= limit) for harm in measured])
-        for index, harm in enumerate(measured):
-            if harm.interval is not None and not harm.problem:
-                outcomes[index] = (
-                    "fail" if beyond[index] <= level else "pass" if within[index] <= level else "inconclusive"
-                )
-    return [_verdict(harm, outcome, n, policy.inconclusive) for harm, outcome in zip(measured, outcomes, strict=True)]
+    harms = [_measure(gate, changes.get(registry.canonical(gate.metric)), rule.error_probability) for gate in gates]
+    stepwise = rule.policy.correction in STEPWISE
+    outcomes = _stepwise_outcomes(harms, rule) if stepwise else [_outcome(harm) for harm in harms]
+    return [_verdict(harm, outcome, rule) for harm, outcome in zip(harms, outcomes, strict=True)]
 
 
 def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: AcceptedValues) -> list[Verdict]:
-    """The verdict of each gate on the drift from accepted values: by the estimate, as those have no samples to pair.
+    """Judge the gates of a case on the drift from accepted values.
 
-    A metric that was not measured fails, and so does one of which nothing is accepted. Where other data were measured
-    the gate tells nothing, and is inconclusive.
+    The estimate decides, because accepted values have no samples to pair with. A metric fails if it was not measured,
+    or if no value of it is accepted. A gate is inconclusive if the accepted value was measured on other data.
+
+    Args:
+        changes: The change of each metric, by its canonical name.
+        gates: The gates of one case on the drift.
+        accepted: The values that the snapshot holds of the case.
+
+    Returns:
+        One verdict for each gate, in the order of the gates.
     """
-    return [_drifted(gate, changes.get(registry.canonical(gate.metric)), accepted) for gate in gates]
+    return [_drift_verdict(gate, changes.get(registry.canonical(gate.metric)), accepted) for gate in gates]
 
 
-def _drifted(gate: Gate, change: Change | None, accepted: AcceptedValues) -> Verdict:
-    nan = float("nan")
-    before, after = accepted.values.get(registry.canonical(gate.metric)), nan if change is None else change.quantized
-    baseline = nan if change is None else change.baseline
+def _drift_verdict(gate: Gate, change: Change | None, accepted: AcceptedValues) -> Verdict:
+    before = accepted.values.get(registry.canonical(gate.metric))
+    baseline, after = (NAN, NAN) if change is None else (change.baseline, change.quantized)
     outcome: Outcome = "fail"
-    harm, problem = nan, ""
+    harm, problem = NAN, ""
     if change is None or not math.isfinite(after):
-        problem = NOT_MEASURED if change is None else change.problem or "not a finite number"
+        problem = NOT_MEASURED if change is None else change.problem or NOT_FINITE
     elif before is None and accepted.renewing:
         before, harm, outcome = after, 0.0, "pass"
     elif before is None:
@@ -93,58 +113,60 @@ def _drifted(gate: Gate, change: Change | None, accepted: AcceptedValues) -> Ver
         outcome = "pass" if harm <= gate.value + LIMIT_TOLERANCE else "fail"
         if not accepted.comparable:
             outcome, problem = "inconclusive", f"other data were measured for {accepted.where}"
-    return Verdict(gate, outcome, outcome != "fail", baseline, after, harm, None, "drift", None, problem, before)
+    return Verdict(
+        gate=gate,
+        outcome=outcome,
+        passed=outcome != "fail",
+        baseline=baseline,
+        quantized=after,
+        harm=harm,
+        method="drift",
+        problem=problem,
+        accepted=before,
+    )
 
 
-NOT_MEASURED = "the benchmark does not measure it"
-
-# How p-values are adjusted, and whether the level is that of all gates of the case together, or of each.
-STEPWISE: dict[Correction, tuple[Callable[[list[float]], npt.NDArray[np.float64]], bool]] = {
-    "holm": (multiple_testing.holm, True),
-    "benjamini-hochberg": (multiple_testing.benjamini_hochberg, False),
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Harm:
-    """A change turned so that positive is worse under a gate, with its interval, if any, and the limit to be held."""
+    """A change turned so that positive is worse under a gate."""
 
     gate: Gate
     change: Change
     value: float
-    bounds: Bounds | None
-    interval: Interval | None
-    limit: float
-    problem: str
+    bounds: Bounds | None = None  # on the value, at a one-sided error probability
+    interval: Interval | None = None  # the bounds at the error probability of the rule
+    problem: str = ""
 
-    def p_value(self, shown: Callable[[Interval, float], bool]) -> float:
-        """The least error probability of an interval at which `shown` holds, 1 where it does not below one half."""
-        if self.bounds is None or self.problem or not shown(self.bounds(0.5 - LIMIT_TOLERANCE), self.limit):
+    @property
+    def limit(self) -> float:
+        return self.gate.largest_harm + LIMIT_TOLERANCE
+
+    def p_value(self, shows: Callable[[Interval, float], bool]) -> float:
+        """Return the least error probability below one half at which the interval shows something, or 1."""
+        if self.bounds is None or self.problem or not shows(self.bounds(0.5 - LIMIT_TOLERANCE), self.limit):
             return 1.0
         low, high = math.log(SMALLEST_P), math.log(0.5)
         while high - low > 1e-4:
             middle = (low + high) / 2
-            low, high = (low, middle) if shown(self.bounds(math.exp(middle)), self.limit) else (middle, high)
+            low, high = (low, middle) if shows(self.bounds(math.exp(middle)), self.limit) else (middle, high)
         return math.exp(high)
 
 
 def _measure(gate: Gate, change: Change | None, alpha: float) -> _Harm:
-    limit = gate.largest_harm + LIMIT_TOLERANCE
     if change is None:
-        nan = float("nan")
         local = "local" in registry.lookup(gate.metric).needs
         problem = "the image tower shows no local features" if local else NOT_MEASURED
-        return _Harm(gate, Change(gate.metric, nan, nan, None, "", problem), nan, None, None, limit, problem)
-    harm, bounds = _turned(change, gate)
-    if change.problem or not all(map(math.isfinite, (change.baseline, change.quantized, harm))):
-        return _Harm(gate, change, harm, None, None, limit, change.problem or "not a finite number")
+        change = Change(metric=gate.metric, baseline=NAN, quantized=NAN, bounds=None, method="", problem=problem)
+    value, bounds = _as_harm(change, gate)
+    if change.problem or not all(map(math.isfinite, (change.baseline, change.quantized, value))):
+        return _Harm(gate=gate, change=change, value=value, problem=change.problem or NOT_FINITE)
     interval = None if bounds is None else bounds(alpha)
-    bad = interval is not None and not all(map(math.isfinite, interval))
-    return _Harm(gate, change, harm, bounds, interval, limit, "its interval is not finite" if bad else "")
+    problem = "" if interval is None or all(map(math.isfinite, interval)) else "its interval is not finite"
+    return _Harm(gate=gate, change=change, value=value, bounds=bounds, interval=interval, problem=problem)
 
 
 def _outcome(harm: _Harm) -> Outcome:
-    """What the interval says, or, where there is none, the estimate. Written so that NaN fails."""
+    """Return what the interval says, or the estimate if there is none. Written so that NaN fails."""
     if harm.problem:
         return "fail"
     low, high = harm.interval or (harm.value, harm.value)
@@ -153,33 +175,55 @@ def _outcome(harm: _Harm) -> Outcome:
     return "fail" if low > harm.limit else "inconclusive"
 
 
-def _verdict(harm: _Harm, outcome: Outcome, n: int, inconclusive: Inconclusive) -> Verdict:
-    passed, samples_to_settle = outcome == "pass", None
-    if outcome == "inconclusive":
-        within = harm.value <= harm.limit
-        passed = within if inconclusive == "estimate" else inconclusive == "pass"
-        distance = abs(harm.gate.largest_harm - harm.value)
-        if harm.interval is not None and distance > 2 * LIMIT_TOLERANCE:
-            reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
-            # The width of an interval falls with the square root of n.
-            samples_to_settle = math.ceil(round(n * (reach / distance) ** 2, 6))
-    change = harm.change
+def _stepwise_outcomes(harms: Sequence[_Harm], rule: JudgingRule) -> list[Outcome]:
+    """Return what the p-values of all gates say together, or the estimate of a gate that has none."""
+    adjust, level_of_all = STEPWISE[rule.policy.correction]
+    level = rule.error_probability * (len(harms) if level_of_all else 1)
+    beyond = adjust([harm.p_value(lambda interval, limit: interval.low > limit) for harm in harms])
+    within = adjust([harm.p_value(lambda interval, limit: interval.high <= limit) for harm in harms])
+
+    def decide(harm: _Harm, p_beyond: float, p_within: float) -> Outcome:
+        if harm.interval is None or harm.problem:
+            return _outcome(harm)
+        if p_beyond <= level:
+            return "fail"
+        return "pass" if p_within <= level else "inconclusive"
+
+    return list(map(decide, harms, beyond, within))
+
+
+def _verdict(harm: _Harm, outcome: Outcome, rule: JudgingRule) -> Verdict:
+    undecided = outcome == "inconclusive"
     return Verdict(
-        harm.gate,
-        outcome,
-        passed,
-        change.baseline,
-        change.quantized,
-        harm.value,
-        harm.interval,
-        change.method,
-        samples_to_settle,
-        harm.problem,
+        gate=harm.gate,
+        outcome=outcome,
+        passed=_lets_pass(harm, rule.policy.inconclusive) if undecided else outcome == "pass",
+        baseline=harm.change.baseline,
+        quantized=harm.change.quantized,
+        harm=harm.value,
+        interval=harm.interval,
+        method=harm.change.method,
+        samples_to_settle=_samples_to_settle(harm, rule.samples) if undecided else None,
+        problem=harm.problem,
     )
 
 
-def _turned(change: Change, gate: Gate) -> tuple[float, Bounds | None]:
-    """The delta turned so that positive is worse under this limit, and its bounds."""
+def _lets_pass(harm: _Harm, inconclusive: Inconclusive) -> bool:
+    return harm.value <= harm.limit if inconclusive == "estimate" else inconclusive == "pass"
+
+
+def _samples_to_settle(harm: _Harm, samples: int) -> int | None:
+    distance = abs(harm.gate.largest_harm - harm.value)
+    if harm.interval is None or distance <= 2 * LIMIT_TOLERANCE:
+        return None
+    within = harm.value <= harm.limit
+    reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
+    # The width of an interval falls with the square root of n.
+    return math.ceil(round(samples * (reach / distance) ** 2, 6))
+
+
+def _as_harm(change: Change, gate: Gate) -> tuple[float, Bounds | None]:
+    """Return the delta turned so that positive is worse under this limit, and its bounds."""
     delta, bounds = change.delta, change.bounds
     match gate.limit:
         case "max_rise":
@@ -203,6 +247,6 @@ def _turned(change: Change, gate: Gate) -> tuple[float, Bounds | None]:
 
 
 def _magnitude(interval: Interval) -> Interval:
-    """Bounds on |x| from bounds on x."""
+    """Return bounds on |x| from bounds on x."""
     low, high = sorted((abs(interval.low), abs(interval.high)))
     return Interval(0.0 if interval.low <= 0 <= interval.high else low, high)

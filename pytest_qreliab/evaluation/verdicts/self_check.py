@@ -1,8 +1,8 @@
-"""The A/A self-check: what the gates do where there is nothing to find, and what they would find."""
+"""The A/A self-check: how often gates fail if nothing changed, and what they would find."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,55 +10,51 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from pytest_qreliab.config.cases import Case
-from pytest_qreliab.config.thresholds import Gate, Policy
+from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
 from pytest_qreliab.evaluation.measurement.measure import values
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
-from pytest_qreliab.evaluation.verdicts.gates import judge
+from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge
 from pytest_qreliab.metrics import registry, robustness
-from pytest_qreliab.metrics.classification import Predictions, mixed
+from pytest_qreliab.metrics.classification import Predictions, mix
+from pytest_qreliab.metrics.names import SetName
 from pytest_qreliab.statistics.arrays import FloatArray
 
 SEED = 0
 REPLICATES = 200
-CAUGHT = 0.8
-# A false-failure rate is found too high where chance would give as many failures with this probability.
+CAUGHT = 0.8  # the share of replicates in which a harm of the detectable size fails
+# A false-failure rate is too high if chance would give as many failures with a smaller probability.
 SURE = 0.01
 
-# What measures the distance of the two models, which is not zero, however the outputs are dealt.
-# Of the spectral metrics only this one is a mean over samples; the others would need all features dealt anew.
+# The only spectral metric that is a mean over samples. The others would need all features shuffled anew.
 SPECTRAL = "spectral.high_band_energy"
 
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One gate: the share of replicates in which it did not let the baseline pass, and the least true harm that it
-    would fail in four of five."""
+    """The self-check of one gate."""
 
     gate: Gate
-    false_failures: float
-    detectable: float
+    false_failures: float  # the share of replicates in which it failed the baseline
+    detectable: float  # the least true harm that it would fail in four cases of five
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """The gates of a case, tried on `replicates` pairs that do not differ: `failed` of them did not pass every gate.
-
-    `allowed` is the share that the thresholds' confidence allows; `left_out` names the metrics that were not tried.
-    """
+    """The gates of a case, tried on pairs that do not differ."""
 
     case: Case
     samples: int
     device: str
-    replicates: int
-    failed: int
-    allowed: float
+    replicates: int  # the number of pairs
+    failed: int  # the number of pairs that did not pass every gate
+    allowed: float  # the share of them that the confidence of the policy allows
     gates: tuple[GateCheck, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...]  # the metrics that were not tried
 
     @property
     def passed(self) -> bool:
-        """Whether the false failures are no more than chance allows where the true rate is the one allowed."""
+        """Whether chance allows so many false failures if their true rate is the one allowed."""
         return bool(binom.sf(self.failed - 1, self.replicates, self.allowed) > SURE)
 
 
@@ -67,123 +63,174 @@ def check(
     baseline: Measurement,
     quantized: Measurement,
     gates: Sequence[Gate],
-    alpha: float,
-    policy: Policy,
+    rule: JudgingRule,
+    *,
     device: str,
     advance: Callable[[int], None],
 ) -> SelfCheck:
     """Gate the baseline against itself, with the noise that this quantizer makes.
 
-    The same outputs on the same samples would differ in nothing. So in each replicate the samples are drawn anew,
-    and for each the two outputs there are, full precision and quantized, are dealt to the two sides at random: they
-    differ as much as they really do, sample by sample, and yet neither side is worse. Left out are gates without an
-    interval, which are no tests, and those on the distance of the two models. Seeded.
+    Two equal outputs would differ in nothing. Each replicate therefore draws the samples anew, and gives the two
+    outputs of each sample to the two sides at random. The sides differ as much as the models do, sample by sample,
+    and yet neither is worse. Gates without an interval are no tests and are left out. So are gates on the distance of
+    the two models, which is not zero however the outputs are shuffled. The result is the same in every run.
+
+    Args:
+        case: The case that is checked.
+        baseline: The measurement in full precision.
+        quantized: The measurement of the quantized model, on the same samples.
+        gates: The gates of the case on the change from full precision.
+        rule: The rule that the gates of the case are judged by.
+        device: The device that the models were measured on.
+        advance: Called with 1 after each replicate.
+
+    Returns:
+        How often each gate failed, and what it could detect.
     """
-    tested = [gate for gate in gates if _tested(gate)]
-    wanted = {registry.canonical(gate.metric) for gate in tested}
+    tested = [gate for gate in gates if _is_tested(gate)]
+    refused, lower_bounds = _try_gates(baseline, quantized, tested, rule, advance)
+    return SelfCheck(
+        case=case,
+        samples=baseline.samples,
+        device=device,
+        replicates=REPLICATES,
+        failed=int(refused.any(axis=1).sum()),
+        allowed=1 - rule.policy.confidence,
+        gates=tuple(
+            GateCheck(gate, float(failures.mean()), gate.value - float(np.quantile(bounds, 1 - CAUGHT)))
+            for gate, failures, bounds in zip(tested, refused.T, lower_bounds.T, strict=True)
+        ),
+        left_out=tuple(dict.fromkeys(gate.metric for gate in gates if gate not in tested)),
+    )
+
+
+def _try_gates(
+    baseline: Measurement,
+    quantized: Measurement,
+    gates: Sequence[Gate],
+    rule: JudgingRule,
+    advance: Callable[[int], None],
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Return whether each gate failed, and the lower bound of the harm, shape (replicates, gates) each."""
+    wanted = {registry.canonical(gate.metric) for gate in gates}
     rng = np.random.default_rng(SEED)
-    lows: list[list[float]] = [[] for _ in tested]
-    refused = np.zeros((REPLICATES, len(tested)), dtype=bool)
+    refused = np.zeros((REPLICATES, len(gates)), dtype=bool)
+    lower_bounds = np.zeros((REPLICATES, len(gates)))
     for replicate in range(REPLICATES):
-        sides = shuffle_pair(baseline, quantized, wanted, rng)
-        changes = compare(*sides, wanted)
-        for index, verdict in enumerate(judge(changes, tested, baseline.samples, alpha, policy)):
-            refused[replicate, index] = not verdict.passed
+        changes = compare(*shuffle_pair(baseline, quantized, wanted, rng), wanted)
+        for index, verdict in enumerate(judge(changes, gates, rule)):
             change = changes.get(registry.canonical(verdict.gate.metric))
-            lows[index].append(_lowest(change, verdict.gate, alpha))
+            refused[replicate, index] = not verdict.passed
+            lower_bounds[replicate, index] = _lower_bound(change, verdict.gate, rule.error_probability)
         advance(1)
-    checks = [
-        GateCheck(gate, float(of.mean()), gate.value - float(np.quantile(low, 1 - CAUGHT)))
-        for gate, of, low in zip(tested, refused.T, lows, strict=True)
-    ]
-    left_out = tuple(dict.fromkeys(gate.metric for gate in gates if gate not in tested))
-    failed = int(refused.any(axis=1).sum())
-    allowed = 1 - policy.confidence
-    return SelfCheck(case, baseline.samples, device, REPLICATES, failed, allowed, tuple(checks), left_out)
+    return refused, lower_bounds
 
 
 def shuffle_pair(
-    baseline: Measurement, quantized: Measurement, wanted: Sequence[str] | set[str], rng: np.random.Generator
+    baseline: Measurement, quantized: Measurement, wanted: Collection[str], rng: np.random.Generator
 ) -> tuple[Measurement, Measurement]:
-    """Two measurements of the same resampled samples, to which the outputs of both models are dealt at random."""
-    draw = _Deal(baseline.samples, rng)
-    id_scores: dict[str, tuple[FloatArray, FloatArray]] = {}
-    ood_scores: dict[str, dict[str, tuple[FloatArray, FloatArray]]] = {}
-    sizes = {name: len(scores) for of_sets in baseline.ood_scores.values() for name, scores in of_sets.items()}
-    of_set = {name: _Deal(size, rng) for name, size in sizes.items()}
-    for score, sets in baseline.ood_scores.items():
-        rescale = _to_scale_of(baseline.id_scores[score], quantized.id_scores[score])
-        id_scores[score] = draw.values(baseline.id_scores[score], rescale(quantized.id_scores[score]))
-        ood_scores[score] = {
-            name: of_set[name].values(scores, rescale(quantized.ood_scores[score][name]))
-            for name, scores in sets.items()
+    """Draw samples anew and give the outputs of both models to two sides at random.
+
+    Args:
+        baseline: The measurement in full precision.
+        quantized: The measurement of the quantized model, on the same samples.
+        wanted: The metrics, by canonical name, that the two sides need.
+        rng: The source of randomness.
+
+    Returns:
+        The measurements of the two sides.
+    """
+    shuffle = _PairShuffle(baseline, quantized, rng)
+    sides = shuffle.side(0), shuffle.side(1)
+    for side in sides:
+        side.values.update(values(side, wanted))
+    return sides
+
+
+class _PairShuffle:
+    """A draw of the samples of every image set, and of the sides that their outputs go to."""
+
+    def __init__(self, baseline: Measurement, quantized: Measurement, rng: np.random.Generator) -> None:
+        self._baseline, self._quantized = baseline, quantized
+        self._shuffle = _Shuffle(baseline.samples, rng)
+        sizes = {name: len(scores) for sets in baseline.ood_scores.values() for name, scores in sets.items()}
+        self._ood = {name: _Shuffle(size, rng) for name, size in sizes.items()}
+        self._labelled = _labelled_shuffles(baseline, rng)
+        self._rescalings = {
+            score: _rescaling(quantized.id_scores[score], baseline.id_scores[score]) for score in baseline.ood_scores
         }
-    of_labelled = _labelled_deals(baseline, rng)
-    sides = []
-    for side in (0, 1):
-        found = replace(
+
+    def side(self, number: int) -> Measurement:
+        """Return one side, 0 or 1, without values."""
+        baseline, quantized, shuffle = self._baseline, self._quantized, self._shuffle
+        return replace(
             baseline,
             values={},
             problems={},
-            predictions=draw.predictions(baseline.predictions, quantized.predictions, side),
-            rescaled=draw.predictions(baseline.rescaled, quantized.rescaled, side),
+            predictions=shuffle.predictions(baseline.predictions, quantized.predictions, number),
+            rescaled=shuffle.predictions(baseline.rescaled, quantized.rescaled, number),
             high_band=None
             if baseline.high_band is None or quantized.high_band is None
-            else draw.values(baseline.high_band, quantized.high_band)[side],
-            id_scores={score: pair[side] for score, pair in id_scores.items()},
-            ood_scores={score: {name: pair[side] for name, pair in sets.items()} for score, sets in ood_scores.items()},
+            else shuffle.values(baseline.high_band, quantized.high_band, number),
+            id_scores={
+                score: shuffle.values(baseline.id_scores[score], rescale(quantized.id_scores[score]), number)
+                for score, rescale in self._rescalings.items()
+            },
+            ood_scores={
+                score: {
+                    name: self._ood[name].values(scores, rescale(quantized.ood_scores[score][name]), number)
+                    for name, scores in baseline.ood_scores[score].items()
+                }
+                for score, rescale in self._rescalings.items()
+            },
             features={},
             labelled={
-                name: deal.mixed(baseline.labelled[name], quantized.labelled[name], side)
-                for name, deal in of_labelled.items()
+                name: self._labelled[name].mix(predictions, quantized.labelled[name], number)
+                for name, predictions in baseline.labelled.items()
                 if name in quantized.labelled
             },
         )
-        found.values.update(values(found, wanted))
-        sides.append(found)
-    return sides[0], sides[1]
 
 
-def _labelled_deals(measured: Measurement, rng: np.random.Generator) -> dict[str, _Deal]:
-    """The draws of the further labelled sets: one for all cells of a corruption grid, which hold the same images."""
-    deals: dict[str, _Deal] = {}
-    for name, predictions in measured.labelled.items():
-        group = robustness.GRID if name.startswith(robustness.GRID) else name
-        deals.setdefault(group, _Deal(len(predictions), rng))
-        deals[name] = deals[group]
-    deals.pop(robustness.GRID, None)
-    return deals
+class _Shuffle:
+    """The samples that are drawn, with replacement, and those whose outputs change sides."""
 
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self._drawn: npt.NDArray[np.int64] = rng.integers(0, size, size)
+        self._crossed = rng.random(size) < 0.5
 
-class _Deal:
-    """Which n samples are drawn, with replacement, and of which the outputs change sides."""
-
-    def __init__(self, n: int, rng: np.random.Generator) -> None:
-        self._drawn: npt.NDArray[np.int64] = rng.integers(0, n, n)
-        self._crossed = rng.random(n) < 0.5
-
-    def values(self, baseline: FloatArray, quantized: FloatArray) -> tuple[FloatArray, FloatArray]:
-        b, q = baseline[self._drawn], quantized[self._drawn]
-        return np.where(self._crossed, q, b), np.where(self._crossed, b, q)
+    def values(self, baseline: FloatArray, quantized: FloatArray, side: int) -> FloatArray:
+        own, other = (quantized, baseline) if side else (baseline, quantized)
+        return np.where(self._crossed, other[self._drawn], own[self._drawn])
 
     def predictions(self, baseline: Predictions | None, quantized: Predictions | None, side: int) -> Predictions | None:
-        return None if baseline is None or quantized is None else self.mixed(baseline, quantized, side)
+        return None if baseline is None or quantized is None else self.mix(baseline, quantized, side)
 
-    def mixed(self, baseline: Predictions, quantized: Predictions, side: int) -> Predictions:
-        return mixed(baseline.take(self._drawn), quantized.take(self._drawn), self._crossed != bool(side))
+    def mix(self, baseline: Predictions, quantized: Predictions, side: int) -> Predictions:
+        return mix(baseline.take(self._drawn), quantized.take(self._drawn), self._crossed != bool(side))
 
 
-def _to_scale_of(reference: FloatArray, other: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Shifts and stretches scores so that those of the in-distribution samples have the reference's mean and spread.
+def _labelled_shuffles(measurement: Measurement, rng: np.random.Generator) -> dict[str, _Shuffle]:
+    """Return a shuffle of each labelled set: one for all cells of a corruption grid, which hold the same images."""
+    shuffles: dict[str, _Shuffle] = {}
+    for name, predictions in measurement.labelled.items():
+        group = robustness.GRID if SetName.parse(name).category == robustness.GRID else name
+        shuffles.setdefault(group, _Shuffle(len(predictions), rng))
+        shuffles[name] = shuffles[group]
+    return shuffles
 
-    No metric of one model changes by it, and dealt scores of two models can be ranked.
+
+def _rescaling(scores: FloatArray, reference: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Return a function that shifts and stretches `scores` to the mean and spread of the reference.
+
+    It changes no metric of one model, and shuffled scores of two models can then be ranked.
     """
-    spread = other.std()
+    spread = scores.std()
     factor = reference.std() / spread if spread > 0 else 1.0
-    return lambda scores: reference.mean() + factor * (scores - other.mean())
+    return lambda values: reference.mean() + factor * (values - scores.mean())
 
 
-def _tested(gate: Gate) -> bool:
+def _is_tested(gate: Gate) -> bool:
     return (
         gate.limit not in ("min", "max")
         and not registry.is_distance(gate.metric)
@@ -192,10 +239,10 @@ def _tested(gate: Gate) -> bool:
     )
 
 
-def _lowest(change: Change | None, gate: Gate, alpha: float) -> float:
-    """The lower bound of the harm, with its sign where any change is harm; infinitely low where there is none."""
+def _lower_bound(change: Change | None, gate: Gate, alpha: float) -> float:
+    """Return the lower bound of the harm, signed even if any change is harm; -inf if there is none."""
     if change is None or change.bounds is None:
         return -float("inf")
     low, high = change.bounds(alpha)
-    lowest = -high if gate.limit == "max_drop" else low
-    return lowest / abs(change.baseline) if gate.limit == "max_relative_change" else lowest
+    bound = -high if gate.limit == "max_drop" else low
+    return bound / abs(change.baseline) if gate.limit == "max_relative_change" else bound

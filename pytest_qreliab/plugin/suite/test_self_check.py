@@ -1,10 +1,11 @@
-"""The A/A self-check, run in place of the other tests where --qreliab-aa asks for it."""
+"""The A/A self-check, which replaces the other shipped tests with --qreliab-aa."""
 
 import pytest
 
-from pytest_qreliab.plugin.checked_result import CheckedSelfCheck
+from pytest_qreliab.plugin.case_check import CaseSelfCheck
 
 
 @pytest.mark.qreliab
-def test_self_check(qreliab_self_check: CheckedSelfCheck) -> None:
+def test_self_check(qreliab_self_check: CaseSelfCheck) -> None:
+    """Check that the gates do not fail too often without a difference."""
     qreliab_self_check.check()

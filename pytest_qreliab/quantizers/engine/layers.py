@@ -1,8 +1,4 @@
-"""The one mechanism that puts quantization into a model: rounded weights and rounded layer inputs, in float32.
-
-Weights are rounded once, in place. Activations are rounded by a forward pre-hook on the layer that reads
-them, so the layer itself stays a plain `nn.Linear` or `nn.Conv2d`.
-"""
+"""The Linears and convolutions that quantizers work on, by name."""
 
 from __future__ import annotations
 
@@ -22,7 +18,20 @@ Layers = dict[str, nn.Module]
 
 
 def unpack_layers(clip: Clip, scope: str) -> tuple[Clip, Layers]:
-    """A copy of the model, its towers in `scope` unpacked, and their weight layers by name."""
+    """Return a copy of a model that keeps its matrices in layers.
+
+    Each is then the weight of a Linear or a convolution.
+
+    Args:
+        clip: The full-precision model, which is left as it is.
+        scope: The towers to unpack: "vision", "text" or "both".
+
+    Returns:
+        The copy, and the Linears and convolutions of these towers by name.
+
+    Raises:
+        InputError: The towers have no Linear and no convolution.
+    """
     clip = clip.copy()
     unpack(clip, scope)
     layers: Layers = {
@@ -36,7 +45,16 @@ def unpack_layers(clip: Clip, scope: str) -> tuple[Clip, Layers]:
 
 
 def linears(clip: Clip, layers: Layers, library: str) -> dict[str, nn.Linear]:
-    """Those of `layers` that a library without convolutions can quantize. Raises InputError when there is none."""
+    """Return the Linears among layers, for a library that quantizes no convolutions.
+
+    Args:
+        clip: The model, for the message.
+        layers: Layers by name.
+        library: The name of the library, for the message.
+
+    Raises:
+        InputError: There is no Linear.
+    """
     found = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
     if not found:
         raise InputError(f"{clip.name}: {library} quantizes Linears alone, and there is none in scope")
@@ -44,41 +62,50 @@ def linears(clip: Clip, layers: Layers, library: str) -> dict[str, nn.Linear]:
 
 
 def one_image(clip: Clip) -> torch.Tensor:
-    """A black image, preprocessed: (1, 3, height, width)."""
+    """Return a black image, preprocessed: (1, 3, height, width)."""
     return clip.preprocess(Image.new("RGB", (64, 64)))[None]
 
 
 def encode_one(clip: Clip, scope: str) -> None:
-    """Pass one image and one prompt through the towers in `scope`, to see what they do."""
+    """Pass one image and one prompt through the towers in `scope`."""
     if scope != "text":
         clip.encode_image(one_image(clip))
     if scope != "vision":
         clip.encode_text(["a photo"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightPair:
-    """A layer of a full-precision copy, its weight as (out, n), and the quantized weight likewise."""
+    """A weight in full precision and quantized."""
 
-    name: str
-    layer: nn.Module
-    full: torch.Tensor
-    quantized: torch.Tensor
+    name: str  # of the layer
+    layer: nn.Module  # of the copy in full precision
+    full: torch.Tensor  # (out, n)
+    quantized: torch.Tensor  # (out, n), as it acts on an untransformed input
 
 
 def weight_pairs(full: Clip, quantized: Clip, scope: str) -> tuple[Clip, list[WeightPair]]:
-    """A copy of the full-precision model, its towers in `scope` unpacked, with each weight beside the quantized one as
-    it acts on an untransformed input. Raises InputError where that is in a library's own storage, or in a graph."""
+    """Return each weight of a full-precision model beside the quantized one.
+
+    Args:
+        full: The full-precision model, which is left as it is.
+        quantized: A quantized copy of it, unpacked.
+        scope: The towers to look at: "vision", "text" or "both".
+
+    Returns:
+        A copy of the full-precision model with these towers unpacked, and the weights of its layers.
+
+    Raises:
+        InputError: A quantized weight is in a library's own storage, or in a graph.
+    """
     clip, layers = unpack_layers(full, scope)
-    there = dict(quantized.module.named_modules())
-    found = []
+    modules = dict(quantized.module.named_modules())
+    pairs = []
     for name, layer in layers.items():
-        weight, like = layer.get_parameter("weight").detach(), there.get(name)
+        weight, like = layer.get_parameter("weight").detach(), modules.get(name)
         dense = isinstance(like, nn.Linear | nn.Conv2d) and not packed_weights.is_library_tensor(like.weight)
         if like is None or not dense or like.get_parameter("weight").shape != weight.shape:
             raise InputError(f"its layer {name} has no dense weight")
-        found.append(WeightPair(name, layer, weight.flatten(1), effective_weight(like).flatten(1).to(weight.device)))
-    return clip, found
-
-
-# Observation: what layers read while calibration data pass
+        acting = effective_weight(like).flatten(1).to(weight.device)
+        pairs.append(WeightPair(name=name, layer=layer, full=weight.flatten(1), quantized=acting))
+    return clip, pairs

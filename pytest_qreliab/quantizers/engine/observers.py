@@ -1,4 +1,4 @@
-"""Observe what layers read while calibration data pass."""
+"""Observers of what layers read while calibration data pass through the model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from pytest_qreliab.quantizers.request import Request
 
 
 class Observer(Protocol):
-    """Told of every input of one layer."""
+    """An object that is shown every input of one layer."""
 
-    def see(self, layer: nn.Module, x: torch.Tensor) -> None: ...
+    def observe(self, layer: nn.Module, x: torch.Tensor) -> None:
+        """Take note of what the layer is about to read."""
 
 
 ObserverT = TypeVar("ObserverT", bound=Observer)
@@ -27,16 +28,29 @@ ObserverT = TypeVar("ObserverT", bound=Observer)
 def observe(
     clip: Clip, layers: Mapping[str, nn.Module], request: Request, make: Callable[[nn.Module], ObserverT]
 ) -> dict[str, ObserverT]:
-    """One observer for each layer that the calibration images and prompts reach."""
+    """Show the inputs of layers to observers while the calibration data pass.
+
+    Args:
+        clip: The model.
+        layers: The layers to observe, by name.
+        request: Gives the calibration data, the scope and the number of images.
+        make: Makes the observer of a layer.
+
+    Returns:
+        An observer for each layer that the calibration images and prompts reach, by name.
+
+    Raises:
+        ValueError: The request has no calibration data.
+    """
     observers: dict[str, ObserverT] = {}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def see(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        def show(layer: nn.Module, args: tuple[Any, ...]) -> None:
             if name not in observers:
                 observers[name] = make(layer)
-            observers[name].see(layer, args[0].detach())
+            observers[name].observe(layer, args[0].detach())
 
-        return see
+        return show
 
     handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
     try:
@@ -54,55 +68,75 @@ def observe(
 
 
 def tokens(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What the layer reads, as rows of its input channels: (rows, channels)."""
+    """Return a layer's input as rows of its channels, (rows, channels)."""
     return (x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x).flatten(0, -2)
 
 
 class ValueObserver:
-    """Keeps evenly spaced values of each input, at most 8,192, and the extremes of all."""
+    """An observer that keeps values of each input.
+
+    They are its extremes and at most 8,192 evenly spaced values.
+    """
 
     EACH = 8_192
 
     def __init__(self, layer: nn.Module) -> None:
         self._kept: list[torch.Tensor] = []
 
-    def see(self, layer: nn.Module, x: torch.Tensor) -> None:
+    def observe(self, layer: nn.Module, x: torch.Tensor) -> None:
+        """Keep values of one more input."""
         flat = x.reshape(-1)
         self._kept += [flat[:: -(-len(flat) // self.EACH)].clone(), torch.stack(flat.aminmax())]
 
     def row(self) -> torch.Tensor:
-        """All that was kept, (1, n)."""
+        """Return all values that were kept, (1, n)."""
         return torch.cat(self._kept)[None]
 
 
 class MaxObserver:
-    """The largest magnitude of each input channel, (channels,)."""
+    """An observer of the largest magnitude of each input channel."""
 
     def __init__(self, layer: nn.Module) -> None:
-        self.largest: torch.Tensor | None = None
+        device = layer.get_parameter("weight").device
+        self.largest = torch.zeros((), device=device)  # (channels,) once the layer has read something
 
-    def see(self, layer: nn.Module, x: torch.Tensor) -> None:
-        seen = tokens(layer, x).abs().amax(0)
-        self.largest = seen if self.largest is None else torch.maximum(self.largest, seen)
+    def observe(self, layer: nn.Module, x: torch.Tensor) -> None:
+        """Raise the magnitudes to those of one more input."""
+        self.largest = torch.maximum(self.largest, tokens(layer, x).abs().amax(0))
 
 
 class SampleObserver:
-    """A sample of what the layer reads: some 128 evenly spaced rows of each call, or 8 whole maps."""
+    """An observer that keeps a sample of inputs.
+
+    It is some 128 evenly spaced rows of each call, or 8 whole maps of a convolution.
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         self._kept: list[torch.Tensor] = []
 
-    def see(self, layer: nn.Module, x: torch.Tensor) -> None:
+    def observe(self, layer: nn.Module, x: torch.Tensor) -> None:
+        """Keep rows or maps of one more input."""
         rows, most = (x, 8) if isinstance(layer, nn.Conv2d) else (x.flatten(0, -2), 128)
         self._kept.append(rows[:: -(-len(rows) // most)].clone())
 
     def all(self) -> torch.Tensor:
-        """(rows, channels), or (maps, channels, height, width)."""
+        """Return the sample, (rows, channels).
+
+        Of a convolution it is (maps, channels, height, width).
+        """
         return torch.cat(self._kept)
 
 
 def output(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What the layer would give for `x` with that weight, without its bias and its hooks."""
+    """Return the output of a layer with another weight.
+
+    Its bias and its hooks are left out.
+
+    Args:
+        layer: A Linear or a convolution.
+        x: An input of the layer.
+        weight: A weight in the shape of the layer's own.
+    """
     if isinstance(layer, nn.Conv2d):
         result: torch.Tensor = layer._conv_forward(x, weight, None)
         return result
@@ -111,33 +145,47 @@ def output(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> torch.Ten
 
 @dataclass(frozen=True)
 class SharedInput:
-    """Layers that read one and the same tensor, and the norm with learned weights that made it, if one did."""
+    """A tensor that one or more layers read."""
 
-    names: tuple[str, ...]
-    norm: nn.LayerNorm | None
+    layers: tuple[str, ...]  # their names
+    norm: nn.LayerNorm | None  # the norm with learned weights that the tensor comes from, if any
 
 
-def readers(clip: Clip, layers: Mapping[str, nn.Module], request: Request) -> list[SharedInput]:
-    """The layers by what they read; those that share an input must share its transformation."""
-    made: dict[int, nn.LayerNorm] = {}
-    read: dict[int, list[str]] = defaultdict(list)
+def find_shared_inputs(clip: Clip, layers: Mapping[str, nn.Module], request: Request) -> list[SharedInput]:
+    """Group layers by what they read.
+
+    A transformation of an input is one for all layers that read it.
+
+    Args:
+        clip: The model.
+        layers: The layers to group, by name.
+        request: Gives the scope, and the calibration data for one image and one prompt.
+
+    Returns:
+        The inputs in the order in which they are read. Layers that nothing reaches are in none.
+
+    Raises:
+        ValueError: The request has no calibration data.
+    """
+    norms: dict[int, nn.LayerNorm] = {}
+    readers: dict[int, list[str]] = defaultdict(list)
     alive: list[torch.Tensor] = []  # so that no address is used twice
 
-    def wrote(norm: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
+    def note_norm(norm: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
         assert isinstance(norm, nn.LayerNorm)
         alive.append(out)
-        made[out.untyped_storage().data_ptr()] = norm
+        norms[out.untyped_storage().data_ptr()] = norm
 
-    def reads(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def see(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def note_reader(layer: nn.Module, args: tuple[Any, ...]) -> None:
             alive.append(args[0])
-            read[args[0].untyped_storage().data_ptr()].append(name)
+            readers[args[0].untyped_storage().data_ptr()].append(name)
 
-        return see
+        return note_reader
 
-    norms = [m for m in clip.module.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None]
-    handles = [norm.register_forward_hook(wrote) for norm in norms]
-    handles += [layer.register_forward_pre_hook(reads(name)) for name, layer in layers.items()]
+    learned = [m for m in clip.module.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None]
+    handles = [norm.register_forward_hook(note_norm) for norm in learned]
+    handles += [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
     try:
         calibration = request.require_calibration()
         if request.scope != "text":
@@ -148,4 +196,4 @@ def readers(clip: Clip, layers: Mapping[str, nn.Module], request: Request) -> li
     finally:
         for handle in handles:
             handle.remove()
-    return [SharedInput(tuple(dict.fromkeys(names)), made.get(at)) for at, names in read.items()]
+    return [SharedInput(tuple(dict.fromkeys(names)), norms.get(address)) for address, names in readers.items()]

@@ -1,4 +1,7 @@
-"""How torchao and bitsandbytes keep a quantized weight, read from the tensors themselves; imports neither."""
+"""How torchao and bitsandbytes store a quantized weight.
+
+It is read from the tensors, without importing either library.
+"""
 
 from __future__ import annotations
 
@@ -12,41 +15,44 @@ from torch import nn
 
 @dataclass(frozen=True)
 class PackedFormat:
-    """A weight of so many `elements`, in `bits` each; `activations` is None where the layer's input is not rounded."""
+    """The format of a weight in a library's own storage."""
 
     elements: int
-    bits: int
-    activations: int | None
+    bits: int  # of each element
+    activations: int | None  # the width that the layer's input is rounded to; None: it is not rounded
 
 
 def is_library_tensor(tensor: object) -> bool:
-    """Whether it is one of torchao's tensor subclasses, or a parameter of bitsandbytes."""
+    """Return whether a tensor is one of torchao or bitsandbytes."""
     return isinstance(tensor, torch.Tensor) and _package(tensor) in ("torchao", "bitsandbytes")
 
 
-def of_layer(layer: nn.Module) -> PackedFormat | None:
-    """How a library keeps this layer's weight; None where it is an ordinary one, or in no known format."""
+def layer_format(layer: nn.Module) -> PackedFormat | None:
+    """Return the format of a layer's weight, or None.
+
+    None stands for an ordinary weight, and for one in no known format.
+    """
     weight: Any = layer._parameters.get("weight")
     if not is_library_tensor(weight):
         return None
     if _package(weight) == "torchao":
-        return of_tensor(weight)
+        return torchao_format(weight)
     if _package(layer) != "bitsandbytes":  # its parameters mean nothing to another layer
         return None
     elements = int(cast(Any, layer).in_features * cast(Any, layer).out_features)
     if weight.dtype == torch.int8:  # LLM.int8() rounds the input too, per row, at every call
         return PackedFormat(elements, 8, 8)
-    if (
-        weight.dtype == torch.uint8
-        and getattr(weight, "bnb_quantized", False)
-        and weight.numel() == (elements + 1) // 2
-    ):
+    packed = getattr(weight, "bnb_quantized", False) and weight.numel() == (elements + 1) // 2
+    if weight.dtype == torch.uint8 and packed:
         return PackedFormat(elements, 4, None)
     return None
 
 
-def of_tensor(weight: Any) -> PackedFormat | None:
-    """How torchao keeps a weight: its own data are looked at, not only what it says of itself."""
+def torchao_format(weight: Any) -> PackedFormat | None:
+    """Return the format of a tensor of torchao; None if unknown.
+
+    The stored numbers count, and not only what the tensor says of itself.
+    """
     codes = getattr(weight, "qdata", None)
     if codes is None:
         return None
@@ -65,5 +71,5 @@ def of_tensor(weight: Any) -> PackedFormat | None:
     return PackedFormat(weight.numel(), bits, 8 if rounds_input else None)
 
 
-def _package(of: object) -> str:
-    return type(of).__module__.partition(".")[0]
+def _package(thing: object) -> str:
+    return type(thing).__module__.partition(".")[0]

@@ -1,14 +1,16 @@
-"""Equivalent transformations of a layer's input, undone in its weight: exact in full precision.
+"""Equivalent transformations of a layer's input, undone in its weight.
 
-A layer that computes `W x + b` is made to compute `W' x' + b'` with `x' = R((x - shift) / scale)`, where R is
-orthogonal, `W' = R(W * scale)` along the input channels and `b' = b + W shift`. What is gained is that x' or W'
-lies better on a grid than x or W. In a deployed model the division and the shift go into the norm before the
-layer; where there is none, and for the rotation, they cost an operation.
+In full precision they are exact. A layer that computes `W x + b` is made to compute `W' x' + b'` with
+`x' = R((x - shift) / scale)`. R is orthogonal, `W' = R(W * scale)` along the input channels, and `b' = b + W shift`.
+
+The gain is that x' or W' lies better on a grid than x or W. In a deployed model the division and the shift go into the
+norm before the layer. They cost an operation if there is none, and so does the rotation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -16,41 +18,53 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Rotation:
-    """The orthogonal map of vectors of length a * b: random signs, then the Kronecker product of two matrices.
+    """An orthogonal map of vectors of length a * b.
 
-    `left` is (a, a), `right` (b, b), `signs` (a * b,) of +-1; two small products in place of one large.
+    It is random signs, then the Kronecker product of two matrices. Two small products stand in place of one large.
     """
 
-    left: torch.Tensor
-    right: torch.Tensor
-    signs: torch.Tensor
+    left: torch.Tensor  # (a, a)
+    right: torch.Tensor  # (b, b)
+    signs: torch.Tensor  # (a * b,), each 1 or -1
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotate the last axis of `x`."""
+        """Return `x` with its last axis rotated."""
         turned: torch.Tensor = self.left @ self._folded(x * self.signs) @ self.right.T
         return turned.flatten(-2)
 
     def undo(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` with its last axis rotated back."""
         turned: torch.Tensor = self.left.T @ self._folded(x) @ self.right
         return turned.flatten(-2) * self.signs
 
     def to(self, device: torch.device) -> Rotation:
+        """Return the rotation on a device."""
         return Rotation(self.left.to(device), self.right.to(device), self.signs.to(device))
 
     def _folded(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(*x.shape[:-1], len(self.left), len(self.right))
 
 
-@dataclass(frozen=True)
-class Transform:
-    """`scale` and `shift` are (input channels,); `rotation` turns the channels of each group."""
-
-    scale: torch.Tensor | None = None
-    shift: torch.Tensor | None = None
-    rotation: Rotation | None = None
+class InputTransform(Protocol):
+    """A transformation of what a layer reads, fixed or still being learned."""
 
     def input(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """What the transformed layer reads in place of `x`."""
+        """Return the transformed input, in the shape of `x`."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A division, a shift and a rotation of what a layer reads.
+
+    None stands for none of that kind.
+    """
+
+    scale: torch.Tensor | None = None  # (input channels,)
+    shift: torch.Tensor | None = None  # (input channels,)
+    rotation: Rotation | None = None  # of the channels of each group
+
+    def input(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Return the transformed input, in the shape of `x`."""
         column = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
         if self.shift is not None:
             x = x - self.shift.view(column)
@@ -66,28 +80,36 @@ class Transform:
 
     @torch.no_grad()
     def fold(self, layer: nn.Module) -> None:
-        """Undo the transformation in the layer's weight and bias, in place."""
+        """Undo the transformation in the layer's weight and bias, in place.
+
+        Raises:
+            ValueError: The input of a convolution that pads with zeros is to be shifted.
+        """
         weight = layer.get_parameter("weight")
         if self.shift is not None:
             if any(getattr(layer, "padding", ())):
                 raise ValueError("a shift cannot be folded into a convolution that pads with zeros")
-            bias = self.shifted(layer, weight)
+            bias = self.bias_gain(layer, weight)
             if layer.bias is None:
                 layer.bias = nn.Parameter(bias, requires_grad=False)
             else:
                 layer.get_parameter("bias").add_(bias)
         weight.copy_(self.fold_weight(layer, weight))
 
-    def shifted(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
-        """What the bias gains, (out,): the weight, untransformed, times the shift; differentiable."""
-        assert self.shift is not None
-        moved = (weight.flatten(2).sum(2) if weight.ndim > 2 else weight) * _per_input(
-            self.shift, layer, weight, flat=True
-        )
-        return moved.sum(1)
+    def bias_gain(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+        """Return what the shift adds to the bias, (out,); differentiable.
+
+        Args:
+            layer: The layer that reads the shifted input.
+            weight: Its weight before the transformation.
+        """
+        if self.shift is None:
+            return weight.new_zeros(len(weight))
+        summed = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
+        return (summed * _per_input(self.shift, layer, weight, flat=True)).sum(1)
 
     def fold_weight(self, layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
-        """The weight that reads the transformed input, as `fold` makes it; differentiable."""
+        """Return the weight for the transformed input; differentiable."""
         if self.scale is not None:
             weight = weight * _per_input(self.scale, layer, weight)
         if self.rotation is not None:
@@ -95,7 +117,7 @@ class Transform:
         return weight
 
     def unfold(self, layer: nn.Module) -> torch.Tensor:
-        """The weight that would do to the untransformed input what `layer.weight` does to the transformed."""
+        """Return the weight that would act on the untransformed input."""
         weight = layer.get_parameter("weight").detach()
         if self.rotation is not None:
             weight = self.rotation.undo(weight.movedim(1, -1)).movedim(-1, 1)
@@ -103,17 +125,24 @@ class Transform:
 
 
 def _per_input(values: torch.Tensor, layer: nn.Module, weight: torch.Tensor, *, flat: bool = False) -> torch.Tensor:
-    """Values per input channel, laid out to multiply the layer's weight (out, in / groups, ...)."""
+    """Return values per input channel, in a shape that multiplies the weight."""
     groups: int = getattr(layer, "groups", 1)
     per_output = values.view(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
     return per_output if flat else per_output.reshape(per_output.shape + (1,) * (weight.ndim - 2))
 
 
 def hadamard(size: int, seed: int = 0) -> Rotation | None:
-    """A randomised Hadamard rotation of that size; None where no power of two above 4 divides it.
+    """Return a randomised Hadamard rotation.
 
-    Sylvester's matrix for the power of two, a cosine transform for the odd part m, as no Hadamard matrix
-    need exist there (768 = 256 * 3, 1152 = 128 * 9).
+    It is Sylvester's matrix for the power of two in the size and a cosine transform for the odd part, for which no
+    Hadamard matrix need exist (768 = 256 * 3, 1152 = 128 * 9).
+
+    Args:
+        size: The length of the vectors to rotate.
+        seed: Draws the signs.
+
+    Returns:
+        The rotation, or None if no power of two above 4 divides the size.
     """
     two = size & -size
     if two < 8:

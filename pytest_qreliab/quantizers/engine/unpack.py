@@ -1,9 +1,11 @@
-"""Turn every weight matrix of an open_clip tower, and of attention anywhere, into an `nn.Linear`, exactly.
+"""Turn every weight matrix of a tower into an `nn.Linear`, exactly.
 
-open_clip hides a third of its matmul weights from quantizers: `nn.MultiheadAttention` packs the query, key
-and value projections into one bare parameter and reads `out_proj.weight` without calling `out_proj`;
-`AttentionPool2d` does the same with its four Linears; the final projections are bare parameters. After this
-pass each of them is a Linear whose forward is really called, so that one mechanism reaches all of them.
+That holds for open_clip's towers, and for attention anywhere.
+
+open_clip hides a third of its matmul weights from quantizers. `nn.MultiheadAttention` packs the query, key and value
+projections into one bare parameter and reads `out_proj.weight` without calling `out_proj`. `AttentionPool2d` does the
+same with its four Linears. The final projections are bare parameters. After this pass each of them is a Linear whose
+forward is really called, so that one mechanism reaches all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from pytest_qreliab.models.clip import Clip
 
 
 class Attention(nn.Module):
-    """`nn.MultiheadAttention` with its four projections as Linears; returns no attention weights."""
+    """An `nn.MultiheadAttention` with its four projections as Linears.
+
+    It returns no attention weights.
+    """
 
     # `nn.TransformerEncoderLayer` asks for these, to pass all its Linears by in one fused operation: it must not.
     in_proj_bias = None
@@ -49,7 +54,7 @@ class Attention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, None]:
-        """As `nn.MultiheadAttention.forward`."""
+        """Return the attention output, for the arguments of `nn.MultiheadAttention.forward`, and None."""
         if query.ndim == 2:  # no batch
             axis = 0 if self.batch_first else 1
             query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
@@ -61,20 +66,19 @@ class Attention(nn.Module):
             _split(projection(x), self.num_heads)
             for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
-        mask = _additive(attn_mask, q)
+        mask = None if attn_mask is None else _additive(attn_mask, q)
         if mask is not None and mask.ndim == 3:  # (batch * heads, target, source)
             mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
         if key_padding_mask is not None:
-            padding = _additive(key_padding_mask, q)
-            assert padding is not None
-            mask = padding[:, None, None, :] if mask is None else mask + padding[:, None, None, :]
+            padding = _additive(key_padding_mask, q)[:, None, None, :]
+            mask = padding if mask is None else mask + padding
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         x = self.out_proj(x.transpose(1, 2).flatten(2))
         return (x if self.batch_first else x.transpose(0, 1)), None
 
 
 class AttentionPool2d(nn.Module):
-    """open_clip's `AttentionPool2d`, with its four Linears called."""
+    """The attention pool of open_clip's ResNets, with its four Linears called."""
 
     def __init__(self, packed: Any) -> None:
         super().__init__()
@@ -84,6 +88,10 @@ class AttentionPool2d(nn.Module):
         self.num_heads = packed.num_heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features, (batch, dim).
+
+        The map `x` is (batch, channels, height, width).
+        """
         x = x.flatten(2).transpose(1, 2)  # (batch, places, channels)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
         q, k, v = (
@@ -95,7 +103,7 @@ class AttentionPool2d(nn.Module):
 
 
 class Projection(nn.Linear):
-    """A Linear that may stand where a tower computes `pooled @ self.proj`."""
+    """A Linear that can stand in a product `pooled @ self.proj`."""
 
     def __rmatmul__(self, x: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = self(x)
@@ -103,7 +111,13 @@ class Projection(nn.Linear):
 
 
 def unpack(clip: Clip, scope: str) -> None:
-    """Replace, in place, all packed projections of the towers in `scope`; outputs stay the same up to rounding."""
+    """Replace all packed projections of the towers in `scope`, in place.
+
+    The outputs stay the same up to rounding.
+
+    Raises:
+        InputError: An attention module has extra keys or values.
+    """
     unpacked: dict[nn.Module, nn.Module] = {}  # a module that is used in two places is unpacked once
     for path, module in list(clip.module.named_modules()):
         prefix = f"{path}." if path else ""
@@ -138,12 +152,12 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, kind: type[nn.Linea
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(batch, places, channels) to (batch, heads, places, channels of a head)."""
+    """Reshape (batch, places, channels) to (batch, heads, places, channels of a head)."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _additive(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
-    """A mask to be added to the attention logits; in a boolean one True means "not allowed"."""
-    if mask is None or mask.dtype != torch.bool:
-        return None if mask is None else mask.to(like.dtype)
+def _additive(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a mask to add to the logits; True means not allowed."""
+    if mask.dtype != torch.bool:
+        return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf"))

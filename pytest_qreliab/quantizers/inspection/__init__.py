@@ -1,1 +1,1 @@
-"""What a quantized model covers, how large it is, how its weights err."""
+"""Inspection of quantized models: coverage, size, errors of weights."""

@@ -1,8 +1,9 @@
-"""Coverage: the share of a model's weights and matmul FLOPs that really is quantized, seen from outside.
+"""Coverage: the share of a model that really is quantized.
 
-A quantizer's own word is not taken: one image and one prompt run through the model while every matrix product
-and convolution is watched, and each weight that takes part is looked at: a float one is compared with the
-full-precision one, of a library's the stored numbers count, of an ONNX graph the types that its nodes read.
+It counts weights and matmul FLOPs, seen from outside. A quantizer's own word is not taken. One image and one prompt run
+through the model while every matrix product and convolution is watched, and each weight that takes part is looked at. A
+float weight is compared with the full-precision one. For a library's tensor the stored numbers count, for an ONNX graph
+the types that its nodes read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.engine import grid, packed_weights
 from pytest_qreliab.quantizers.engine.grid import Granularity
-from pytest_qreliab.quantizers.engine.input_quantizer import InputQuantizer
+from pytest_qreliab.quantizers.engine.input_quantizer import find_input_quantizer
 from pytest_qreliab.quantizers.engine.layers import encode_one, one_image, unpack_layers
 from pytest_qreliab.quantizers.inspection import size
 from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
@@ -31,47 +32,49 @@ from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 SAMPLED_CHANNELS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Of the matmul and convolution weights of the towers in scope.
+    """The quantized part of the weights of the towers in scope.
 
-    `weights` and `flops` are shares from 0 to 1 (by element count; by FLOPs of one image and one prompt),
-    `matrices` the smaller of the two with the convolutions left out, `total_weights` the number of elements,
-    `missing` the names of those that are not, or not fully, quantized. `size` is that of the whole quantized model,
-    and `full_size` that in full precision, in bytes.
+    The weights are those of matrix products and convolutions.
     """
 
-    weights: float
-    flops: float
-    matrices: float
-    total_weights: int
-    missing: tuple[str, ...]
-    size: int
-    full_size: int
+    weights: float  # the share of elements, 0 to 1
+    flops: float  # the share of the FLOPs of one image and one prompt, 0 to 1
+    matrices: float  # the smaller of the two shares without the convolutions
+    total_weights: int  # the number of elements, quantized or not
+    missing: tuple[str, ...]  # the names of the weights that are not, or not fully, quantized
+    size: int  # bytes of the whole quantized model
+    full_size: int  # bytes of the whole model in full precision
 
     def require(self, declared: float, what: str, *, convolutions: bool = True, mend: str = "") -> None:
-        """Raise InputError, ending with `mend`, when less than `declared` is covered.
+        """Check that enough is covered.
 
-        It is a share of all weights, or without `convolutions` of those of the matrix products alone.
+        Args:
+            declared: The share that must be covered, 0 to 1.
+            what: What declares it, for the message.
+            convolutions: Count all weights, and not those of the matrix products alone.
+            mend: The end of the message: what can be done.
+
+        Raises:
+            InputError: Less is covered.
         """
         covered = min(self.weights, self.flops) if convolutions else self.matrices
         if covered < declared - 1e-9:
             shown = ", ".join(self.missing[:4]) + (", ..." if len(self.missing) > 4 else "")
-            of = "weights" if convolutions else "weights of matrix products"
+            counted = "weights" if convolutions else "weights of matrix products"
             raise InputError(
-                f"{what} declares to quantize {declared:.1%} of the {of} but covers {covered:.1%} (of all, "
+                f"{what} declares to quantize {declared:.1%} of the {counted} but covers {covered:.1%} (of all, "
                 f"{self.weights:.1%} of the weights, {self.flops:.1%} of the FLOPs); "
                 f"left in full precision: {shown}{mend}"
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Product:
-    """A weight at work in one image and one prompt; no FLOPs: it is there, but no one multiplies by it."""
-
-    name: str
+    name: str  # of the weight
     elements: int
-    flops: float
+    flops: float  # of one image and one prompt; 0: nothing is multiplied by the weight
     quantized: bool
     convolution: bool
 
@@ -79,10 +82,15 @@ class _Product:
 def measure(
     full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity = "channel"
 ) -> Coverage:
-    """Coverage of `quantized`, made from `full` at `bits`, over the towers in `scope`.
+    """Measure how much of a model is quantized.
 
-    `granularity` says which weights share a grid, and so have 2^bits values among them. Without `bits` a weight
-    counts as covered when it has changed: a control rounds nothing.
+    Args:
+        full: The full-precision model.
+        quantized: The quantized copy of it.
+        bits: The bits that weights must have at most. None: a weight is covered if it has changed, because a control
+            rounds nothing.
+        scope: The towers to look at: "vision", "text" or "both".
+        granularity: The weights that share a grid, and so have 2^bits values among them.
     """
     if bits is not None and isinstance(quantized.module, OnnxClip):
         products = list(_graph_products(quantized, quantized.module, bits))
@@ -100,8 +108,8 @@ def measure(
         ),
         total_weights=sum(product.elements for product in products),
         missing=tuple(product.name for product in products if not product.quantized),
-        size=size.of_model(quantized, rounded, granularity),
-        full_size=size.of_model(full),
+        size=size.model_size(quantized, rounded, granularity),
+        full_size=size.model_size(full),
     )
 
 
@@ -113,7 +121,7 @@ def _share(products: list[_Product], by: Callable[[_Product], float]) -> float:
 def _plain_products(
     full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity
 ) -> Iterator[_Product]:
-    """Of ordinary float weights, which were rounded in place, or were not."""
+    """Yield ordinary float weights, rounded in place or not at all."""
     # A quantizer may have unpacked the model or not: know the full-precision weights under either name.
     reference = dict(full.module.named_parameters()) | dict(unpack_layers(full, scope)[0].module.named_parameters())
     weights = {
@@ -121,7 +129,7 @@ def _plain_products(
         for name, parameter in quantized.module.named_parameters()
         if parameter.ndim >= 2 and quantized.in_scope(name, scope) and not packed_weights.is_library_tensor(parameter)
     }
-    watch = _Watch(weights)
+    watch = _ProductWatch(weights)
     with no_fused_attention(), torch.no_grad(), watch:
         encode_one(quantized, scope)
     for name, flops in watch.flops.items():
@@ -132,11 +140,13 @@ def _plain_products(
             covered = _rounded(weight, before, bits.weights, granularity)
             if bits.activations is not None:
                 covered = covered and _input_rounded(quantized, name)
-        yield _Product(name, weight.numel(), flops, covered, name in watch.convolutions)
+        yield _Product(
+            name=name, elements=weight.numel(), flops=flops, quantized=covered, convolution=name in watch.convolutions
+        )
 
 
 def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Iterator[_Product]:
-    """Of weights that torchao or bitsandbytes keep; a layer that is never called covers nothing."""
+    """Yield the weights of libraries; a layer never called covers nothing."""
     # By parameter: one that is no layer's `weight` is multiplied by no one that can be watched.
     weights = {
         name: parameter
@@ -164,14 +174,16 @@ def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> It
     for name, layer in layers.items():
         if name in idle and flops[name] == 0:
             continue
-        stored = packed_weights.of_layer(layer) if name.endswith(".weight") else None
+        stored = packed_weights.layer_format(layer) if name.endswith(".weight") else None
         fits = stored is not None and _fits(stored.bits, stored.activations, bits)
         elements = weights[name].numel() if stored is None else stored.elements
-        yield _Product(name, elements, flops[name], fits and flops[name] > 0, False)
+        yield _Product(
+            name=name, elements=elements, flops=flops[name], quantized=fits and flops[name] > 0, convolution=False
+        )
 
 
 def _idle(full: Clip, scope: str) -> set[str]:
-    """The weights that no feature comes from, as those of CoCa's decoder: no quantizer need touch them."""
+    """Return the names of weights that no feature comes from."""
     reference, layers = unpack_layers(full, scope)
     called = set()
     for name, layer in layers.items():
@@ -181,7 +193,7 @@ def _idle(full: Clip, scope: str) -> set[str]:
 
 
 def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_Product]:
-    """Of the weights of ONNX graphs, each of which is run once."""
+    """Yield the weights of ONNX graphs; each graph is run once."""
     for which, tower in module.towers().items():
         graph = Graph(tower.graph())
         matrices = graph.matrices()
@@ -189,23 +201,23 @@ def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_
         flops = graph.flops(matrices, tower.batches(x)[0])
         for matrix in matrices:
             yield _Product(
-                f"{which}.onnx: {matrix.name}",
-                matrix.elements,
-                flops[matrix.output],
-                matrix.bits is not None and _fits(matrix.bits, matrix.activations, bits),
-                matrix.convolution,
+                name=f"{which}.onnx: {matrix.name}",
+                elements=matrix.elements,
+                flops=flops[matrix.output],
+                quantized=matrix.bits is not None and _fits(matrix.bits, matrix.activations, bits),
+                convolution=matrix.convolution,
             )
 
 
 def _fits(weights: int, activations: int | None, bits: Bits) -> bool:
-    """Whether a weight of that width, multiplied by inputs of that width, is quantized at least to `bits`."""
+    """Return whether weight and input widths are at most `bits`."""
     if bits.activations is not None and (activations is None or activations > bits.activations):
         return False
     return weights <= bits.weights
 
 
 def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int, granularity: Granularity) -> bool:
-    rows = grid.rows(weight.detach().nan_to_num(), granularity)
+    rows = grid.to_rows(weight.detach().nan_to_num(), granularity)
     if rows.shape[1] == 1:  # one weight per channel is on the channel's grid as it is
         return True
     picked = rows[:: max(1, len(rows) // SAMPLED_CHANNELS)]
@@ -216,15 +228,15 @@ def _rounded(weight: torch.Tensor, before: torch.Tensor | None, bits: int, granu
 
 
 def _input_rounded(clip: Clip, weight: str) -> bool:
-    layer = clip.module.get_submodule(weight.rpartition(".")[0])
-    return any(
-        isinstance(hook, InputQuantizer) and hook.called and hook.round is not None
-        for hook in layer._forward_pre_hooks.values()
-    )
+    hook = find_input_quantizer(clip.module.get_submodule(weight.rpartition(".")[0]))
+    return hook is not None and hook.called and hook.round is not None
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the FLOPs of products with a watched weight, recognised by its memory."""
+class _ProductWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The counter of the FLOPs of products with given weights.
+
+    It knows a weight by its memory.
+    """
 
     OPERATIONS = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "convolution"})
 

@@ -1,4 +1,4 @@
-"""Singular spectra of a model's weights, and what quantization does to them, rank by rank."""
+"""The singular spectra of weights, and their errors rank by rank."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from pytest_qreliab.quantizers.engine import layers
 from pytest_qreliab.statistics.arrays import FloatArray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WeightSpectrum:
-    """One weight, as a matrix (out, in), of rank r at most: the singular values (r,), descending, in full precision and
-    `quantized`, and `error` (r,), the squared error along each right singular vector of full precision."""
+    """The spectrum of one weight, as a matrix of rank r."""
 
     name: str
-    singular_values: FloatArray
-    quantized: FloatArray
-    error: FloatArray
+    singular_values: FloatArray  # (r,), descending, in full precision
+    quantized: FloatArray  # (r,), the singular values of the quantized weight, descending
+    error: FloatArray  # (r,), the squared error along each right singular vector of full precision
 
     def sums(self) -> dict[str, tuple[float, float]]:
-        """The squared error and the squares (the energy), in all ("") and by band."""
+        """Return the sums of the squared error and of the energy.
+
+        The energy is the squared singular values. Keys are the bands, and "" for all.
+        """
         squares = self.singular_values**2
         ranges = {"": (0, len(squares)), **bands(len(squares))}
         return {name: (float(self.error[a:b].sum()), float(squares[a:b].sum())) for name, (a, b) in ranges.items()}
 
 
 def spectra(full: Clip, quantized: Clip, scope: str) -> list[WeightSpectrum]:
-    """Of every weight of the towers in `scope`, of `quantized` as it acts on an untransformed input.
+    """Return the spectrum of every weight.
 
-    Raises InputError where the quantized model keeps its weights in a library's own storage, or in a graph.
+    Args:
+        full: The full-precision model.
+        quantized: A quantized copy of it. Its weights are taken as they act on an untransformed input.
+        scope: The towers to look at: "vision", "text" or "both".
+
+    Raises:
+        InputError: The quantized model keeps its weights in a library's own storage, or in a graph.
     """
     try:
         _, pairs = layers.weight_pairs(full, quantized, scope)
@@ -51,20 +59,30 @@ def _spectrum(name: str, weight: torch.Tensor, quantized: torch.Tensor) -> Weigh
         w, q = w.T, q.T
     power, vectors = torch.linalg.eigh(w.T @ w)
     error = ((q - w) @ vectors).square().sum(dim=0).flip(0)
-    of_quantized = torch.linalg.eigvalsh(q.T @ q).flip(0)
-    full_values, quantized_values = (of.clamp(min=0).sqrt().cpu().numpy() for of in (power.flip(0), of_quantized))
-    return WeightSpectrum(name, full_values, quantized_values, error.cpu().numpy())
+    quantized_power = torch.linalg.eigvalsh(q.T @ q).flip(0)
+    full_values, quantized_values = (
+        squares.clamp(min=0).sqrt().cpu().numpy() for squares in (power.flip(0), quantized_power)
+    )
+    return WeightSpectrum(name=name, singular_values=full_values, quantized=quantized_values, error=error.cpu().numpy())
 
 
-def metrics(found: Sequence[WeightSpectrum]) -> tuple[dict[str, float], dict[str, float]]:
-    """The metrics of weights, in full precision and quantized: tolerances hold them, as nothing in them is drawn."""
-    sums = [of.sums() for of in found]
+def metrics(spectra: Sequence[WeightSpectrum]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics of weights, by name, in full precision and quantized.
+
+    Gates hold them to tolerances without intervals, because nothing in them is drawn at random.
+
+    Args:
+        spectra: The spectra of all weights; at least one.
+    """
+    sums = [spectrum.sums() for spectrum in spectra]
     errors = {
         f"spectral.weight_error{band and '_'}{band}": math.sqrt(
-            sum(of[band][0] for of in sums) / sum(of[band][1] for of in sums)
+            sum(by_band[band][0] for by_band in sums) / sum(by_band[band][1] for by_band in sums)
         )
         for band in sums[0]
     }
-    ratios = [effective_rank(of.quantized**2) / effective_rank(of.singular_values**2) for of in found]
+    ratios = [
+        effective_rank(spectrum.quantized**2) / effective_rank(spectrum.singular_values**2) for spectrum in spectra
+    ]
     name = "spectral.weight_rank"
     return {**dict.fromkeys(errors, 0.0), name: 1.0}, {**errors, name: float(np.mean(ratios))}

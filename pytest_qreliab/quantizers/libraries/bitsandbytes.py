@@ -1,7 +1,8 @@
-"""`bitsandbytes`: every Linear as `Linear8bitLt` (LLM.int8(), w8a8) or `Linear4bit` (w4), with its own kernels.
+"""`bitsandbytes`: every Linear as one of the library's own.
 
-The towers are unpacked first, so that the attention and the final projections are Linears too.
-It has no convolutions: those stay in full precision, and the coverage says so.
+w8a8 is `Linear8bitLt` (LLM.int8()) and w4 is `Linear4bit`, with the library's kernels. The towers are unpacked first,
+so that the attention and the final projections are Linears too. bitsandbytes has no convolutions: those stay in full
+precision, and the coverage says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from pytest_qreliab.quantizers.request import Request
 
 
 def quantize(clip: Clip, request: Request) -> Clip:
-    """A copy with 8-bit or packed 4-bit weights. There is no w8 alone: LLM.int8() rounds the activations as well."""
+    """Return a copy with 8-bit or packed 4-bit weights.
+
+    There is no w8 alone: LLM.int8() rounds the activations as well.
+
+    Raises:
+        InputError: It has no such bits, or its kernels cannot run the model on this device.
+    """
     if request.bits not in (Bits(4), Bits(8, 8)):
         raise InputError(
             f"bitsandbytes has no {request.bits}: write w4, or w8a8 (its int8 rounds the activations as well)"
@@ -37,7 +44,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
             parent, _, leaf = name.rpartition(".")
             new = _replace(library, linear, request.bits, request.parameters)
             setattr(clip.module.get_submodule(parent), leaf, new.to(device).eval())
-    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_not_the_cast)
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_no_cast_message)
     try:
         engine_layers.encode_one(clip, request.scope)
     except RuntimeError as error:  # of its kernels: what they can do differs from device to device
@@ -81,18 +88,21 @@ def _replace(library: Any, linear: nn.Linear, bits: Bits, parameters: BitsAndByt
 
 
 def _flat(kind: Any, projection: bool) -> Any:
-    """The layer, fed with rows: its int8 kernel for CPUs fails on maps of rows, as ConvNeXt's Linears read them."""
+    """Return a layer class that flattens its input to rows.
+
+    The int8 kernel for CPUs fails on maps of rows, as ConvNeXt's Linears read them.
+    """
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         rows: torch.Tensor = kind.forward(self, x.flatten(0, -2))
         return rows.reshape(*x.shape[:-1], -1)
 
-    more = {"forward": forward} | ({"__rmatmul__": Projection.__rmatmul__} if projection else {})
-    flat = type(kind.__name__, (kind,), more)
+    methods = {"forward": forward} | ({"__rmatmul__": Projection.__rmatmul__} if projection else {})
+    flat = type(kind.__name__, (kind,), methods)
     flat.__module__ = kind.__module__  # it is still a layer of that library
     return flat
 
 
-def _not_the_cast(record: logging.LogRecord) -> bool:
-    """It says at every call of every layer that LLM.int8() takes its input in 16 bits."""
+def _no_cast_message(record: logging.LogRecord) -> bool:
+    # Every call of every layer logs that LLM.int8() takes its input in 16 bits.
     return "inputs will be cast from" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of its quantization: which matrix products and convolutions read integers."""
+"""Read from an ONNX graph which products compute on integers."""
 
 from __future__ import annotations
 
@@ -24,23 +24,20 @@ INTEGER = {
 MOVES = frozenset({"Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """A weight at work in a node whose result is `output`.
-
-    `bits` is None where the weight is a float, `activations` where the input is.
-    """
+    """A weight that a node of a graph multiplies by."""
 
     name: str
-    output: str
+    output: str  # the name of the node's result
     elements: int
-    bits: int | None
-    activations: int | None
-    convolution: bool
+    bits: int | None  # None: the weight is a float
+    activations: int | None  # the width of the node's input; None: it is a float
+    convolution: bool  # whether the node is a convolution
 
 
 class Graph:
-    """The nodes of a model that its outputs need, and where their inputs come from."""
+    """An ONNX model, with where the inputs of its nodes come from."""
 
     def __init__(self, model: Any) -> None:
         self.onnx = importlib.import_module("onnx")
@@ -56,23 +53,36 @@ class Graph:
                 self.producers.update(dict.fromkeys(node.output, node))
 
     def matrices(self) -> list[Matrix]:
-        """Every weight that a matrix product or a convolution reads. Products of two activations are none."""
+        """Return every weight that a matrix product or a convolution reads.
+
+        Products of two activations have none.
+        """
         return [matrix for node in self._live() if (matrix := self._matrix(node)) is not None]
 
     def bits_of(self, initializer: Any) -> int:
-        """The width of one of its elements."""
+        """Return the width of one element of an initializer."""
         return _bits(self.onnx, initializer.data_type) or (
             8 * self.onnx.helper.tensor_dtype_to_np_dtype(initializer.data_type).itemsize
         )
 
     def flops(self, matrices: list[Matrix], x: npt.NDArray[Any]) -> dict[str, float]:
-        """FLOPs of each matrix, by its output, in a run of the graph on `x`, in which every node really runs."""
+        """Return the FLOPs of each matrix.
+
+        They are counted in a run of the graph in which every node really runs.
+
+        Args:
+            matrices: Weights of this graph.
+            x: The input of the graph, with the batch as its first axis.
+
+        Returns:
+            The FLOPs of one sample, by the output of the matrix.
+        """
         runtime = importlib.import_module("onnxruntime")
         watched = self.onnx.ModelProto()
         watched.CopyFrom(self.model)
-        there = {output.name for output in watched.graph.output}
+        outputs = {output.name for output in watched.graph.output}
         watched.graph.output.extend(
-            self.onnx.ValueInfoProto(name=matrix.output) for matrix in matrices if matrix.output not in there
+            self.onnx.ValueInfoProto(name=matrix.output) for matrix in matrices if matrix.output not in outputs
         )
         options = runtime.SessionOptions()
         options.log_severity_level = 3
@@ -97,16 +107,30 @@ class Graph:
     def _matrix(self, node: Any) -> Matrix | None:
         convolution = "Conv" in node.op_type
         if node.op_type == "MatMulNBits":
-            given = {one.name: one.i for one in node.attribute}
-            accuracy = given.get("accuracy_level", 0)  # 4: the input is rounded to int8
-            elements = given["K"] * given["N"]
-            return Matrix(node.input[1], node.output[0], elements, given["bits"], 8 if accuracy == 4 else None, False)
+            attributes = {attribute.name: attribute.i for attribute in node.attribute}
+            accuracy = attributes.get("accuracy_level", 0)  # 4: the input is rounded to int8
+            elements = attributes["K"] * attributes["N"]
+            return Matrix(
+                name=node.input[1],
+                output=node.output[0],
+                elements=elements,
+                bits=attributes["bits"],
+                activations=8 if accuracy == 4 else None,
+                convolution=False,
+            )
         if node.op_type in INTEGER:
             x, weight = (node.input[place] for place in INTEGER[node.op_type])
             bits, initializer = self._origin(weight)
             if initializer is None:
                 return None
-            return Matrix(initializer.name, node.output[0], _size(initializer), bits, 8, convolution)
+            return Matrix(
+                name=initializer.name,
+                output=node.output[0],
+                elements=_size(initializer),
+                bits=bits,
+                activations=8,
+                convolution=convolution,
+            )
         if node.op_type not in FLOATING:
             return None
         x, weight = (node.input[place] for place in FLOATING[node.op_type])
@@ -116,10 +140,17 @@ class Graph:
             bits, initializer = self._origin(weight)
         if initializer is None:
             return None
-        return Matrix(initializer.name, node.output[0], _size(initializer), bits, self._origin(x)[0], convolution)
+        return Matrix(
+            name=initializer.name,
+            output=node.output[0],
+            elements=_size(initializer),
+            bits=bits,
+            activations=self._origin(x)[0],
+            convolution=convolution,
+        )
 
     def _origin(self, name: str) -> tuple[int | None, Any]:
-        """The width of the integers a value has been, None for a float, and the initializer it began as, if any."""
+        """Return the width of a value's integers, and its initializer, if any."""
         bits: int | None = None
         while name not in self.initializers:
             node = self.producers.get(name)
@@ -136,7 +167,7 @@ class Graph:
         return (_bits(self.onnx, initializer.data_type) if bits is None else bits), initializer
 
     def _width(self, node: Any) -> int:
-        """Of the integers that a QuantizeLinear makes: by its zero point, else by its attribute, else uint8."""
+        """Return the width that a QuantizeLinear rounds to."""
         for attribute in node.attribute:
             if attribute.name == "output_dtype" and attribute.i:
                 return _bits(self.onnx, attribute.i) or 8
@@ -150,7 +181,7 @@ def _size(initializer: Any) -> int:
 
 
 def _bits(onnx: Any, data_type: int) -> int | None:
-    """The width of a type below 16 bits, integers and float8 alike; None for float16, float32 and int32 up."""
+    """Return the width of a type below 16 bits; None for others."""
     name = onnx.TensorProto.DataType.Name(data_type)
     for width in (2, 4, 8):
         if name.startswith((f"INT{width}", f"UINT{width}", f"FLOAT{width}E")):

@@ -1,6 +1,6 @@
-"""`onnxruntime`: the towers exported to ONNX, quantized by ONNX Runtime's own tools and run by its kernels.
+"""`onnxruntime`: towers exported to ONNX, quantized and run by ONNX Runtime.
 
-w8a8 covers every matrix and convolution, with integer kernels; w2, w4 and w8 cover the matrices, as `MatMulNBits`.
+w8a8 covers every matrix and convolution, with integer kernels. w2, w4 and w8 cover the matrices, as `MatMulNBits`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
-from pytest_qreliab.models.onnx_towers import OnnxClip, tower
+from pytest_qreliab.models.onnx_towers import OnnxClip, load_tower
 from pytest_qreliab.quantizers.engine import layers
 from pytest_qreliab.quantizers.libraries import optional
 from pytest_qreliab.quantizers.parameters import OnnxRuntime
@@ -31,7 +30,11 @@ LARGEST = 2**31  # bytes of one protobuf message
 
 
 def quantize(clip: Clip, request: Request) -> Clip:
-    """A copy whose towers in scope are quantized ONNX graphs."""
+    """Return a copy whose towers in scope are quantized ONNX graphs.
+
+    Raises:
+        InputError: It has no such bits, or the model cannot be exported.
+    """
     if request.bits not in (Bits(8, 8), Bits(2), Bits(4), Bits(8)):
         raise InputError(f"onnxruntime has no {request.bits}: write w8a8, w2, w4 or w8")
     if clip.layout is not OPEN_CLIP:
@@ -41,16 +44,22 @@ def quantize(clip: Clip, request: Request) -> Clip:
     for name in ("visual", "text"):
         if request.scope in ("both", "vision" if name == "visual" else "text"):
             graph = _quantized(export(copy, name), name, clip, request)
-            towers[name] = tower(graph, clip.device)
+            towers[name] = load_tower(graph, clip.device)
     rest = clip.module if len(towers) == 2 else clip.copy().module
     return replace(clip, module=OnnxClip(rest, towers).eval())
 
 
 def export(clip: Clip, name: str) -> bytes:
-    """The tower `visual` or `text` as an ONNX model with a free batch size, in float32.
+    """Return a tower as an ONNX model with a free batch size.
 
-    `visual` has a second output, the last patch map, where the tower shows one.
-    Raises InputError for a tower that cannot be exported.
+    Its numbers are float32.
+
+    Args:
+        clip: The model, unpacked.
+        name: The tower, "visual" or "text". "visual" gets a second output, the last patch map, if it shows one.
+
+    Raises:
+        InputError: The tower cannot be exported.
     """
     size = sum(parameter.numel() * 4 for parameter in _part(clip, name).parameters())
     if size >= LARGEST:
@@ -59,7 +68,7 @@ def export(clip: Clip, name: str) -> bytes:
         )
     module: nn.Module
     if name == "visual":
-        x = torch.stack([clip.preprocess(Image.new("RGB", (64, 64)))] * 2)
+        x = torch.cat([layers.one_image(clip)] * 2)
         mapped = clip.encode_image_with_map(x)[1] is not None
         module, outputs = _Visual(clip.module, mapped), ["features", "patch_map"][: 1 + mapped]
     else:
@@ -79,7 +88,7 @@ def export(clip: Clip, name: str) -> bytes:
             )
             serialised: bytes = cast(Any, program).model_proto.SerializeToString()
     except Exception as error:  # of any kind: the exporter's are its own
-        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        reason = optional.first_line(error)[:300]
         raise InputError(f"{clip.name}: the {name} tower cannot be exported to ONNX: {reason}") from error
     return serialised
 
@@ -135,45 +144,44 @@ def _quantized(model: bytes, name: str, clip: Clip, request: Request) -> bytes:
         if parameters.activations == "dynamic":
             tools.quantize_dynamic(before, after, **common)
         else:
-            if request.calibration is None:
-                raise ValueError("static onnxruntime w8a8 needs calibration data")
-            batches = _batches(name, clip, request)
-            tools.quantize_static(
-                before, after, _reader(tools, batches), activation_type=tools.QuantType.QInt8, **common
-            )
+            reader = _calibration_reader(tools, _batches(name, clip, request))
+            tools.quantize_static(before, after, reader, activation_type=tools.QuantType.QInt8, **common)
         return after.read_bytes()
 
 
 def _batches(name: str, clip: Clip, request: Request) -> Iterator[dict[str, Any]]:
-    assert request.calibration is not None
+    calibration = request.require_calibration()
     if name == "visual":
-        for images in request.calibration.batches(clip, request.parameters.images):
+        for images in calibration.batches(clip, request.parameters.images):
             yield {"image": images.cpu().numpy()}
             request.advance(len(images))
     else:
-        for prompts in request.calibration.prompt_batches():
+        for prompts in calibration.prompt_batches():
             yield {"text": clip.tokenizer(list(prompts)).numpy()}
 
 
-def _reader(tools: Any, batches: Iterable[dict[str, Any]]) -> Any:
-    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+def _calibration_reader(tools: Any, batches: Iterable[dict[str, Any]]) -> Any:
+    class CalibrationReader(tools.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.batches = iter(batches)
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self.batches, None)
 
-    return Reader()
+    return CalibrationReader()
 
 
 def as_products(model: Any) -> Any:
-    """Each `Gemm` of a weight as `MatMul` and `Add`, in place: ONNX Runtime's weight-only tool knows no Gemm."""
+    """Turn each `Gemm` of a weight into `MatMul` and `Add`, in place.
+
+    The model is returned. ONNX Runtime's weight-only tool knows no Gemm.
+    """
     onnx = optional.load("onnx")
     arrays = optional.load("onnx.numpy_helper")
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
-        given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         scaled = given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or given.get("transA", 0)
         if node.op_type != "Gemm" or node.input[1] not in initializers or scaled:
             nodes.append(node)
@@ -200,5 +208,8 @@ def as_products(model: Any) -> Any:
 
 
 def overflows() -> bool:
-    """Whether this CPU adds products of 8-bit numbers in 16 bits, which they can overflow: x86 without VNNI."""
+    """Return whether sums of 8-bit products can overflow on this CPU.
+
+    x86 without VNNI adds them in 16 bits.
+    """
     return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()

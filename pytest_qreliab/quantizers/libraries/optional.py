@@ -1,4 +1,4 @@
-"""Optional packages: imported only when a quantizer needs them, and without their chatter."""
+"""Optional packages: imported only when a quantizer needs them, and kept quiet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from pytest_qreliab.errors import InputError
 
 
 def require(quantizer: str, extra: str, *packages: str) -> None:
-    """Raise InputError, with the command to install the extra, unless all its packages are there. Imports nothing."""
+    """Check that the packages of an extra are installed, without importing them.
+
+    Args:
+        quantizer: What needs them, for the message.
+        extra: The extra of this package that installs them.
+        *packages: Their names in Python.
+
+    Raises:
+        InputError: One is not installed. The message has the command that installs the extra.
+    """
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -23,19 +32,32 @@ def require(quantizer: str, extra: str, *packages: str) -> None:
 
 
 def load(module: str) -> Any:
-    """Import a module of an optional package. Raises InputError when the package is broken."""
+    """Import a module of an optional package.
+
+    Raises:
+        InputError: The package is broken.
+    """
     with quiet():
         try:
             return importlib.import_module(module)
         except Exception as error:  # of any kind: a package made for another torch may ask it for anything
             package = module.partition(".")[0]
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise InputError(f"the package {package} is installed but cannot be imported: {reason}") from error
+            raise InputError(
+                f"the package {package} is installed but cannot be imported: {first_line(error)}"
+            ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's text, or its class."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library's warnings and log lines off the terminal, and its hands off the root logger."""
+    """Keep a library's warnings and log lines off the terminal.
+
+    What it does to the root logger is undone.
+    """
     root = logging.getLogger()
     disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)
     logging.disable(logging.WARNING)

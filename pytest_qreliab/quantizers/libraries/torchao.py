@@ -1,7 +1,7 @@
-"""`torchao` and `torchao-float8`: every Linear quantized by torchao, with its own storage and kernels.
+"""`torchao` and `torchao-float8`: every Linear quantized by torchao.
 
-The towers are unpacked first, so that torchao sees the attention and the final projections too. It has no
-convolutions: those stay in full precision, and the coverage says so.
+Storage and kernels are torchao's own. The towers are unpacked first, so that torchao sees the attention and the final
+projections too. torchao has no convolutions: those stay in full precision, and the coverage says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from pytest_qreliab.quantizers.request import Request
 
 
 def quantize(clip: Clip, request: Request) -> Clip:
-    """A copy with integer weights: int8, or intx below 8 bits; `a8` rounds activations per token, as they come."""
+    """Return a copy with integer weights: int8, or intx below 8 bits.
+
+    `a8` rounds activations per token, as they come.
+
+    Raises:
+        InputError: torchao has no such bits, or the group size does not divide the inputs of a layer.
+    """
     parameters: TorchAo = request.parameters
     if request.bits.activations not in (None, 8) or not 2 <= request.bits.weights <= 8:
         raise InputError(f"torchao has no {request.bits}: write w2 to w8, or w2a8 to w8a8")
@@ -30,7 +36,13 @@ def quantize(clip: Clip, request: Request) -> Clip:
 
 
 def quantize_float8(clip: Clip, request: Request) -> Clip:
-    """A copy with float8 (e4m3) weights, one scale per output channel; with `a8`, activations per row likewise."""
+    """Return a copy with float8 (e4m3) weights.
+
+    There is one scale per output channel. `a8` puts activations into float8 too, with one scale per row.
+
+    Raises:
+        InputError: It has no such bits, or the device does not compute in float8.
+    """
     if request.bits not in (Bits(8), Bits(8, 8)):
         raise InputError(f"torchao-float8 has no {request.bits}: write w8, or w8a8 on a GPU")
     library, granularity = optional.load("torchao.quantization"), optional.load("torchao.quantization.granularity")

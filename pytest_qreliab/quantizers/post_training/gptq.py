@@ -1,7 +1,8 @@
-"""`gptq`: weights rounded one input at a time, each error made up for by the inputs still to come.
+"""`gptq`: weights rounded with compensation of each error.
 
-Frantar et al. 2023. The Hessian of a layer's squared output error, X^T X, is that of the full-precision inputs, for
-all layers at once; the authors feed each block what the quantized ones before it give.
+Weights are rounded one input at a time, and the inputs still to come make up for the error (Frantar et al. 2023). The
+Hessian of a layer's squared output error, X^T X, is that of the full-precision inputs, computed for all layers at once.
+The authors feed each block the outputs of the quantized blocks before it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import observers as engine_layers
+from pytest_qreliab.quantizers.engine import grid, observers
 from pytest_qreliab.quantizers.engine.grid import Granularity, Grid
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.post_training import procedure
@@ -24,26 +24,33 @@ BLOCK = 128
 
 
 def gptq(clip: Clip, request: Request) -> Clip:
-    """Error-compensating rounding of the weights; activations as `minmax`."""
+    """Return a copy with error-compensating rounding of the weights.
+
+    Activations are rounded as by `minmax`.
+    """
     return procedure.quantize(clip, request, rounder=_rounder)
 
 
 class Hessian:
-    """Sum of X^T X over all rows that the layer reads: (groups, n, n), n the inputs of one output."""
+    """The observer that sums X^T X over a layer's input rows."""
 
     def __init__(self, layer: nn.Module) -> None:
         weight = layer.get_parameter("weight")
         groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         n = weight[0].numel()
-        self.total = torch.zeros(groups, n, n, device=weight.device)
+        self.total = torch.zeros(groups, n, n, device=weight.device)  # n: the inputs of one output
 
-    def see(self, layer: nn.Module, x: torch.Tensor) -> None:
-        rows = unfolded(layer, x)
+    def observe(self, layer: nn.Module, x: torch.Tensor) -> None:
+        """Add the rows of one more input."""
+        rows = unfold_rows(layer, x)
         self.total += rows.transpose(1, 2) @ rows
 
 
-def unfolded(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The rows that meet the flattened weight of each group: (groups, rows, n)."""
+def unfold_rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the rows that a layer's flattened weight multiplies.
+
+    Their shape is (groups, rows, n), with n the inputs of one output.
+    """
     if not isinstance(layer, nn.Conv2d):
         return x.reshape(1, -1, x.shape[-1])
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -54,7 +61,7 @@ def unfolded(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _rounder(clip: Clip, layers: Layers, request: Request) -> Callable[[str, nn.Module], torch.Tensor]:
-    hessians = engine_layers.observe(clip, layers, request, Hessian)
+    hessians = observers.observe(clip, layers, request, Hessian)
 
     def round_weight(name: str, layer: nn.Module) -> torch.Tensor:
         weight = layer.get_parameter("weight")
@@ -63,13 +70,16 @@ def _rounder(clip: Clip, layers: Layers, request: Request) -> Callable[[str, nn.
             return nearest
         hessian = hessians.pop(name).total
         by_group = zip(weight.chunk(len(hessian)), nearest.chunk(len(hessian)), hessian, strict=True)
-        return torch.cat([_compensated(w, near, h, request) for w, near, h in by_group])
+        return torch.cat([_compensate(w, near, h, request) for w, near, h in by_group])
 
     return round_weight
 
 
-def _compensated(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Tensor, request: Request) -> torch.Tensor:
-    """The weight of one group, (out, ...), rounded with compensation; a row keeps `nearest` where that errs less."""
+def _compensate(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Tensor, request: Request) -> torch.Tensor:
+    """Return one group's weight, (out, ...), rounded with compensation.
+
+    A row keeps `nearest` if that errs less.
+    """
     parameters = request.parameters
     rows = weight.flatten(1)
     if not bool(rows.isfinite().all() and hessian.isfinite().all()):
@@ -80,7 +90,7 @@ def _compensated(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Ten
     damped.diagonal().add_(parameters.damping * mean if mean > 0 else 1.0)
     # The rows of this factor are those of the inverse Hessians of ever fewer inputs.
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True).to(rows.dtype)
-    scales = _grids(weight, request)
+    grid_of_input = _grids(weight, request)
     rounded = torch.empty_like(rows)
     left = rows[:, order].clone()
     for start in range(0, left.shape[1], BLOCK):
@@ -88,7 +98,7 @@ def _compensated(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Ten
         errors = torch.zeros_like(left[:, start:stop])
         for i in range(start, stop):
             column = int(order[i])
-            rounded[:, column] = scales(column).round(left[:, i])
+            rounded[:, column] = grid_of_input(column).round(left[:, i])
             error = (left[:, i] - rounded[:, column]) / factor[i, i]
             left[:, i:stop] -= error[:, None] * factor[i, i:stop]
             errors[:, i - start] = error
@@ -99,27 +109,27 @@ def _compensated(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Ten
 
 
 def _error(difference: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
-    """Squared output error of each row: d H d^T, (out,)."""
+    """Return the squared output error of each row, d H d^T: (out,)."""
     return ((difference @ hessian) * difference).sum(1)
 
 
 def _grids(weight: torch.Tensor, request: Request) -> Callable[[int], Grid]:
-    """The grid of each output, for a given input: fixed beforehand from the unrounded weights."""
+    """Return the function from an input to the grids of all outputs."""
     granularity: Granularity = request.parameters.granularity
     bits, symmetric = request.bits.weights, request.parameters.symmetric
-    laid = grid.fit_grid(*grid.minmax(grid.rows(weight, granularity), bits, symmetric), bits, symmetric)
+    fixed = grid.fit_grid(*grid.minmax(grid.to_rows(weight, granularity), bits, symmetric), bits, symmetric)
     out = len(weight)
 
     def per_output(values: torch.Tensor, column: int) -> torch.Tensor:
         if granularity == "tensor":
             return values[0]
-        of_output = values.reshape(out, -1)
-        return of_output[:, 0 if granularity == "channel" else column // granularity]
+        per_group = values.reshape(out, -1)
+        return per_group[:, 0 if granularity == "channel" else column // granularity]
 
     def at(column: int) -> Grid:
         low, high = (
-            per_output(bound, column) if isinstance(bound, torch.Tensor) else bound for bound in (laid.low, laid.high)
+            per_output(bound, column) if isinstance(bound, torch.Tensor) else bound for bound in (fixed.low, fixed.high)
         )
-        return Grid(per_output(laid.scale, column), low, high)
+        return Grid(per_output(fixed.scale, column), low, high)
 
     return at

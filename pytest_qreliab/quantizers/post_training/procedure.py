@@ -1,8 +1,9 @@
 """Post-training quantization: transform, find the activations' ranges, round the weights.
 
-Every method is this one procedure with some of its three parts of its own. All observation is of the
-full-precision model, transformed or not, before any rounding. Every Linear and convolution of the towers in
-scope takes part, attention and final projections included; embeddings, norms and biases stay in full precision.
+Every method is this one procedure with some of its three parts of its own. All observation is of the full-precision
+model, transformed or not, before any rounding. Every Linear and convolution of the towers in scope takes part, with
+attention and final projections. Embeddings, norms and biases stay in full precision. Weights are rounded once, in
+place; activations are rounded by hooks, all in float32.
 """
 
 from __future__ import annotations
@@ -37,11 +38,23 @@ def quantize(
     rounder: Rounder | None = None,
     input_rounder: InputRounder | None = None,
 ) -> Clip:
-    """A quantized copy of `clip`; the parts left out are those of `minmax`."""
+    """Return a quantized copy of a model.
+
+    Args:
+        clip: The full-precision model, which is left as it is.
+        request: What is asked for.
+        transforms: Finds the transformations of layers' inputs; None: there are none.
+        rounder: Makes the function that rounds a weight; None: to the nearest, over the full range.
+        input_rounder: Makes the functions that round inputs; None: to the nearest, over the range that was seen.
+
+    Raises:
+        InputError: There is nothing to quantize in scope.
+        ValueError: Calibration data are needed, and the request has none.
+    """
     clip, layers = engine_layers.unpack_layers(clip, request.scope)
     if transforms is not None:
-        for name, by in transforms(clip, layers, request).items():
-            input_quantizer.transform(layers[name], by)
+        for name, transform in transforms(clip, layers, request).items():
+            input_quantizer.transform_input(layers[name], transform)
         request = replace(request, cached=no_cache)  # the layers read other values now
     inputs: Mapping[str, input_quantizer.Round] = {}
     if request.bits.activations is not None:
@@ -50,12 +63,15 @@ def quantize(
     for name, layer in layers.items():
         layer.get_parameter("weight").copy_(round_weight(name, layer))
         if name in inputs:
-            input_quantizer.input_quantizer(layer).round = inputs[name]
+            input_quantizer.ensure_input_quantizer(layer).round = inputs[name]
     return clip
 
 
 def nearest(rule: RangeRule) -> Rounder:
-    """Round to nearest, on grids over the range that the rule finds."""
+    """Return the rounder of weights to the nearest grid points.
+
+    The rule finds the range of the grids.
+    """
 
     def rounder(clip: Clip, layers: Layers, request: Request) -> Callable[[str, nn.Module], torch.Tensor]:
         return lambda name, layer: round_weight(layer.get_parameter("weight"), rule, request)
@@ -64,25 +80,29 @@ def nearest(rule: RangeRule) -> Rounder:
 
 
 def round_weight(weight: torch.Tensor, rule: RangeRule, request: Request) -> torch.Tensor:
-    """The weight (out, ...), rounded to nearest with the granularity that is asked for."""
+    """Return a weight (out, ...), rounded to the nearest grid points.
+
+    The request has the bits and the granularity.
+    """
     bits, symmetric = request.bits.weights, request.parameters.symmetric
-    rows = grid.rows(weight, request.parameters.granularity)
+    rows = grid.to_rows(weight, request.parameters.granularity)
     return grid.from_rows(grid.fit_grid(*rule(rows, bits, symmetric), bits, symmetric).round(rows), weight)
 
 
 def from_range(rule: RangeRule) -> InputRounder:
-    """Round each layer's input to a grid over the range that the rule finds in calibration data."""
+    """Return the rounder of inputs to the nearest grid points.
+
+    The rule finds the range of the grids in calibration data.
+    """
 
     def rounder(clip: Clip, layers: Layers, request: Request) -> Mapping[str, input_quantizer.Round]:
-        bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
-        assert bits is not None
+        bits, symmetric = request.require_activation_bits(), request.parameters.symmetric_activations
         if request.parameters.activations == "dynamic":
-            return dict.fromkeys(layers, input_quantizer.Dynamic(bits, symmetric))
+            return dict.fromkeys(layers, input_quantizer.DynamicQuantizer(bits, symmetric))
 
         def observe() -> dict[str, torch.Tensor]:
-            return {
-                name: of.row() for name, of in observers.observe(clip, layers, request, observers.ValueObserver).items()
-            }
+            found = observers.observe(clip, layers, request, observers.ValueObserver)
+            return {name: observer.row() for name, observer in found.items()}
 
         inputs = request.cached(f"values of {request.parameters.images} images in scope {request.scope}", observe)
         return {

@@ -1,4 +1,4 @@
-"""`minmax`, `percentile` and `mse`: round to nearest; they differ in the range that a grid reaches."""
+"""`minmax`, `percentile` and `mse`: rounding over different ranges."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from pytest_qreliab.quantizers.request import Request
 
 
 def minmax(clip: Clip, request: Request) -> Clip:
-    """Ranges end at the largest magnitude seen: nothing is clipped."""
+    """Return a copy rounded over the full range, without clipping."""
     return _quantize(clip, request, grid.minmax)
 
 
 def percentile(clip: Clip, request: Request) -> Clip:
-    """Ranges hold a share of the magnitudes; the outliers beyond are clipped."""
+    """Return a copy rounded over a share of the magnitudes.
+
+    The outliers beyond are clipped.
+    """
     return _quantize(clip, request, grid.percentile(request.parameters.share))
 
 
 def mse(clip: Clip, request: Request) -> Clip:
-    """Ranges round with the least squared error (OMSE, Choukroun et al. 2019)."""
+    """Return a copy rounded over ranges of the least squared error.
+
+    The method is OMSE (Choukroun et al. 2019).
+    """
     return _quantize(clip, request, grid.mse)
 
 

@@ -1,19 +1,18 @@
-"""Methods that scale input channels: `smoothquant`, `outlier-suppression`, `awq`.
+"""`smoothquant` and `awq`: input channels are scaled before rounding.
 
-Each chooses one scale per input channel and group of layers that read the same tensor; the rest is `minmax`, but
-for outlier suppression's activation ranges.
+Each method chooses one scale for each input channel of a group of layers that read the same tensor. The rest is
+`minmax`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
-from pytest_qreliab.quantizers.engine.grid import Grid
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
 from pytest_qreliab.quantizers.post_training import procedure
@@ -26,61 +25,37 @@ SMALLEST = 1e-5  # of a channel's magnitude; also keeps a channel that is always
 
 
 def smoothquant(clip: Clip, request: Request) -> Clip:
-    """Input channels divided by max|x|^alpha / max|w|^(1 - alpha) (Xiao et al. 2023)."""
+    """Return a copy with input channels smoothed by SmoothQuant.
+
+    They are divided by max|x|^alpha / max|w|^(1 - alpha) (Xiao et al. 2023).
+    """
     return procedure.quantize(clip, request, transforms=_smoothquant)
 
 
 def awq(clip: Clip, request: Request) -> Clip:
-    """Input channels divided by mean|x|^e, with the exponent e that rounds the weights best (Lin et al. 2024).
+    """Return a copy with input channels scaled by AWQ.
 
-    The activation-aware scaling alone: its authors' clipping search is not part of it.
+    They are divided by mean|x|^e, with the exponent e that rounds the weights best (Lin et al. 2024). This is the
+    activation-aware scaling alone, without the authors' clipping search.
     """
     return procedure.quantize(clip, request, transforms=_awq)
 
 
-def outlier_suppression(clip: Clip, request: Request) -> Clip:
-    """Norms' learned weights moved into the layers that read them; token-wise clipping (Wei et al. 2022)."""
-    return procedure.quantize(clip, request, transforms=migrate_norms, input_rounder=_clip_tokens)
-
-
-def migrate_norms(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
-    """Each layer that reads a norm divides its input by that norm's learned weight.
-
-    Its authors' "gamma migration": channels that the norm blows up no longer stretch the range.
-    """
-    return {
-        name: Transform(scale=_away_from_zero(reader.norm.weight.detach()))
-        for reader in observers.readers(clip, layers, request)
-        if reader.norm is not None
-        for name in reader.names
-    }
-
-
-def _away_from_zero(scale: torch.Tensor) -> torch.Tensor:
-    """The same, with magnitudes of at least a thousandth of the mean one: to divide by less helps no grid."""
-    least = scale.abs().mean() / 1000
-    return torch.where(scale.abs() < least, least * torch.where(scale < 0, -1.0, 1.0), scale)
-
-
-# SmoothQuant and AWQ
-
-
 def _smoothquant(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
-    largest = observers.observe(clip, layers, request, observers.MaxObserver)
+    maxima = observers.observe(clip, layers, request, observers.MaxObserver)
     alpha = request.parameters.alpha
     inputs = observers.observe(clip, layers, request, observers.SampleObserver) if alpha == "search" else {}
     found: dict[str, Transform] = {}
     for names in _groups(clip, layers, request):
-        of_input = largest[names[0]].largest
-        assert of_input is not None
-        of_weight = _largest_per_input([layers[name] for name in names])
+        largest_input = maxima[names[0]].largest
+        largest_weight = _largest_per_input([layers[name] for name in names])
 
-        def scale(a: float, x: torch.Tensor = of_input, w: torch.Tensor = of_weight) -> torch.Tensor:
+        def scale(a: float, x: torch.Tensor = largest_input, w: torch.Tensor = largest_weight) -> torch.Tensor:
             return x.clamp(min=SMALLEST) ** a / w.clamp(min=SMALLEST) ** (1 - a)
 
         if alpha == "search":
-            tried = (Transform(scale(a)) for a in SMOOTHQUANT_ALPHAS)
-            best = _best(tried, [(layers[name], inputs[name].all()) for name in names], request)
+            candidates = (Transform(scale(a)) for a in SMOOTHQUANT_ALPHAS)
+            best = _best(candidates, [(layers[name], inputs[name].all()) for name in names], request)
         else:
             best = Transform(scale(alpha))
         found.update(dict.fromkeys(names, best))
@@ -104,14 +79,14 @@ def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
 
 
 def _groups(clip: Clip, layers: Layers, request: Request) -> Iterator[tuple[str, ...]]:
-    """Layers that share an input, of those that the parameters let take part."""
-    for reader in observers.readers(clip, layers, request):
-        if request.parameters.layers == "all" or reader.norm is not None:
-            yield reader.names
+    """Yield the names of layers that share an input and take part."""
+    for shared in observers.find_shared_inputs(clip, layers, request):
+        if request.parameters.layers == "all" or shared.norm is not None:
+            yield shared.layers
 
 
 def _largest_per_input(layers: Sequence[nn.Module]) -> torch.Tensor:
-    """The largest weight magnitude on each input channel, over all layers: (channels,)."""
+    """Return the largest weight magnitude on each input channel, (channels,)."""
     per_layer = []
     for layer in layers:
         weight = layer.get_parameter("weight").abs()
@@ -121,63 +96,31 @@ def _largest_per_input(layers: Sequence[nn.Module]) -> torch.Tensor:
     return torch.stack(per_layer).amax(0)
 
 
-def _best(tried: Iterable[Transform], sample: Sequence[tuple[nn.Module, torch.Tensor]], request: Request) -> Transform:
-    """The transform with which the rounded layers err least on a sample of their input, by squared error."""
+def _best(
+    candidates: Iterable[Transform], sample: Sequence[tuple[nn.Module, torch.Tensor]], request: Request
+) -> Transform:
+    """Return the transform with which the rounded layers err least.
+
+    The error is the squared one on a sample of their input.
+    """
     best, least = Transform(), torch.inf
-    for transform in tried:
+    for transform in candidates:
         error = 0.0
         for layer, x in sample:
             weight = layer.get_parameter("weight")
             rounded = round_weight(transform.fold_weight(layer, weight), grid.minmax, request)
             read = transform.input(layer, x)
             if request.bits.activations is not None:
-                read = _round_input(read, layer, request)
+                read = _round_input(read, request)
             error += float((observers.output(layer, read, rounded) - observers.output(layer, x, weight)).square().sum())
         if error < least:
             best, least = transform, error
     return best
 
 
-def _round_input(x: torch.Tensor, layer: nn.Module, request: Request) -> torch.Tensor:
-    bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
-    assert bits is not None
+def _round_input(x: torch.Tensor, request: Request) -> torch.Tensor:
+    bits, symmetric = request.require_activation_bits(), request.parameters.symmetric_activations
     if request.parameters.activations == "dynamic":
-        return input_quantizer.Dynamic(bits, symmetric)(x)
+        return input_quantizer.DynamicQuantizer(bits, symmetric)(x)
     lowest, highest = x.aminmax()
     return grid.fit_grid(lowest, highest, bits, symmetric).round(x)
-
-
-# Outlier suppression's clipping
-
-
-def _clip_tokens(clip: Clip, layers: Layers, request: Request) -> Mapping[str, input_quantizer.Round]:
-    """Ranges that give up the few tokens with the largest values, where the layer's output is better for it.
-
-    Coarse stage: the range ends at the quantile of the tokens' own extremes, from all tokens down to half of
-    them, that errs least in the layer's output. Fine stage: that range scaled by 0.8 to 1.2.
-    """
-    bits, symmetric = request.bits.activations, request.parameters.symmetric_activations
-    assert bits is not None
-    if request.parameters.activations == "dynamic":
-        return dict.fromkeys(layers, input_quantizer.Dynamic(bits, symmetric))
-    inputs = observers.observe(clip, layers, request, observers.SampleObserver)
-    return {name: _clipped(layers[name], seen.all(), bits, symmetric).round for name, seen in inputs.items()}
-
-
-def _clipped(layer: nn.Module, x: torch.Tensor, bits: int, symmetric: bool) -> Grid:
-    """The grid for inputs like `x` after both stages."""
-    weight = layer.get_parameter("weight")
-    wanted = observers.output(layer, x, weight)
-    tokens = observers.tokens(layer, x)
-    lows, highs = tokens.amin(1).sort(descending=True).values, tokens.amax(1).sort().values
-
-    def lay(share: float, factor: float) -> Grid:
-        last = round(share * (len(lows) - 1))
-        return grid.fit_grid(factor * lows[last], factor * highs[last], bits, symmetric)
-
-    def error(laid: Grid) -> float:
-        return float((observers.output(layer, laid.round(x), weight) - wanted).square().sum())
-
-    share = min((1 - k / 40 for k in range(21)), key=lambda tried: error(lay(tried, 1.0)))
-    factor = min((1 + k / 40 for k in range(-8, 9)), key=lambda tried: error(lay(share, tried)))
-    return lay(share, factor)

@@ -1,4 +1,7 @@
-"""Checkpoints of training runs."""
+"""The checkpoints of training runs.
+
+A run that was cut short goes on from its last one.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,46 @@ import torch
 from torch import nn
 
 from pytest_qreliab._version import __version__
+from pytest_qreliab.hashing import digest, tensor_digest
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.quantizers.training.pairs import Pairs, tensors_digest
+from pytest_qreliab.quantizers.training.pairs import Pairs
 
 CHECKPOINTS = 10  # a run is saved so many times
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be read or written; training goes on without it."""
+    """The warning that a checkpoint could not be read or written.
+
+    Training goes on without it.
+    """
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far a run has come, besides its tensors."""
+
+    done: int = 0  # steps
+    optimizer: Any = None  # Adam's state; None before the first step and after the last
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of one run: the trained tensors, how many steps they had and, until the last, Adam's state."""
+    """The file of one run: the trained tensors and the training state."""
 
     path: Path
 
-    def load(self, tensors: Mapping[str, nn.Parameter]) -> tuple[int, Any]:
-        """Fill the tensors; the steps done and Adam's state. 0 and None, with a warning, for a damaged file."""
+    def load(self, tensors: Mapping[str, nn.Parameter]) -> TrainingState:
+        """Fill tensors with what was saved.
+
+        Args:
+            tensors: The trained tensors by name. They are left alone if there is no file, or a damaged one.
+
+        Returns:
+            The state that was saved, or that of a new run. A damaged file gives a warning.
+        """
         if not self.path.exists():
-            return 0, None
+            return TrainingState()
         try:
             with zipfile.ZipFile(self.path) as archive:
                 damaged = archive.testzip()  # torch does not look at the checksums
@@ -47,19 +69,26 @@ class Checkpoint:
                         raise ValueError(f"{name} has another shape")
                 for name, tensor in tensors.items():
                     tensor.copy_(held["tensors"][name])
-            return int(held["done"]), held["optimizer"]
+            return TrainingState(int(held["done"]), held["optimizer"])
         except Exception as error:  # whatever a damaged file makes torch raise
             warnings.warn(
                 f"training starts again, as the checkpoint {self.path} cannot be used: {error}",
                 CheckpointWarning,
                 stacklevel=2,
             )
-            return 0, None
+            return TrainingState()
 
-    def save(self, tensors: Mapping[str, nn.Parameter], done: int, optimizer: Any) -> None:
-        """Replace the file in one go, so that a killed run leaves a whole one."""
+    def save(self, tensors: Mapping[str, nn.Parameter], state: TrainingState) -> None:
+        """Replace the file in one go.
+
+        A killed run leaves a whole file. One that cannot be written gives a warning.
+        """
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        held = {"tensors": {name: t.detach() for name, t in tensors.items()}, "done": done, "optimizer": optimizer}
+        held = {
+            "tensors": {name: tensor.detach() for name, tensor in tensors.items()},
+            "done": state.done,
+            "optimizer": state.optimizer,
+        }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -72,9 +101,11 @@ class Checkpoint:
 
 
 def run_key(full: Clip, request: Request, method: str, data: Pairs) -> str:
-    """A digest of all that the result depends on."""
+    """Return the name of a run's checkpoint.
+
+    It has a digest of all that the result depends on.
+    """
     parameters = request.parameters.model_dump_json()
-    what = (__version__, torch.__version__, full.device.type, method, parameters, str(request.bits), request.scope)
-    state = full.module.state_dict()
-    digest = tensors_digest([*state.values()], "\n".join([*what, *state, data.digest()]))
-    return f"{method}-{request.bits}-{digest[:32]}"
+    settings = (__version__, torch.__version__, full.device.type, method, parameters, str(request.bits), request.scope)
+    state = {name: tensor_digest(tensor) for name, tensor in full.module.state_dict().items()}
+    return f"{method}-{request.bits}-{digest(settings, state, data.digest())}"

@@ -1,13 +1,12 @@
-"""What training learns of a layer: its weight behind a rounding, the steps of its grids, its transformation.
+"""Modules that learn the quantization of a layer.
 
-All rounding is to the symmetric grid -q..q of `grid.levels`, of one learned step per output channel of a weight
-and one per tensor of an input. While a model trains, a layer's weight and bias are torch parametrizations and its
-input is rounded by a module in its InputQuantizer; `bake` turns all of it into what any other quantizer leaves.
+They learn its rounded weight, the steps of its grids, and its transformation. All rounding is to the symmetric grid
+-q..q of `grid.levels`. A weight has one learned step per output channel, an input one per tensor.
 
-Every learned tensor is in units in which 1 moves a level by about one step of its grid: weights and biases in
-steps, steps as q times their logarithm. One learning rate of Adam then suits all of them at every width: it is
-the share of a step that a weight may move at once, small at 8 bits and large at 2. Learned logarithms stay
-positive (as in Jain et al. 2019, TQT).
+Every learned tensor is in units in which 1 moves a level by about one step of its grid: weights and biases in steps,
+steps as q times their logarithm. One learning rate of Adam then suits all of them at every width. It is the share of a
+step that a weight may move at once, small at 8 bits and large at 2. Steps that are learned as logarithms stay positive
+(as in Jain et al. 2019, TQT).
 """
 
 from __future__ import annotations
@@ -17,27 +16,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrize
 
 from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import input_quantizer as engine_layers
 from pytest_qreliab.quantizers.engine.grid import Grid
-from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
 
-SHARPNESS = 0.2  # DSQ's alpha at the start: its authors'
+SHARPNESS = 0.2  # DSQ's alpha at the start, as its authors have it
 
 
 class Lsq(torch.autograd.Function):
-    """Rounding with the gradients of Learned Step Size Quantization (Esser et al. 2020, equations 3 and 5).
+    """A rounding with the gradients of Learned Step Size Quantization.
 
-    To x: passed straight through where |x| <= q step, else 0. To the step: round(x / step) - x / step inside,
-    q with the sign of x outside, times 1 / sqrt(N q) with N the elements of one row (of one sample). Adam cancels
-    that factor, whose purpose is a step that changes, in proportion, as fast as its weights; the units do that.
+    They are equations 3 and 5 of Esser et al. 2020. The gradient to x is passed straight through if |x| <= q step, else
+    it is 0. The gradient to the step is round(x / step) - x / step inside, and q with the sign of x outside. It is
+    multiplied by 1 / sqrt(N q), with N the elements of one row (of one sample). Adam cancels that factor. Its purpose
+    is a step that changes, in proportion, as fast as its weights; the units do that.
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, step: torch.Tensor, q: int) -> torch.Tensor:
+        """Return `x` rounded to the grid -q..q.
+
+        The step broadcasts with `x`.
+        """
         rounded = Grid(step, -q, q).round(x)
         ctx.save_for_backward(x, step, rounded)
         ctx.q = q
@@ -45,6 +46,7 @@ class Lsq(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Return the gradients to `x` and to the step."""
         (x, step, rounded), q, (gradient,) = ctx.saved_tensors, ctx.q, gradients
         inside = x.abs() <= q * step
         to_step = ((rounded - x * inside).mul_(gradient) / step).sum_to_size(step.shape)
@@ -52,9 +54,9 @@ class Lsq(torch.autograd.Function):
 
 
 class LearnedRounding(nn.Module):
-    """Rounds to a grid of learned steps, with the gradients of LSQ; `start` broadcasts with what is rounded."""
+    """A rounding to grids of learned steps, with LSQ's gradients."""
 
-    start: torch.Tensor
+    start: torch.Tensor  # the first steps, which broadcast with what is rounded
 
     def __init__(self, start: torch.Tensor, bits: int) -> None:
         super().__init__()
@@ -63,22 +65,27 @@ class LearnedRounding(nn.Module):
         self.log_step = nn.Parameter(torch.zeros_like(start))
 
     def step(self) -> torch.Tensor:
+        """Return the steps as they are now; differentiable.
+
+        They have the shape of `start`.
+        """
         return self.start * (self.log_step / self.q).exp()
 
     def grid(self) -> Grid:
-        """The grid as it is now."""
+        """Return the grid as it is now."""
         return Grid(self.step().detach(), -self.q, self.q)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` rounded."""
         rounded: torch.Tensor = Lsq.apply(x, self.step(), self.q)
         return rounded
 
 
 class SoftRounding(LearnedRounding):
-    """Differentiable Soft Quantization (Gong et al. 2019): rounds hard, with the gradients of a soft staircase.
+    """A hard rounding with the gradients of a soft staircase.
 
-    Learned are the steps, and with them the range that is clipped to, and one sharpness alpha in (0, 0.5); the
-    smaller it is, the nearer the staircase comes to rounding.
+    This is Differentiable Soft Quantization (Gong et al. 2019). The steps are learned, and with them the range that is
+    clipped to. So is one sharpness alpha in (0, 0.5): the smaller it is, the nearer the staircase comes to rounding.
     """
 
     def __init__(self, start: torch.Tensor, bits: int) -> None:
@@ -86,16 +93,21 @@ class SoftRounding(LearnedRounding):
         self.sharpness = nn.Parameter(torch.logit(torch.full((), 2 * SHARPNESS, device=start.device)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` rounded."""
         step = self.step()
         soft = staircase((x / step).clamp(-self.q, self.q), self.sharpness.sigmoid() / 2) * step
         return soft + (self.grid().round(x.detach()) - soft).detach()
 
 
 def staircase(units: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """DSQ's soft rounding of values in units of the step: a tanh between each two integers, which it keeps.
+    """Return DSQ's soft rounding.
 
-    Equations 3 to 8 of Gong et al. 2019: phi(x) = tanh(k (x - m)) / (1 - alpha) around the middle m of two levels,
-    k = log(2 / alpha - 1). `alpha` is in (0, 1).
+    It is a tanh between each two integers, which it keeps. In equations 3 to 8 of Gong et al. 2019 it is
+    phi(x) = tanh(k (x - m)) / (1 - alpha) around the middle m of two levels, with k = log(2 / alpha - 1).
+
+    Args:
+        units: Values in units of the step.
+        alpha: The sharpness, a scalar in (0, 1); 0 is the limit of rounding.
     """
     below = units.detach().floor()
     k = (2 / alpha - 1).log()
@@ -103,38 +115,45 @@ def staircase(units: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 
 
 class Scaled(nn.Module):
-    """Parametrization of a tensor that is learned in a unit of its own; `unit` broadcasts with it."""
+    """The parametrization of a tensor learned in a unit of its own."""
 
-    unit: torch.Tensor
+    unit: torch.Tensor  # broadcasts with the tensor
 
     def __init__(self, unit: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("unit", unit)
 
     def right_inverse(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the tensor in units."""
         return value / self.unit
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
+        """Return the tensor itself."""
         return units * self.unit
 
 
 class RoundedWeight(Scaled):
-    """A weight learned in units of its first steps, rounded."""
+    """The parametrization of a weight that is rounded.
+
+    It is learned in units of its first steps.
+    """
 
     def __init__(self, rounding: LearnedRounding) -> None:
         super().__init__(rounding.start)
         self.rounding = rounding
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
+        """Return the rounded weight."""
         rounded: torch.Tensor = self.rounding(units * self.unit)
         return rounded
 
 
 class LowRankWeight(RoundedWeight):
-    """A frozen weight W to which a learned low-rank product is added before it is rounded (LR-QAT).
+    """The parametrization of a frozen weight with a low-rank change (LR-QAT).
 
-    step * clip(round(W / step + A B)) of Bondarenko et al. 2024, A (out, rank) and B (rank, in); B starts at 0. A
-    convolution's weight counts as (out, in * height * width). A's rows start with unit length, so that B is in steps.
+    It is step * clip(round(W / step + A B)) of Bondarenko et al. 2024, with A (out, rank) and B (rank, in). A
+    convolution's weight counts as (out, in * height * width). B starts at 0, and A's rows with unit length, so that B
+    is in steps.
     """
 
     def __init__(self, rounding: LearnedRounding, weight: torch.Tensor, rank: int, generator: torch.Generator) -> None:
@@ -146,17 +165,15 @@ class LowRankWeight(RoundedWeight):
         self.right = nn.Parameter(torch.zeros(rank, flat.shape[1], device=weight.device))
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
+        """Return the changed weight, rounded."""
         return super().forward(units + (self.left @ self.right).view(units.shape))
 
 
 class LearnedTransform(nn.Module):
-    """A scale and a shift of what layers read, shared by all readers of one tensor.
+    """A learned scale and shift, shared by all layers of one input."""
 
-    `scale` (channels,) is the first one; the shift is learned in multiples of `unit` (channels,).
-    """
-
-    scale: torch.Tensor
-    unit: torch.Tensor
+    scale: torch.Tensor  # (channels,), the first scale
+    unit: torch.Tensor  # (channels,), in multiples of which the shift is learned
 
     def __init__(self, scale: torch.Tensor, unit: torch.Tensor, bits: int, *, shift: bool) -> None:
         super().__init__()
@@ -167,22 +184,23 @@ class LearnedTransform(nn.Module):
         self.shift = nn.Parameter(torch.zeros_like(scale)) if shift else None
 
     def now(self) -> Transform:
-        """The transformation as it is; differentiable."""
+        """Return the transformation as it is now; differentiable."""
         shift = None if self.shift is None else self.shift * self.unit
         return Transform(self.scale * (self.log_scale / self.q).exp(), shift)
 
     def input(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Return what the transformed layer reads in place of `x`."""
         return self.now().input(layer, x)
 
 
 class ClippedWeight(nn.Module):
-    """A frozen weight, transformed, and rounded to a grid over a learned share of each channel's range (OmniQuant).
+    """The parametrization of a frozen weight with learned clipping (OmniQuant).
 
-    Learned weight clipping of Shao et al. 2024: the grid ends at sigmoid(clip) max|W'| for the transformed weight W'.
-    `share` (out, 1, ...), in (0, 1), is the first one.
+    This is the learned weight clipping of Shao et al. 2024: the weight W is transformed to W', and its grid ends at
+    sigmoid(clip) max|W'|. The first share is given, in (0, 1) and of shape (out, 1, ...).
     """
 
-    start: torch.Tensor
+    start: torch.Tensor  # the logit of the first share
 
     def __init__(
         self, layer: nn.Module, share: torch.Tensor, bits: int, transform: LearnedTransform | None = None
@@ -195,6 +213,7 @@ class ClippedWeight(nn.Module):
         self._layer = (layer,)  # not a submodule: it holds this one
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weight, transformed and rounded."""
         if self.transform is not None:
             weight = self.transform.now().fold_weight(self._layer[0], weight)
         largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
@@ -204,7 +223,7 @@ class ClippedWeight(nn.Module):
 
 
 class ShiftedBias(nn.Module):
-    """A frozen bias and what a learned shift of the layer's input adds to it."""
+    """The parametrization of a frozen bias for a shifted input."""
 
     def __init__(self, layer: nn.Module, transform: LearnedTransform) -> None:
         super().__init__()
@@ -212,37 +231,5 @@ class ShiftedBias(nn.Module):
         self._layer, self._weight = (layer,), layer.get_parameter("weight").detach()
 
     def forward(self, bias: torch.Tensor) -> torch.Tensor:
-        return bias + self.transform.now().shifted(self._layer[0], self._weight)
-
-
-# Attaching to layers, and taking off
-
-
-def attach(layer: nn.Module, name: str, by: nn.Module, *, train: bool) -> None:
-    """Make the layer's weight or bias what `by` makes of the original, which is trained too or stays frozen."""
-    parametrize.register_parametrization(layer, name, by, unsafe=True)  # unsafe: it need not be tried out at once
-    layer.get_parameter(f"parametrizations.{name}.original").requires_grad_(train)
-
-
-def trainable(clip_module: nn.Module, layers: Layers) -> dict[str, nn.Parameter]:
-    """Every tensor that is to be trained, by name."""
-    found = {name: value for name, value in clip_module.named_parameters() if value.requires_grad}
-    for name, layer in layers.items():
-        rounding = engine_layers.input_quantizer(layer).round
-        if isinstance(rounding, nn.Module):
-            found |= {f"{name}.input.{key}": value for key, value in rounding.named_parameters()}
-    return found
-
-
-@torch.no_grad()
-def bake(layers: Layers) -> None:
-    """Leave of all that was learned plain layers with rounded weights and fixed grids."""
-    for layer in layers.values():
-        for name in list(getattr(layer, "parametrizations", ())):
-            parametrize.remove_parametrizations(layer, name)
-        hook = engine_layers.input_quantizer(layer)
-        if isinstance(hook.round, LearnedRounding):
-            hook.round = hook.round.grid().round
-        if isinstance(hook.transform, LearnedTransform):
-            hook.transform = hook.transform.now()
-        layer.requires_grad_(False)
+        """Return the bias that goes with the shifted input."""
+        return bias + self.transform.now().bias_gain(self._layer[0], self._weight)

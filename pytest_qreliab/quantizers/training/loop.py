@@ -1,13 +1,11 @@
 """Light quantization-aware training: a short seeded run on calibration images and captions.
 
-The model is prepared as for post-training quantization, its grids start at the ranges of least squared error, and
-then what `learned` puts on the layers is trained with Adam, its rate falling to 0 along a cosine. The paper's first
-step for LSQ, 2 mean|x| / sqrt(q), is not used: at 8 bits its grid ends at 22 times the mean magnitude, far beyond
-most weights, and 100 steps leave it with 4 times the error of features (26 times, if inputs start so too).
+The model is prepared as for post-training quantization. Then what `parametrize` puts on its layers is trained with
+Adam, its rate falling to 0 along a cosine. Weights and biases of the Linears and convolutions are trained; embeddings,
+norms and the logit scale are not.
 
-Weights and biases of the Linears and convolutions are trained; embeddings, norms and the logit scale are not.
-The model stays in eval mode, without dropout. A run is deterministic given its seed and leaves torch's random
-state alone; one that is cut short goes on from its last checkpoint, to the same result bit for bit.
+The model stays in eval mode, without dropout. A run is deterministic given its seed and leaves torch's random state
+alone. One that is cut short goes on from its last checkpoint, to the same result bit for bit.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,41 +24,26 @@ from pytest_qreliab.quantizers.engine import input_quantizer
 from pytest_qreliab.quantizers.engine import layers as engine_layers
 from pytest_qreliab.quantizers.post_training.procedure import Transforms
 from pytest_qreliab.quantizers.request import Request
-from pytest_qreliab.quantizers.training import learned
-from pytest_qreliab.quantizers.training.checkpoint import CHECKPOINTS, Checkpoint, run_key
-from pytest_qreliab.quantizers.training.losses import (
-    Features,
-    Loss,
-    unit,
-)
+from pytest_qreliab.quantizers.training.checkpoint import CHECKPOINTS, Checkpoint, TrainingState, run_key
+from pytest_qreliab.quantizers.training.losses import Features, Loss, TowerFeatures, unit
 from pytest_qreliab.quantizers.training.pairs import Pairs, draw, load
-from pytest_qreliab.quantizers.training.parametrize import (
-    Attach,
-    input_steps,
-)
-
-# Data
+from pytest_qreliab.quantizers.training.parametrize import Parametrize, bake, input_steps, trainable
 
 
-# Losses
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of a student on its data, step by step; the teacher's features are computed once."""
+    """The loss of a student on its data, step by step."""
 
     student: Clip
-    scope: str
+    request: Request
     data: Pairs
-    teacher_image: torch.Tensor | None
-    teacher_text: torch.Tensor | None
+    teacher_image: torch.Tensor | None  # (images, dim), unit rows, computed once; None: there are no images
+    teacher_text: torch.Tensor | None  # (distinct captions, dim), unit rows; None: there are no captions
     loss: Loss
-    batch: int
-    seed: int
 
     @classmethod
     def build(cls, teacher: Clip, student: Clip, data: Pairs, loss: Loss, request: Request) -> Objective:
-        """Raises InputError where the teacher's features hold NaN or infinity."""
+        """Compute the teacher's features. Raises InputError if they hold NaN or infinity."""
         image = text = None
         if data.pixels is not None:
             image = unit(torch.cat([teacher.encode_image(pixels) for pixels in torch.split(data.pixels, BATCH)]))
@@ -71,33 +53,46 @@ class Objective:
         for features in (image, text):
             if features is not None and not bool(features.isfinite().all()):
                 raise InputError(f"{teacher.name}: NaN or infinity in the full-precision features: nothing to train to")
-        parameters = request.parameters
-        return cls(student, request.scope, data, image, text, loss, parameters.batch, parameters.seed)
+        return cls(student=student, request=request, data=data, teacher_image=image, teacher_text=text, loss=loss)
 
     def __call__(self, step: int) -> torch.Tensor:
-        """The loss of that step's batch."""
-        data, device, clip = self.data, self.student.device, self.student
-        image = text = teacher_image = teacher_text = labels = None
-        if data.pixels is not None:
-            assert self.teacher_image is not None
-            picked = draw(len(data.pixels), self.batch, self.seed, step)
-            image = teacher_image = self.teacher_image[picked.to(device)]
-            if self.scope != "text":
-                image = unit(clip.layout.encode_image(clip.module, data.pixels[picked].to(device)))
-            labels = None if data.labels is None else data.labels[picked].to(device)
-        if data.texts:
-            assert self.teacher_text is not None
-            # As many captions as images are the pairs: the same places are drawn.
-            captions = data.captions[draw(len(data.captions), self.batch, self.seed, step)]
-            text = teacher_text = self.teacher_text[captions.to(device)]
-            if self.scope != "vision":
-                distinct, places = torch.unique(captions, return_inverse=True)
-                tokens = clip.tokenizer([data.texts[place] for place in distinct.tolist()])
-                text = unit(clip.layout.encode_text(clip.module, tokens, device))[places.to(device)]
-        return self.loss(Features(image, text, teacher_image, teacher_text, labels, self.student.logit_scale))
+        """Return the loss of the batch of a step."""
+        labels = None
+        if self.data.labels is not None:
+            labels = self.data.labels[self._draw(len(self.data.labels), step)].to(self.student.device)
+        features = Features(
+            image=self._image_features(step),
+            text=self._text_features(step),
+            labels=labels,
+            logit_scale=self.student.logit_scale,
+        )
+        return self.loss(features)
 
+    def _image_features(self, step: int) -> TowerFeatures | None:
+        if self.data.pixels is None or self.teacher_image is None:
+            return None
+        clip, device = self.student, self.student.device
+        picked = self._draw(len(self.data.pixels), step)
+        teacher = self.teacher_image[picked.to(device)]
+        if self.request.scope == "text":
+            return TowerFeatures(teacher, teacher)
+        return TowerFeatures(unit(clip.layout.encode_image(clip.module, self.data.pixels[picked].to(device))), teacher)
 
-# The run
+    def _text_features(self, step: int) -> TowerFeatures | None:
+        if self.teacher_text is None:
+            return None
+        clip, device = self.student, self.student.device
+        # As many captions as images are the pairs: the same places are drawn.
+        captions = self.data.captions[self._draw(len(self.data.captions), step)]
+        teacher = self.teacher_text[captions.to(device)]
+        if self.request.scope == "vision":
+            return TowerFeatures(teacher, teacher)
+        distinct, places = torch.unique(captions, return_inverse=True)
+        tokens = clip.tokenizer([self.data.texts[place] for place in distinct.tolist()])
+        return TowerFeatures(unit(clip.layout.encode_text(clip.module, tokens, device))[places.to(device)], teacher)
+
+    def _draw(self, count: int, step: int) -> torch.Tensor:
+        return draw(count, self.request.parameters.batch, self.request.parameters.seed, step)
 
 
 def quantize(
@@ -106,52 +101,67 @@ def quantize(
     method: str,
     *,
     loss: Loss,
-    attach: Attach,
+    parametrize: Parametrize,
     paired: bool = False,
     transforms: Transforms | None = None,
 ) -> Clip:
-    """A quantized copy of `full`, trained on pairs or on images and captions apart.
+    """Return a quantized copy of a model, trained for a short while.
 
-    `method` names, for checkpoints, what the functions do.
+    Args:
+        full: The full-precision model, which is left as it is.
+        request: What is asked for.
+        method: The name, in checkpoints, of the three functions together.
+        loss: The loss of a batch.
+        parametrize: Puts what is to be learned on the layers.
+        paired: Train on pairs, and not on images and captions apart.
+        transforms: Finds the transformations of layers' inputs; None: there are none.
 
-    Raises InputError where the loss becomes NaN or infinite.
+    Raises:
+        InputError: The loss becomes NaN or infinite.
     """
     clip, layers = engine_layers.unpack_layers(full, request.scope)
     clip.module.requires_grad_(False)  # but for what is attached
     if transforms is not None:
         with torch.no_grad():
-            for name, by in transforms(clip, layers, request).items():
-                input_quantizer.transform(layers[name], by)
-    attach(clip, layers, request, input_steps(clip, layers, request))
-    tensors = learned.trainable(clip.module, layers)
+            for name, transform in transforms(clip, layers, request).items():
+                input_quantizer.transform_input(layers[name], transform)
+    parametrize(clip, layers, request, input_steps(clip, layers, request))
+    tensors = trainable(clip.module, layers)
     data = load(full, request, paired=paired)
-    checkpoint = None
+    checkpoint, state = None, TrainingState()
     if request.checkpoints is not None:
         checkpoint = Checkpoint(request.checkpoints / f"{run_key(full, request, method, data)}.pt")
-    done, state = checkpoint.load(tensors) if checkpoint is not None else (0, None)
-    request.advance(done)
-    if done < request.parameters.steps:
+        state = checkpoint.load(tensors)
+    request.advance(state.done)
+    if state.done < request.parameters.steps:
         objective = Objective.build(full, clip, data, loss, request)
         with torch.enable_grad():
-            _run(objective, tensors, request, checkpoint, done, state)
-    learned.bake(layers)
+            train(objective, tensors, state, checkpoint)
+    bake(layers)
     return clip
 
 
-def _run(
-    objective: Objective,
-    tensors: Mapping[str, nn.Parameter],
-    request: Request,
-    checkpoint: Checkpoint | None,
-    done: int,
-    state: Any,
+def train(
+    objective: Objective, tensors: Mapping[str, nn.Parameter], state: TrainingState, checkpoint: Checkpoint | None
 ) -> None:
+    """Train tensors from a state to the last step, in place.
+
+    Args:
+        objective: The loss of each step.
+        tensors: The tensors to train, by name.
+        state: How far the run has come.
+        checkpoint: Where to save it; None: nowhere.
+
+    Raises:
+        InputError: The loss or a tensor becomes NaN or infinite.
+    """
+    request = objective.request
     steps, rate = request.parameters.steps, request.parameters.learning_rate
     # Gradients of steps are small; an eps of the usual size would outweigh them.
     optimizer = torch.optim.Adam(tensors.values(), lr=rate, eps=1e-20)
-    if state is not None:
-        optimizer.load_state_dict(state)
-    for step in range(done, steps):
+    if state.optimizer is not None:
+        optimizer.load_state_dict(state.optimizer)
+    for step in range(state.done, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         loss = objective(step)
@@ -165,7 +175,7 @@ def _run(
         if last and not all(bool(value.isfinite().all()) for value in tensors.values() if value.grad is not None):
             raise _diverged(objective.student, math.nan, step, rate)
         if checkpoint is not None and (last or (step + 1) % max(1, steps // CHECKPOINTS) == 0):
-            checkpoint.save(tensors, step + 1, None if last else optimizer.state_dict())
+            checkpoint.save(tensors, TrainingState(step + 1, None if last else optimizer.state_dict()))
         request.advance(1)
     optimizer.zero_grad()
 
@@ -174,12 +184,3 @@ def _diverged(clip: Clip, loss: float, step: int, rate: float) -> InputError:
     return InputError(
         f"{clip.name}: the loss became {loss} at training step {step + 1}; lower learning_rate ({rate:g})"
     )
-
-
-# Checkpoints
-
-
-# What is learned
-
-
-# The methods

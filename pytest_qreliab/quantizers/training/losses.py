@@ -1,4 +1,4 @@
-"""Losses of quantization-aware training."""
+"""The losses of quantization-aware training, and the features that they compare."""
 
 from __future__ import annotations
 
@@ -10,63 +10,82 @@ import torch.nn.functional as F
 
 
 @dataclass(frozen=True)
+class TowerFeatures:
+    """The features of one tower for a batch, as unit rows."""
+
+    student: torch.Tensor  # (batch, dim), of the model in training; the teacher's if the tower is not in scope
+    teacher: torch.Tensor  # (batch, dim), of the full-precision model
+
+
+@dataclass(frozen=True, kw_only=True)
 class Features:
-    """Of one batch: unit rows, (batch, dim), of the model in training and of its full-precision teacher.
+    """The features of both towers for a batch."""
 
-    Of a tower that is not in scope, the student's are the teacher's, or both None. `labels` are the images' and
-    captions' classes, where they are pairs.
-    """
-
-    image: torch.Tensor | None
-    text: torch.Tensor | None
-    teacher_image: torch.Tensor | None
-    teacher_text: torch.Tensor | None
-    labels: torch.Tensor | None
+    image: TowerFeatures | None  # None: there are no images to train on
+    text: TowerFeatures | None  # None: there are no captions to train on
+    labels: torch.Tensor | None  # (batch,), the classes of images and captions; None: they are no pairs
     logit_scale: float
 
     def logits(self) -> torch.Tensor:
-        """(images, captions), the student's."""
-        assert self.image is not None
-        assert self.text is not None
-        return self.logit_scale * self.image @ self.text.T
+        """Return the student's similarities, (images, captions). Raises ValueError without images or captions."""
+        image, text = self._both()
+        return self.logit_scale * image.student @ text.student.T
 
     def teacher_logits(self) -> torch.Tensor:
-        """(images, captions), the teacher's."""
-        assert self.teacher_image is not None
-        assert self.teacher_text is not None
-        return self.logit_scale * self.teacher_image @ self.teacher_text.T
+        """Return the teacher's similarities, (images, captions). Raises ValueError without images or captions."""
+        image, text = self._both()
+        return self.logit_scale * image.teacher @ text.teacher.T
+
+    def _both(self) -> tuple[TowerFeatures, TowerFeatures]:
+        if self.image is None or self.text is None:
+            raise ValueError("similarities need images and captions")
+        return self.image, self.text
 
 
 Loss = Callable[[Features], torch.Tensor]
 
 
 def feature_mse(features: Features) -> torch.Tensor:
-    """Squared distance of unit features from the teacher's, summed over dimensions and towers, meaned over a batch."""
-    towers = ((features.image, features.teacher_image), (features.text, features.teacher_text))
+    """Return the squared distance of features from the teacher's.
+
+    It is summed over dimensions and towers, and averaged over the batch.
+    """
     return sum(
-        ((ours - theirs).square().sum(1).mean() for ours, theirs in towers if ours is not None and theirs is not None),
+        (
+            (tower.student - tower.teacher).square().sum(1).mean()
+            for tower in (features.image, features.text)
+            if tower is not None
+        ),
         start=torch.zeros(()),
     )
 
 
 def contrastive(features: Features) -> torch.Tensor:
-    """CLIP's symmetric cross-entropy, all captions of an image's class its targets (UniCL, Yang et al. 2022).
+    """Return CLIP's symmetric cross-entropy.
 
-    A logit bias, the same for all pairs, would cancel.
+    All captions of an image's class are its targets. The targets are those of UniCL (Yang et al. 2022). A logit bias,
+    which is the same for all pairs, would cancel.
+
+    Raises:
+        ValueError: The features are not those of labelled pairs.
     """
-    assert features.labels is not None
+    if features.labels is None:
+        raise ValueError("the contrastive loss needs labels")
     same = (features.labels[:, None] == features.labels).float()
     targets, logits = same / same.sum(1, keepdim=True), features.logits()
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def contrastive_and_mse(features: Features) -> torch.Tensor:
-    """The sum of both."""
+    """Return the sum of `contrastive` and `feature_mse`."""
     return contrastive(features) + feature_mse(features)
 
 
 def distillation_loss(features: Features) -> torch.Tensor:
-    """KL divergence of the student's from the teacher's similarity softmax, images to captions and back, meaned."""
+    """Return the KL divergence of the student's similarity softmax from the teacher's.
+
+    It is the mean of that from images to captions and that from captions to images.
+    """
     ours, theirs = features.logits(), features.teacher_logits()
     return sum(
         (
@@ -78,4 +97,5 @@ def distillation_loss(features: Features) -> torch.Tensor:
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
+    """Return features (n, dim) as unit rows in float32."""
     return F.normalize(features.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""The training methods by name."""
+"""The training methods by name: a loss, and what is learned."""
 
 from __future__ import annotations
 
@@ -21,40 +21,54 @@ from pytest_qreliab.quantizers.training.parametrize import (
 
 
 def lsq(clip: Clip, request: Request) -> Clip:
-    """LSQ towards the full-precision features: no labels needed."""
-    return quantize(clip, request, "lsq", loss=feature_mse, attach=learn_steps)
+    """Return a copy trained by LSQ towards the full-precision features.
+
+    Labels are not needed.
+    """
+    return quantize(clip, request, "lsq", loss=feature_mse, parametrize=learn_steps)
 
 
 def lsq_contrastive(clip: Clip, request: Request) -> Clip:
-    """LSQ with CLIP's own loss alone."""
-    return quantize(clip, request, "lsq+contrastive", loss=contrastive, attach=learn_steps, paired=True)
+    """Return a copy trained by LSQ with CLIP's own loss alone."""
+    return quantize(clip, request, "lsq+contrastive", loss=contrastive, parametrize=learn_steps, paired=True)
 
 
 def lsq_contrastive_mse(clip: Clip, request: Request) -> Clip:
-    """LSQ with CLIP's own loss and the distance from the full-precision features."""
-    return quantize(clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, attach=learn_steps, paired=True)
+    """Return a copy trained by LSQ with two losses.
+
+    They are CLIP's own and the distance from the full-precision features.
+    """
+    return quantize(
+        clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, parametrize=learn_steps, paired=True
+    )
 
 
 def quarot_lsq(clip: Clip, request: Request) -> Clip:
-    """LSQ towards the full-precision features, after QuaRot's rotation of inputs and weights."""
-    return quantize(clip, request, "quarot+lsq", loss=feature_mse, attach=learn_steps, transforms=rotate)
+    """Return a copy trained by LSQ after QuaRot's rotation.
+
+    It is trained towards the full-precision features.
+    """
+    return quantize(clip, request, "quarot+lsq", loss=feature_mse, parametrize=learn_steps, transforms=rotate)
 
 
 def distillation(clip: Clip, request: Request) -> Clip:
-    """LSQ towards the full-precision model's similarities of images and captions."""
-    return quantize(clip, request, "distillation", loss=distillation_loss, attach=learn_steps, paired=True)
+    """Return a copy trained by LSQ towards the full-precision similarities.
+
+    They are those of images and captions.
+    """
+    return quantize(clip, request, "distillation", loss=distillation_loss, parametrize=learn_steps, paired=True)
 
 
 def dsq(clip: Clip, request: Request) -> Clip:
-    """Differentiable soft quantization towards the full-precision features."""
-    return quantize(clip, request, "dsq", loss=feature_mse, attach=learn_soft_steps)
+    """Return a copy trained by differentiable soft quantization towards the full-precision features."""
+    return quantize(clip, request, "dsq", loss=feature_mse, parametrize=learn_soft_steps)
 
 
 def lr_qat(clip: Clip, request: Request) -> Clip:
-    """Low-rank QAT towards the full-precision features."""
-    return quantize(clip, request, "lr-qat", loss=feature_mse, attach=learn_low_rank)
+    """Return a copy trained by low-rank QAT towards the full-precision features."""
+    return quantize(clip, request, "lr-qat", loss=feature_mse, parametrize=learn_low_rank)
 
 
 def omniquant(clip: Clip, request: Request) -> Clip:
-    """OmniQuant's clipping and transformation, learned towards the full-precision features."""
-    return quantize(clip, request, "omniquant", loss=feature_mse, attach=learn_clipping)
+    """Return a copy with OmniQuant's clipping and transformation, trained towards full-precision features."""
+    return quantize(clip, request, "omniquant", loss=feature_mse, parametrize=learn_clipping)

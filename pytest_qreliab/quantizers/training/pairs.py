@@ -1,72 +1,94 @@
-"""Image-caption pairs for light training."""
+"""The data of a training run, and the batch of each step."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
 
+from pytest_qreliab.hashing import digest, tensor_digest
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.request import Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """What a run is trained on.
+    """Images and captions, which are pairs if there are labels.
 
-    `pixels` is (n, 3, height, width), `texts` are the distinct captions; `captions` (m,) points into `texts`.
-    With `labels`, (n,), they are pairs: n = m, and caption i describes image i. Without, images and captions have
-    nothing to do with each other, and there may be none of either.
+    Otherwise they have nothing to do with each other.
     """
 
-    pixels: torch.Tensor | None
-    texts: tuple[str, ...]
-    captions: torch.Tensor
-    labels: torch.Tensor | None
+    pixels: torch.Tensor | None  # (n, 3, height, width), preprocessed; None: there are no images
+    texts: tuple[str, ...]  # the distinct captions; may be empty
+    captions: torch.Tensor  # (m,), indices of `texts`; of pairs m is n, and caption i describes image i
+    labels: torch.Tensor | None  # (n,), the classes of pairs
 
     def digest(self) -> str:
-        return tensors_digest([self.pixels, self.captions, self.labels], "\0".join(self.texts))
+        """Return a digest of all of it."""
+        tensors = (self.pixels, self.captions, self.labels)
+        return digest(self.texts, [None if tensor is None else tensor_digest(tensor) for tensor in tensors])
 
 
 def load(clip: Clip, request: Request, *, paired: bool) -> Pairs:
-    """The images, at most as many as the parameters say, and captions, preprocessed; all in memory.
+    """Load the training data into memory, preprocessed.
 
-    Pairs are every image with one template of its class: the k-th image of a class with the k-th template, over
-    and over. Otherwise the towers in scope get what the ranges are calibrated with, images and prompts.
+    Pairs are every image with one template of its class: the k-th image of a class with the k-th template, over and
+    over. Otherwise the towers in scope get the images and prompts that ranges are calibrated with.
+
+    Args:
+        clip: The model, for its preprocessing.
+        request: Gives the calibration data, the scope and the largest number of images.
+        paired: Load pairs, whatever the scope.
+
+    Raises:
+        ValueError: The calibration data have no images or, for pairs, no labels.
     """
     calibration = request.require_calibration()
     pixels = labels = None
+    captions: list[str] = []
     if paired or request.scope != "text":
-        assert calibration.images is not None
+        if calibration.images is None:
+            raise ValueError("training needs calibration images")
         images = calibration.images.first_evenly(request.parameters.images)
         pixels = torch.cat(list(calibration.read(images, clip.preprocess)))
         if paired:
-            assert images.labels is not None
+            if images.labels is None:
+                raise ValueError("training on pairs needs labelled calibration images")
             labels = torch.from_numpy(images.labels)
-    captions: list[str] = []
-    if labels is not None:
-        captions = _captions(calibration, labels.tolist())
-    elif request.scope != "vision":
+            captions = _captions(calibration, labels.tolist())
+    if not paired and request.scope != "vision":
         captions = [caption for batch in calibration.prompt_batches() for caption in batch]
     distinct = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
     places = torch.tensor([distinct[caption] for caption in captions], dtype=torch.int64)
-    return Pairs(pixels, tuple(distinct), places, labels)
+    return Pairs(pixels=pixels, texts=tuple(distinct), captions=places, labels=labels)
 
 
 def _captions(calibration: Calibration, labels: list[int]) -> list[str]:
-    seen = [0] * len(calibration.classes)
+    """Return a caption for each label, a class's templates in turn."""
+    used = [0] * len(calibration.classes)
     captions = []
     for label in labels:
         templates = calibration.captions(label)
-        captions.append(templates[seen[label] % len(templates)])
-        seen[label] += 1
+        captions.append(templates[used[label] % len(templates)])
+        used[label] += 1
     return captions
 
 
 def draw(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
-    """The items of one step: a stretch of an endless row of permutations of all, made from the seed alone."""
+    """Return the items of one step.
+
+    They are a stretch of an endless row of permutations of all items.
+
+    Args:
+        count: The number of items.
+        batch: The number of items of a step, if there are as many.
+        seed: Alone decides the permutations.
+        step: The step, from 0.
+
+    Returns:
+        Indices of items, shape (min(batch, count),).
+    """
     batch = min(batch, count)
     first = step * batch
     epochs = range(first // count, (first + batch - 1) // count + 1)
@@ -74,14 +96,3 @@ def draw(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
         [torch.randperm(count, generator=torch.Generator().manual_seed(seed + (epoch << 32))) for epoch in epochs]
     )
     return order[first - epochs[0] * count :][:batch]
-
-
-def tensors_digest(tensors: list[torch.Tensor | None], text: str = "") -> str:
-    digest = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        if tensor is None:
-            digest.update(b"none")
-        else:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

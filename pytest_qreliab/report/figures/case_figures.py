@@ -1,4 +1,4 @@
-"""The figures of one case: what its two measurements hold, drawn into files."""
+"""The figures of one case, drawn from its two measurements into files."""
 
 from __future__ import annotations
 
@@ -28,38 +28,46 @@ PARTS = {"": "image features", "penultimate": "penultimate features", "text": "t
 def draw(
     folder: Path, case: Case, baseline: Measurement, quantized: Measurement, weights: Sequence[WeightSpectrum]
 ) -> None:
-    """Write a PNG of every figure that the measurements and weights allow into a folder of the case's name.
+    """Write a PNG of every figure that the measurements and weights allow.
 
-    Raises InputError where the files cannot be written.
+    Args:
+        folder: Where the folder of the case goes, which has its name.
+        case: The case.
+        baseline: The measurement in full precision.
+        quantized: The measurement of the quantized model.
+        weights: The spectra of the weights; empty if they are not looked at.
+
+    Raises:
+        InputError: The files cannot be written.
     """
     models = {FULL: baseline, case.quantization: quantized}
-    of_case = folder / re.sub(r"[^\w.+-]+", "_", case.id)
+    case_folder = folder / re.sub(r"[^\w.+-]+", "_", case.id)
     try:
-        of_case.mkdir(parents=True, exist_ok=True)
+        case_folder.mkdir(parents=True, exist_ok=True)
         for name, figure in chain(_figures(models), _weights(weights)):
-            written = of_case / f"{name}.{os.getpid()}.png"  # another worker may draw the same case
+            written = case_folder / f"{name}.{os.getpid()}.png"  # another worker may draw the same case
             plots.save(figure, written)
-            written.replace(of_case / f"{name}.png")
+            written.replace(case_folder / f"{name}.png")
     except OSError as error:
-        raise InputError(f"--qreliab-figures: {of_case} cannot be written: {error.strerror}") from None
+        raise InputError(f"--qreliab-figures: {case_folder} cannot be written: {error.strerror}") from None
 
 
 def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
     baseline, quantized = models.values()
     predictions = {name: m.predictions for name, m in models.items() if m.predictions is not None}
     if len(predictions) == 2:
-        confidence = {name: (of.confidence, of.correct) for name, of in predictions.items()}
+        confidence = {name: (model.confidence, model.correct) for name, model in predictions.items()}
         yield "reliability", plots.reliability_diagram(confidence)
         yield "risk-coverage", plots.risk_coverage(confidence)
     score = registry.PRIMARY_SCORE
     scores = {
-        name: {of: (m.id_scores[score], found) for of, found in m.ood_scores[score].items()}
+        name: {ood: (m.id_scores[score], ood_scores) for ood, ood_scores in m.ood_scores[score].items()}
         for name, m in models.items()
         if score in m.ood_scores
     }
     if any(scores.values()):
         yield "roc", plots.roc(scores)
-    if cells := curves.cells(baseline, quantized):
+    if cells := curves.corruption_accuracies(baseline, quantized):
         yield "corruptions", plots.corruption_grid(cells)
     yield from _by_rank(models)
     yield from _blocks(models)
@@ -79,15 +87,15 @@ def _by_rank(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
 
 
 def _weights(weights: Sequence[WeightSpectrum]) -> Iterator[tuple[str, Figure]]:
-    """Relative errors and shares of the energy by band."""
+    """Yield relative errors and shares of the energy by band."""
     if not weights:
         return
-    sums = [of.sums() for of in weights]
+    sums = [weight.sums() for weight in weights]
     bands = {}
     for band in registry.RANK_BANDS:
-        errors, squares = np.array([of[band] for of in sums]).T
+        errors, squares = np.array([by_band[band] for by_band in sums]).T
         relative = np.sqrt(np.divide(errors, squares, out=np.full_like(errors, np.nan), where=squares > 0))
-        bands[band.replace("_", " ")] = relative, squares / np.array([of[""][1] for of in sums])
+        bands[band.replace("_", " ")] = relative, squares / np.array([by_band[""][1] for by_band in sums])
     yield "weights", plots.weight_bands(bands)
 
 
@@ -97,13 +105,12 @@ def _singular_values(spectrum: Spectrum) -> FloatArray:
 
 
 def _blocks(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
-    found = [m.blocks for m in models.values()]
-    if any(blocks is None for blocks in found):
+    powers = [m.blocks.power for m in models.values() if m.blocks is not None]
+    if len(powers) < 2:
         return
-    powers = [blocks.power for blocks in found if blocks is not None]
     names = [f"block {index + 1}" for index in range(len(powers[0]))]
     profiles = {
-        block: {name: spectral.radial_profile(of) for name, of in zip(models, maps, strict=True)}
+        block: {name: spectral.radial_profile(power) for name, power in zip(models, maps, strict=True)}
         for block, *maps in zip(names, *powers, strict=True)
     }
     yield "spectra", plots.power_spectra(profiles)

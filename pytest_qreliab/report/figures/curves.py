@@ -1,4 +1,7 @@
-"""What is drawn of a case, cut down to what a drawing can show, as plain lists: it travels, and goes into results."""
+"""The curves of a case as plain lists for results files.
+
+They have no more points than a drawing can show.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import numpy.typing as npt
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
 from pytest_qreliab.metrics import registry, spectral
-from pytest_qreliab.metrics.calibration import bin_sums
+from pytest_qreliab.metrics.binning import bin_sums
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.metrics.names import SetName
 from pytest_qreliab.report.records import Bin, Curves, Points
 from pytest_qreliab.statistics.arrays import FloatArray
 
@@ -20,17 +24,20 @@ Places = npt.NDArray[np.int64]
 
 
 def build_curves(baseline: Measurement, quantized: Measurement) -> Curves:
-    """Of two measurements of the same samples; empty where they do not hold what it takes."""
+    """Return the curves of two measurements of the same samples.
+
+    A curve is empty if a measurement lacks what it shows.
+    """
     models = baseline, quantized
     predictions = [m.predictions for m in models if m.predictions is not None]
     score = registry.PRIMARY_SCORE
     sets = [name for name in baseline.ood_scores.get(score, ()) if name in quantized.ood_scores.get(score, ())]
     corruptions: dict[str, dict[str, tuple[float, float]]] = {}
-    for (kind, severity), (before, after) in cells(*models).items():
+    for (kind, severity), (before, after) in corruption_accuracies(baseline, quantized).items():
         corruptions.setdefault(kind, {})[str(severity)] = (_short(before), _short(after))
     values, sqnr = _by_rank(*models)
     return Curves(
-        reliability=[_bins(of) for of in predictions] if len(predictions) == 2 else [],
+        reliability=[_bins(model) for model in predictions] if len(predictions) == 2 else [],
         roc={name: [_roc(m.id_scores[score], m.ood_scores[score][name]) for m in models] for name in sets},
         corruptions=corruptions,
         spectra=_spectra(*models),
@@ -39,35 +46,34 @@ def build_curves(baseline: Measurement, quantized: Measurement) -> Curves:
     )
 
 
-def cells(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int], tuple[float, float]]:
-    """The accuracies of both models by kind and severity of the corruption."""
-    found = {}
+def corruption_accuracies(baseline: Measurement, quantized: Measurement) -> dict[tuple[str, int], tuple[float, float]]:
+    """Return the accuracies of both models by kind and severity."""
+    accuracies = {}
     for name in baseline.labelled:
-        category, *cell = name.split(".")
-        if category == "corruption" and name in quantized.labelled:
-            kind, severity = cell
+        set_name = SetName.parse(name)
+        if set_name.category == "corruption" and name in quantized.labelled:
             before, after = (float(m.labelled[name].correct.mean()) for m in (baseline, quantized))
-            found[kind, int(severity)] = (before, after)
-    return found
+            accuracies[set_name.group, int(set_name.name)] = (before, after)
+    return accuracies
 
 
 def _bins(predictions: Predictions) -> list[Bin]:
     confidence, correct = predictions.confidence, predictions.correct
-    count, confident, right = bin_sums(confidence, correct)
+    sums = bin_sums(confidence, correct)
     return [
         Bin(
-            confidence=_short(confident[index] / count[index]),
-            accuracy=_short(right[index] / count[index]),
-            share=_short(count[index] / len(confidence)),
+            confidence=_short(sums.confidence[index] / sums.count[index]),
+            accuracy=_short(sums.correct[index] / sums.count[index]),
+            share=_short(sums.count[index] / len(confidence)),
         )
-        for index in np.flatnonzero(count)
+        for index in np.flatnonzero(sums.count)
     ]
 
 
 def _roc(id_scores: FloatArray, ood_scores: FloatArray) -> Points:
-    """The share of ID that is flagged, and of OOD that is detected, at some of all thresholds: equal scores are one."""
-    cuts = np.unique(np.concatenate([id_scores, ood_scores]))[::-1]
-    rates = (1 - np.searchsorted(np.sort(of), cuts) / len(of) for of in (id_scores, ood_scores))
+    """Return the false and true positive rates at up to `POINTS` thresholds."""
+    thresholds = np.unique(np.concatenate([id_scores, ood_scores]))[::-1]
+    rates = (1 - np.searchsorted(np.sort(scores), thresholds) / len(scores) for scores in (id_scores, ood_scores))
     flagged, detected = (np.concatenate([[0.0], rate]) for rate in rates)
     return _points(_along(flagged + detected), flagged, detected)
 
@@ -75,26 +81,32 @@ def _roc(id_scores: FloatArray, ood_scores: FloatArray) -> Points:
 def _spectra(baseline: Measurement, quantized: Measurement) -> dict[str, list[Points]]:
     if baseline.blocks is None or quantized.blocks is None:
         return {}
-    found = {}
+    spectra = {}
     for index, maps in enumerate(zip(baseline.blocks.power, quantized.blocks.power, strict=True)):
-        profiles = [spectral.radial_profile(of) for of in maps]
-        found[f"block {index + 1}"] = [_points(_along(frequency), frequency, power) for frequency, power in profiles]
-    return found
+        profiles = [spectral.radial_profile(power) for power in maps]
+        spectra[f"block {index + 1}"] = [_points(_along(frequency), frequency, power) for frequency, power in profiles]
+    return spectra
 
 
 def _by_rank(baseline: Measurement, quantized: Measurement) -> tuple[list[Points], Points]:
-    features = [m.features.get("") for m in (baseline, quantized)]
-    if any(of is None for of in features):
+    """Return the singular values of both models, and the SQNR.
+
+    The SQNR is empty if their features are not equally wide.
+    """
+    if any("" not in m.features for m in (baseline, quantized)):
         return [], []
     values = [np.sqrt(np.maximum(m.spectrum("").power, 0)) for m in (baseline, quantized)]
-    curves = [_over_rank(of) for of in values]
+    curves = [_over_rank(singular_values) for singular_values in values]
     if len(values[0]) != len(values[1]):
         return curves, []
     return curves, _over_rank(SpectralComparison(baseline, quantized).pair("").sqnr)
 
 
 def _along(distance: FloatArray) -> Places:
-    """At most `POINTS` places, with the first and the last, as evenly spaced in a rising distance as they come."""
+    """Return at most `POINTS` places, evenly spaced in a rising distance.
+
+    The first and the last place are among them.
+    """
     if len(distance) <= POINTS:
         return np.arange(len(distance))
     places = np.searchsorted(distance, np.linspace(distance[0], distance[-1], POINTS))
@@ -103,7 +115,7 @@ def _along(distance: FloatArray) -> Places:
 
 
 def _over_rank(values: FloatArray) -> Points:
-    """Ranks from 1, of which the higher ones lie closer together."""
+    """Return values over ranks from 1 on, evenly spaced in their logarithm."""
     ranks = np.unique(np.geomspace(1, len(values), min(len(values), POINTS)).round())
     return _points(ranks.astype(np.int64) - 1, np.arange(1.0, len(values) + 1), values)
 

@@ -1,4 +1,7 @@
-"""The results as one page that needs no network: tables are made here, what unfolds is drawn by `page/page.js`."""
+"""The page with the results: its head and its sections.
+
+It needs no network. Tables are made here; what unfolds is drawn by `page.js`.
+"""
 
 from __future__ import annotations
 
@@ -10,50 +13,47 @@ from string import Template
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
-from pytest_qreliab.report.html.markup import (
-    Markup,
-    as_json,
-    content_digest,
-    counted,
-    sign,
-    tag,
-)
-from pytest_qreliab.report.html.matrix import BETTER, metrics_of, name_parts, verdict_tables
+from pytest_qreliab.report.html.cells import verdict_sign
+from pytest_qreliab.report.html.markup import Markup, breakable, content_digest, script_json, tag
+from pytest_qreliab.report.html.matrix import metrics_by_aspect, render_matrix
 from pytest_qreliab.report.html.payload import page_data
-from pytest_qreliab.report.html.sizes import find_fronts, size_data, size_section
-from pytest_qreliab.report.records import CaseRecord, passed
+from pytest_qreliab.report.html.sizes import compare_sizes, render_sizes
+from pytest_qreliab.report.queries import passed
+from pytest_qreliab.report.records import CaseRecord
 from pytest_qreliab.report.results_file import Results
 
-PAGE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 MOST_NAMED = 20  # failed cases above all others
+BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "any change is harm"}
 
 
 def render(results: Results) -> str:
-    """The page. Whatever comes from the results is escaped in it, or is data that no browser reads as a page."""
-    entries = results.cases
-    candidates = tradeoff.candidates(entries)
-    keys = list(dict.fromkeys(key for candidate in candidates for key in candidate.harms))
-    fronts = find_fronts(candidates, keys)
-    sections = {
+    """Return the page.
+
+    Text of the results is escaped in it, or is data that no browser reads as a page.
+    """
+    records = results.cases
+    comparison = compare_sizes(records)
+    contents = {
         "notes": ("Notes", _notes(results)),
-        "verdicts": ("Verdicts", verdict_tables(entries)),
-        "sizes": ("Size against reliability", size_section(candidates, keys, fronts)),
-        "cases": ("Cases", [_details(index, entry) for index, entry in enumerate(entries)]),
-        "metrics": ("Metrics", _glossary(entries)),
+        "verdicts": ("Verdicts", render_matrix(records)),
+        "sizes": ("Size against reliability", render_sizes(comparison)),
+        "cases": ("Cases", [_details(index, record) for index, record in enumerate(records)]),
+        "metrics": ("Metrics", _glossary(records)),
     }
-    there = {name: (title, content) for name, (title, content) in sections.items() if content}
-    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    page = Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"{verdict_line(results)} - pytest-qreliab"),
-        verdict=sign("pass" if all_good(results) else "fail") + " " + escape(verdict_line(results)),
+    sections = {name: (title, content) for name, (title, content) in contents.items() if content}
+    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    page = Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"{_verdict(results)} - pytest-qreliab"),
+        verdict=verdict_sign(_all_good(results)) + " " + escape(_verdict(results)),
         counts=_counts(results),
-        made=_made(results),
-        contents=" ".join(tag("a", title, href=f"#{name}") for name, (title, _) in there.items()),
+        made=_origin(results),
+        contents=" ".join(tag("a", title, href=f"#{name}") for name, (title, _) in sections.items()),
         sections="\n".join(
             tag("section", tag("h2", title, id=name), *content, aria_labelledby=name)
-            for name, (title, content) in there.items()
+            for name, (title, content) in sections.items()
         ),
-        data=as_json({**page_data(entries), "sizes": size_data(candidates, keys, fronts)}),
+        data=script_json(page_data(records, comparison)),
         style=style,
         style_hash=content_digest(style),
         script=script,
@@ -62,41 +62,37 @@ def render(results: Results) -> str:
     return page.encode(errors="replace").decode()  # a path that is no UTF-8 holds what no page can
 
 
-# Markup
-
-
-# The head
-
-
-def all_good(results: Results) -> bool:
+def _all_good(results: Results) -> bool:
     return not results.failed() and not results.unmeasured() and not results.exitstatus
 
 
-def verdict_line(results: Results) -> str:
-    count, failed, without = len(results.plan.cases), len(results.failed()), len(results.unmeasured())
-    if without == count:
-        return f"No result of {counted(count, 'case')}"
-    if failed or without:
-        said = f"{failed or 'None'} of {counted(count, 'case')} failed"
-        return said + (f", {without} without result" if without else "")
+def _verdict(results: Results) -> str:
+    """Return the verdict on the run in words."""
+    count, failed, unmeasured = len(results.plan.cases), len(results.failed()), len(results.unmeasured())
+    cases = _counted(count, "case")
+    if unmeasured == count:
+        return f"No result of {cases}"
+    if failed or unmeasured:
+        return f"{failed or 'None'} of {cases} failed" + (f", {unmeasured} without result" if unmeasured else "")
     if results.exitstatus:
-        return f"{counted(count, 'case')} passed, but the run failed"
-    return f"All {count} cases passed" if count > 1 else f"{counted(count, 'case')} passed"
+        return f"{cases} passed, but the run failed"
+    return f"All {count} cases passed" if count > 1 else f"{cases} passed"
 
 
 def _counts(results: Results) -> Markup:
-    entries, failed = results.cases, len(results.failed())
-    gates = [gate for entry in entries for gate in entry["gates"]]
-    passing = sum(gate["passed"] for gate in gates)
-    found = {
-        "cases passed": len(entries) - failed,
+    """Return the numbers of cases and gates by what became of them."""
+    records, failed = results.cases, len(results.failed())
+    gate_records = [gate_record for record in records for gate_record in record["gates"]]
+    passing = sum(gate_record["passed"] for gate_record in gate_records)
+    counts = {
+        "cases passed": len(records) - failed,
         "cases failed": failed,
         "without result": len(results.unmeasured()),
         "gates passed": passing,
-        "gates failed": len(gates) - passing,
-        "inconclusive among them": sum(gate["outcome"] == "inconclusive" for gate in gates),
+        "gates failed": len(gate_records) - passing,
+        "inconclusive among them": sum(gate_record["outcome"] == "inconclusive" for gate_record in gate_records),
     }
-    shown = {name: count for name, count in found.items() if count or name.startswith("cases")}
+    shown = {name: count for name, count in counts.items() if count or name.startswith("cases")}
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", f"{count:,}")) for name, count in shown.items()),
@@ -104,7 +100,8 @@ def _counts(results: Results) -> Markup:
     )
 
 
-def _made(results: Results) -> Markup:
+def _origin(results: Results) -> Markup:
+    """Return when and with what the results were measured."""
     try:
         when = datetime.fromisoformat(results.created).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
@@ -116,57 +113,64 @@ def _made(results: Results) -> Markup:
 
 
 def _notes(results: Results) -> list[Markup]:
-    without = [tag("li", tag("code", case), f" has no result: {why}") for case, why in results.unmeasured().items()]
-    warned = dict.fromkeys(text for entry in results.cases for text in entry["warnings"])
-    warnings = [tag("li", text) for text in warned]
-    smallest = [tag("li", line) for line in tradeoff.smallest_passing(results.cases)]
+    """Return lists of what a reader should see first."""
     failed = [
-        tag("li", tag("a", *name_parts(entry["case"]), href=f"#case-{index}"), f": {', '.join(_failed(entry))}")
-        for index, entry in enumerate(results.cases)
-        if not passed(entry)
+        tag(
+            "li", tag("a", *breakable(record["case"]), href=f"#case-{index}"), f": {', '.join(_failed_metrics(record))}"
+        )
+        for index, record in enumerate(results.cases)
+        if not passed(record)
     ]
     if len(failed) > MOST_NAMED:
         failed[MOST_NAMED:] = [tag("li", f"and {len(failed) - MOST_NAMED:,} more")]
-    lists = {"Failed": failed, "Without result": without, "Warnings": warnings, "Smallest that pass": smallest}
+    unmeasured = results.unmeasured().items()
+    warnings = dict.fromkeys(text for record in results.cases for text in record["warnings"])
+    lists = {
+        "Failed": failed,
+        "Without result": [tag("li", tag("code", case), f" has no result: {why}") for case, why in unmeasured],
+        "Warnings": [tag("li", text) for text in warnings],
+        "Smallest that pass": [tag("li", line) for line in tradeoff.smallest_passing(results.cases)],
+    }
     return [
         part for name, items in lists.items() if items for part in (tag("h3", name), tag("ul", *items, class_="notes"))
     ]
 
 
-def _failed(entry: CaseRecord) -> Iterator[str]:
-    """The metrics whose gates fail, once each."""
-    return iter(dict.fromkeys(gate["metric"] for gate in entry["gates"] if not gate["passed"]))
+def _failed_metrics(record: CaseRecord) -> Iterator[str]:
+    """Return the metrics whose gates fail, each once."""
+    return iter(dict.fromkeys(gate_record["metric"] for gate_record in record["gates"] if not gate_record["passed"]))
 
 
-# The matrix
+def _details(index: int, record: CaseRecord) -> Markup:
+    """Return the head of a case.
 
-
-# Size against reliability
-
-
-# Cases
-
-
-def _details(index: int, entry: CaseRecord) -> Markup:
-    """The head of a case; the script fills in the rest when it is opened."""
-    failed = sum(not gate["passed"] for gate in entry["gates"])
-    gates = counted(len(entry["gates"]), "gate")
-    said = f"{failed} of {gates} failed" if failed else f"{gates} passed"
-    if unsure := sum(gate["outcome"] == "inconclusive" for gate in entry["gates"]):
-        said += f", {unsure} inconclusive"
-    heading = tag("h3", sign("pass" if passed(entry) else "fail"), " ", *name_parts(entry["case"]))
+    The script fills in the rest when it is opened.
+    """
+    failed = sum(not gate_record["passed"] for gate_record in record["gates"])
+    inconclusive = sum(gate_record["outcome"] == "inconclusive" for gate_record in record["gates"])
+    gates = _counted(len(record["gates"]), "gate")
+    text = f"{failed} of {gates} failed" if failed else f"{gates} passed"
+    if inconclusive:
+        text += f", {inconclusive} inconclusive"
+    heading = tag("h3", verdict_sign(passed(record)), " ", *breakable(record["case"]))
     return tag(
-        "details", tag("summary", heading, " ", tag("span", said)), tag("div"), id=f"case-{index}", data_case=index
+        "details", tag("summary", heading, " ", tag("span", text)), tag("div"), id=f"case-{index}", data_case=index
     )
 
 
-def _glossary(entries: Sequence[CaseRecord]) -> list[Markup]:
-    known = [registry.lookup(metric) for metric in metrics_of(entries)]
+def _glossary(records: Sequence[CaseRecord]) -> list[Markup]:
+    """Return what each gated metric means; nothing without one."""
+    metrics = map(registry.lookup, metrics_by_aspect(records))
     rows = [
-        tag("div", tag("dt", *name_parts(of.name)), tag("dd", f"{of.header}: {of.help}; {BETTER[of.better]}"))
-        for of in known
+        tag(
+            "div",
+            tag("dt", *breakable(metric.name)),
+            tag("dd", f"{metric.header}: {metric.help}; {BETTER[metric.better]}"),
+        )
+        for metric in metrics
     ]
     return [tag("dl", *rows, class_="about")] if rows else []
 
 
-# What the script draws
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

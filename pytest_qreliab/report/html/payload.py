@@ -1,4 +1,4 @@
-"""The data of the page's script."""
+"""The data that the script of the page draws from."""
 
 from __future__ import annotations
 
@@ -8,118 +8,123 @@ from collections.abc import Sequence
 
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import formatting
-from pytest_qreliab.report.formatting import number
-from pytest_qreliab.report.html.markup import (
-    gate_state,
-    shorten,
-)
+from pytest_qreliab.report.formatting import number, size_in_words
+from pytest_qreliab.report.html.cells import gate_state
+from pytest_qreliab.report.html.sizes import SizeComparison
 from pytest_qreliab.report.records import CaseRecord, Curves, GateRecord, Points
 
 
-class _Pool:
-    """Values that may come again, each kept once and named by its place."""
+class ValuePool:
+    """Values that may repeat, each kept once and named by its place."""
 
     def __init__(self) -> None:
         self.values: list[object] = []
         self._places: dict[str, int] = {}
 
     def put(self, value: object) -> int:
+        """Return the place of a value, added if it is new."""
         place = self._places.setdefault(json.dumps(value), len(self.values))
         if place == len(self.values):
             self.values.append(value)
         return place
 
 
-def page_data(entries: Sequence[CaseRecord]) -> dict[str, object]:
-    pool = _Pool()
-    cases = [_case(entry, pool) for entry in entries]
-    return {"cases": cases, "pool": pool.values}
+def page_data(records: Sequence[CaseRecord], comparison: SizeComparison) -> dict[str, object]:
+    """Return the data of all cases and of the sizes."""
+    pool = ValuePool()
+    cases = [_case(record, pool) for record in records]
+    return {"cases": cases, "pool": pool.values, "sizes": _sizes(comparison)}
 
 
-def _case(entry: CaseRecord, pool: _Pool) -> dict[str, object]:
-    """All of a case but what it is called, which is in its head already."""
-    size = entry["size"]
-    about = {
-        "model": entry["model"],
-        "benchmark": entry["benchmark"],
-        "quantizer": entry["quantizer"],
-        "parameters": entry["parameters"],
-        "bits": entry["bits"],
-        "scope": entry["scope"],
-        "coverage": "recorded outputs" if entry["coverage"] is None else f"{entry['coverage']:.1%} of the weights",
+def _case(record: CaseRecord, pool: ValuePool) -> dict[str, object]:
+    """Return a case without its name, which the page holds."""
+    return {
+        "about": [[name, pool.put(text)] for name, text in _about(record).items() if text],
+        "gates": _gates(record["gates"], pool),
+        "metrics": _other_metrics(record, pool),
+        "curves": None if record["curves"] is None else _curves(record["curves"], pool),
+        "controls": _controls(record, pool),
+        "data": pool.put(record["data"]),
+        "environment": pool.put(record["environment"]),
+        "warnings": record["warnings"],
+        "repeat": record["repeat"],
+    }
+
+
+def _about(record: CaseRecord) -> dict[str, str]:
+    """Return facts on a case by name, empty if not known."""
+    size, coverage, memory = record["size"], record["coverage"], record["peak_memory"]
+    return {
+        "model": record["model"],
+        "benchmark": record["benchmark"],
+        "quantizer": record["quantizer"],
+        "parameters": record["parameters"],
+        "bits": record["bits"],
+        "scope": record["scope"],
+        "coverage": "recorded outputs" if coverage is None else f"{coverage:.1%} of the weights",
         "size": ""
         if size is None
-        else f"{formatting.size_in_words(size['quantized'])} of {formatting.size_in_words(size['full'])}, "
+        else f"{size_in_words(size['quantized'])} of {size_in_words(size['full'])}, "
         f"{size['quantized'] / size['full']:.2f}",
-        "samples": f"{entry['samples']:,}",
-        "confidence": f"{entry['confidence']:.2%} for each bound of an interval",
-        "device": entry["device"],
-        "encoded": f"{entry['encoded']:,} images and prompts, {entry['known']:,} known from before",
-        "peak memory": _memory(entry),
-    }
-    return {
-        "about": [[name, pool.put(text)] for name, text in about.items() if text],
-        "gates": _gates(entry["gates"], pool),
-        "metrics": _others(entry, pool),
-        "curves": None if entry["curves"] is None else _curves(entry["curves"], pool),
-        "controls": _controls(entry, pool),
-        "data": pool.put(entry["data"]),
-        "environment": pool.put(entry["environment"]),
-        "warnings": entry["warnings"],
-        "repeat": entry["repeat"],
+        "samples": f"{record['samples']:,}",
+        "confidence": f"{record['confidence']:.2%} for each bound of an interval",
+        "device": record["device"],
+        "encoded": f"{record['encoded']:,} images and prompts, {record['known']:,} known from before",
+        "peak memory": formatting.memory(memory, record["peak_device_memory"]) if memory else "",
     }
 
 
-def _memory(entry: CaseRecord) -> str:
-    device = entry["peak_device_memory"]
-    text = f"{entry['peak_memory'] / 2**30:.1f} GiB" if entry["peak_memory"] else ""
-    return text + (f", {device / 2**30:.1f} GiB on the device" if device else "")
+def _gates(gate_records: Sequence[GateRecord], pool: ValuePool) -> dict[str, object]:
+    """Return the gates column by column.
 
-
-def _gates(gates: Sequence[GateRecord], pool: _Pool) -> dict[str, object]:
-    """Column by column: those that many cases share are kept once."""
+    A column that several cases share is kept once.
+    """
     columns: dict[str, list[object]] = {
-        "of": [[gate["metric"], gate["limit"], gate["value"], f"{gate['value']:g}", gate["where"]] for gate in gates],
-        "state": [gate_state(gate) for gate in gates],
-        "baseline": [_packed(gate["baseline"]) for gate in gates],
-        "accepted": [_packed(gate["accepted"]) for gate in gates],
-        "quantized": [_packed(gate["quantized"]) for gate in gates],
-        "harm": [_packed(gate["harm"]) for gate in gates],
-        "low": [_packed(gate["low"]) for gate in gates],
-        "high": [_packed(gate["high"]) for gate in gates],
-        "method": [pool.put(gate["method"]) for gate in gates],
-        "settling": [gate["settling_n"] for gate in gates],
-        "problem": [gate["problem"] for gate in gates],
+        "of": [
+            [record["metric"], record["limit"], record["value"], f"{record['value']:g}", record["where"]]
+            for record in gate_records
+        ],
+        "state": [gate_state(record) for record in gate_records],
+        "baseline": [_packed(record["baseline"]) for record in gate_records],
+        "accepted": [_packed(record["accepted"]) for record in gate_records],
+        "quantized": [_packed(record["quantized"]) for record in gate_records],
+        "harm": [_packed(record["harm"]) for record in gate_records],
+        "low": [_packed(record["low"]) for record in gate_records],
+        "high": [_packed(record["high"]) for record in gate_records],
+        "method": [pool.put(record["method"]) for record in gate_records],
+        "settling": [record["settling_n"] for record in gate_records],
+        "problem": [record["problem"] for record in gate_records],
     }
     return {name: pool.put(column) for name, column in columns.items()}
 
 
-def _others(entry: CaseRecord, pool: _Pool) -> dict[str, object]:
-    """The metrics that no gate is on."""
-    known = {registry.canonical(gate["metric"]) for gate in entry["gates"]}
-    others = [found for found in entry["metrics"] if registry.canonical(found["metric"]) not in known]
+def _other_metrics(record: CaseRecord, pool: ValuePool) -> dict[str, object]:
+    """Return the metrics without a gate, column by column."""
+    gated = {registry.canonical(gate_record["metric"]) for gate_record in record["gates"]}
+    others = [other for other in record["metrics"] if registry.canonical(other["metric"]) not in gated]
     columns: dict[str, list[object]] = {
-        "of": [[found["metric"], found["better"]] for found in others],
-        "baseline": [_packed(found["baseline"]) for found in others],
-        "quantized": [_packed(found["quantized"]) for found in others],
-        "change": [_packed(found["change"]) for found in others],
-        "problem": [found["problem"] for found in others],
+        "of": [[other["metric"], other["better"]] for other in others],
+        "baseline": [_packed(other["baseline"]) for other in others],
+        "quantized": [_packed(other["quantized"]) for other in others],
+        "change": [_packed(other["change"]) for other in others],
+        "problem": [other["problem"] for other in others],
     }
     return {name: pool.put(column) for name, column in columns.items()}
 
 
-def _curves(curves: Curves, pool: _Pool) -> dict[str, object]:
+def _curves(curves: Curves, pool: ValuePool) -> dict[str, object]:
     def line(points: Points) -> list[int]:
-        there = [point for point in points if all(map(math.isfinite, point))]
-        return [pool.put([shorten(point[axis]) for point in there]) for axis in (0, 1)]
+        finite = [point for point in points if all(map(math.isfinite, point))]
+        return [pool.put([_shortened(point[axis]) for point in finite]) for axis in (0, 1)]
 
     def rates(points: Points) -> list[int]:
-        """In thousandths, which take half the room: there are more of these points than of all others."""
+        """Return a line in thousandths, which take half the room."""
         return line([(round(1000 * x), round(1000 * y)) for x, y in points if math.isfinite(x + y)])
 
     return {
         "reliability": [
-            pool.put([[of["confidence"], of["accuracy"], of["share"]] for of in bins]) for bins in curves["reliability"]
+            pool.put([[bin["confidence"], bin["accuracy"], bin["share"]] for bin in bins])
+            for bins in curves["reliability"]
         ],
         "roc": [[name, [rates(points) for points in both]] for name, both in curves["roc"].items()],
         "corruptions": pool.put(curves["corruptions"]),
@@ -129,8 +134,8 @@ def _curves(curves: Curves, pool: _Pool) -> dict[str, object]:
     }
 
 
-def _controls(entry: CaseRecord, pool: _Pool) -> object:
-    controls = entry["controls"]
+def _controls(record: CaseRecord, pool: ValuePool) -> object:
+    controls = record["controls"]
     if controls is None:
         return None
     return {
@@ -139,12 +144,42 @@ def _controls(entry: CaseRecord, pool: _Pool) -> object:
         "residuals": [[name, f"{ratio:.3g}"] for name, ratio in controls["residuals"].items()],
         "of": pool.put(list(controls["changes"])),
         "conclusions": pool.put([controls["conclusions"].get(metric, "") for metric in controls["changes"]]),
-        "changes": [[list(map(_packed, moved)) for moved in changes] for changes in controls["changes"].values()],
+        "changes": [[list(map(_packed, effect)) for effect in effects] for effects in controls["changes"].values()],
+    }
+
+
+def _sizes(comparison: SizeComparison) -> dict[str, object]:
+    return {
+        "names": comparison.names,
+        "fronts": comparison.fronts,
+        "models": [
+            {
+                "model": candidate.model,
+                "name": candidate.quantization,
+                "share": _shortened(candidate.share),
+                "passed": candidate.passed,
+                "harms": [_finite_or_none(candidate.harms.get(key, math.nan)) for key in comparison.keys],
+            }
+            for candidate in comparison.candidates
+        ],
     }
 
 
 def _packed(value: float | None) -> int | str | None:
-    """A number as `number` writes it: four decimals as ten-thousandths, anything else as text."""
+    """Return a number as `number` writes it, packed.
+
+    Four decimals become ten-thousandths, anything else text.
+    """
     if value is None:
         return None
     return int(number(value).replace(".", "")) if abs(value) < 100 else number(value)
+
+
+def _shortened(value: float) -> float:
+    """Return three digits, more than a chart can show."""
+    short = float(f"{value:.3g}")
+    return int(short) if short.is_integer() else short
+
+
+def _finite_or_none(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_qreliab.config.cases import Bits, Build, Case, expand, parse_scope
-from pytest_qreliab.errors import InputError, unknown
+from pytest_qreliab.config.cases import Bits, Build, Case, Quantization, expand, parse_scope
+from pytest_qreliab.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_scope():
 
 def test_cases_come_in_the_order_of_the_axes_with_the_model_slowest():
     kinds = [
-        ("q", bits, scope, needs)
+        Quantization(quantizer="q", bits=bits, scope=scope, needs_data=needs)
         for bits, needs in ((Bits(4, 8), True), (Bits(4), False))
         for scope in ("both", "text")
     ]
@@ -69,10 +69,5 @@ def test_cases_come_in_the_order_of_the_axes_with_the_model_slowest():
 
 @given(st.text(min_size=1, max_size=30))
 def test_ids_are_one_word_for_pytests_k(name):
-    case = Case(Build(name, "q", Bits(4), "both", None), "b")
+    case = Case(Build(model=name, quantizer="q", bits=Bits(4), scope="both", calibration=None), "b")
     assert re.fullmatch(r"[\w:+\-.\\/]+", case.id, re.ASCII)
-
-
-def test_unknown_names_the_nearest_whatever_its_case():
-    error = unknown("model", "vit-b-32", ["ViT-B-32", "RN50"])
-    assert str(error) == "unknown model 'vit-b-32'; did you mean 'ViT-B-32'?; valid: RN50, ViT-B-32"

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from pytest_qreliab.config.document import shipped
+from pytest_qreliab.config.suite import Suite
 from pytest_qreliab.errors import InputError
 
 SUITE = """\
@@ -39,6 +41,11 @@ def suite(tmp_path, small_benchmark, write_thresholds):
         return path
 
     return write
+
+
+def test_shipped_suites_are_valid():
+    for path in shipped("suites").values():
+        assert Suite.load(path).definition.benchmarks
 
 
 def test_a_suite_says_what_to_run(suite, make_plan):

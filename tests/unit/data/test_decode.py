@@ -118,7 +118,7 @@ def test_a_rotated_jpeg(tmp_path):
     left_dark = np.zeros((16, 32), np.uint8)
     left_dark[:, 16:] = 255
     (tmp_path / "a.jpg").write_bytes(encoded(Image.fromarray(left_dark), "JPEG", exif=exif))
-    found = folders.load(tmp_path / "a.jpg")
+    found = folders.load_image(tmp_path / "a.jpg")
     assert found.size == (16, 32)
     assert np.asarray(found)[:16].max() < 10 < 245 < np.asarray(found)[16:].min()
 
@@ -172,14 +172,14 @@ def test_files_that_are_no_images(tmp_path, content):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"image .*a\.jpg cannot be decoded: it is empty, no image, or of a kind"):
-        folders.load(path)
+        folders.load_image(path)
     with path.open("rb") as file, pytest.raises(InputError, match="image a file cannot be decoded"):
         decode.image(file, "a file")
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"b\.png cannot be decoded: No such file or directory$"):
-        folders.load(tmp_path / "b.png")
+        folders.load_image(tmp_path / "b.png")
 
 
 def test_decompression_bombs(monkeypatch):

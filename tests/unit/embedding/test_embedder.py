@@ -10,12 +10,9 @@ from scipy.special import log_softmax
 
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.data import loading
-from pytest_qreliab.data.batches import batches
-from pytest_qreliab.data.sources.builtin import digits
-from pytest_qreliab.embedding import forward
 from pytest_qreliab.embedding.embedder import count_inputs
-from pytest_qreliab.embedding.forward import BatchSize
 from pytest_qreliab.embedding.records import Embeddings
+from pytest_qreliab.embedding.unstored import split_calibration
 from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.calibration import Calibration
 
@@ -77,9 +74,9 @@ def test_negatives_are_unit_vectors_of_the_labels_in_every_template(tiny, data, 
 def test_calibration_images_come_with_labels_and_with_who_has_looked_at_them(tiny, data, found, embedder):
     of = found.calibration
     pixels = torch.stack([tiny.preprocess(data.calibration.load(i)) for i in range(41)])
-    np.testing.assert_allclose(of.features, tiny.encode_image(pixels).numpy(), atol=1e-5)
+    np.testing.assert_allclose(of.images.features, tiny.encode_image(pixels).numpy(), atol=1e-5)
     np.testing.assert_array_equal(of.labels, data.calibration.labels)
-    split = embedder.calibration(data)
+    split = split_calibration(embedder.reader, data)
     np.testing.assert_array_equal(of.labels[of.held_out], split.held_out.labels)
     np.testing.assert_array_equal(of.labels[~of.held_out], split.images.labels)
     assert of.held_out.dtype == bool
@@ -119,30 +116,4 @@ def test_nan_goes_through_and_raises_nothing(tiny, data, where, embedded):
     found = embedded(broken, data, ALL)
     assert np.isnan(found.in_distribution.local).all()
     assert np.isnan(found.negatives).all() == (where == "text")
-    assert np.isnan(found.calibration.features).all() == (where == "visual")
-
-
-def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():
-    angles, phases = np.array([0.0, np.pi / 2]), np.array([0.3, 1.2])
-    found = forward._grating((32, 32), 1 / 4, angles, phases).numpy()[:, 0]
-    assert np.sqrt((found**2).mean(axis=(1, 2))) == pytest.approx(1, rel=1e-6)
-    power = np.abs(np.fft.fft2(found)) ** 2
-    assert {tuple(at) for at in np.argwhere(power[0] > 1)} == {(0, 8), (0, 24)}
-    assert {tuple(at) for at in np.argwhere(power[1] > 1)} == {(8, 0), (24, 0)}
-
-
-def test_sensitivity_is_the_relative_change_of_a_towers_features(tiny, monkeypatch):
-    """Of a tower that keeps the sums over 4 x 4 pixels, which see low frequencies and not those of 1/4."""
-    images = digits("test").sampled(20, 0)
-
-    def pooled(self, batch):
-        return torch.nn.functional.avg_pool2d(batch, 4).flatten(1) + 5
-
-    monkeypatch.setattr(type(tiny), "encode_image", pooled)
-    found = forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64))
-    assert found.shape == (20, 3)
-    low, mid, high = found.mean(axis=0)
-    assert low > 3 * mid
-    assert low > 3 * high
-    monkeypatch.setattr(type(tiny), "encode_image", lambda self, batch: torch.ones(len(batch), 4))
-    assert not forward.sensitivity(tiny, batches(images, tiny.preprocess), BatchSize(64)).any()
+    assert np.isnan(found.calibration.images.features).all() == (where == "visual")

@@ -41,9 +41,6 @@ def tied_samples(draw):
 BY_COLUMN = ("predicted", "in_top5", "confidence", "nll", "brier")
 
 
-# Against other libraries
-
-
 def test_accuracy_is_sklearns():
     logits, labels = drawn(7)
     assert predict(logits, labels).correct.mean() == accuracy_score(labels, logits.argmax(1))
@@ -134,9 +131,6 @@ def test_kl_divergence_comes_in_chunks_alike(monkeypatch):
     np.testing.assert_array_equal(classification.kl_divergence(*pair), whole)
 
 
-# Ties
-
-
 def test_of_equal_logits_the_first_class_is_larger_and_sklearn_says_the_last():
     """The documented disagreement about top-5."""
     logits = np.zeros((6, 6))
@@ -162,9 +156,6 @@ def test_of_up_to_five_classes_the_label_is_always_among_five(sample):
     logits, labels = sample
     if logits.shape[1] <= 5:
         assert predict(logits, labels).in_top5.all()
-
-
-# Properties
 
 
 @given(tied_samples(), st.data())

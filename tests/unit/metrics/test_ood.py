@@ -1,14 +1,8 @@
-import tracemalloc
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp, softmax
-from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from pytest_qreliab.metrics import ood, registry
@@ -123,31 +117,6 @@ def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
 
 
-def scores(cosines, logits, negative=None, local=None):
-    return ood.scores(*(None if x is None else torch.as_tensor(x) for x in (cosines, logits, negative)), local)
-
-
-def test_scores_follow_their_definitions_and_rise_towards_ood():
-    cosines = np.array([[0.9, 0.1, 0.0], [0.3, 0.3, 0.3]])
-    logits = 20 * cosines - 1
-    found = scores(cosines, logits)
-    np.testing.assert_allclose(np.exp(-found["msp"]), softmax(logits, axis=1).max(axis=1))
-    np.testing.assert_allclose(np.exp(-found["mcm"]), softmax(cosines, axis=1).max(axis=1))
-    np.testing.assert_allclose(found["maxlogit"], -logits.max(axis=1))
-    np.testing.assert_allclose(found["energy"], -logsumexp(logits, axis=1))
-    assert all(score[1] > score[0] for score in found.values())
-
-
-def test_msp_tells_samples_apart_whose_probability_rounds_to_one():
-    logits = np.array([[50.0, 0.0], [60.0, 0.0], [1e4, -1e4]])
-    msp = scores(logits / 1e4, logits)["msp"]
-    assert softmax(logits, axis=1)[:2].max(axis=1).tolist() == [1, 1]
-    assert msp[0] > msp[1] > msp[2] >= 0
-
-
-# Every statistic
-
-
 def test_statistics_are_those_of_the_registry():
     assert tuple(ood.STATISTICS) == registry.OOD_STATISTICS
 
@@ -159,7 +128,7 @@ EACH = pytest.mark.parametrize("statistic", ood.STATISTICS)
 @given(tied_scores, tied_scores, st.data())
 def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statistic, of_id, of_ood, data):
     def function(*scores):
-        return ood.STATISTICS[statistic][0](ood.SortedScores(*scores))
+        return ood.STATISTICS[statistic].value(ood.SortedScores(*scores))
 
     value = function(of_id, of_ood)
     assert 0 <= value <= 1
@@ -172,7 +141,7 @@ def test_neither_order_nor_doubling_nor_a_rising_function_changes_a_value(statis
 @EACH
 @given(tied_scores, tied_scores)
 def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, of_id, of_ood):
-    influences = ood.STATISTICS[statistic][1](ood.SortedScores(of_id, of_ood))
+    influences = ood.STATISTICS[statistic].influences(ood.SortedScores(of_id, of_ood))
     assert [len(one) for one in influences] == [len(of_id), len(of_ood)]
     for one in influences:
         assert one.mean() == pytest.approx(0, abs=1e-9)
@@ -181,7 +150,7 @@ def test_influences_have_a_mean_of_zero_and_a_place_for_each_sample(statistic, o
 @EACH
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (2, 1), (7, 2)])
 def test_of_few_samples_there_is_a_value(statistic, sizes):
-    function, influences = ood.STATISTICS[statistic]
+    function, influences = ood.STATISTICS[statistic].value, ood.STATISTICS[statistic].influences
     ranked = ood.SortedScores(np.arange(sizes[0], dtype=float), np.arange(sizes[1], dtype=float))
     assert 0 <= function(ranked) <= 1
     assert all(np.isfinite(one).all() for one in influences(ranked))
@@ -189,11 +158,8 @@ def test_of_few_samples_there_is_a_value(statistic, sizes):
 
 @EACH
 def test_of_equal_scores_no_sample_has_any_influence(statistic):
-    for one in ood.STATISTICS[statistic][1](ood.SortedScores(np.ones(6), np.ones(4))):
+    for one in ood.STATISTICS[statistic].influences(ood.SortedScores(np.ones(6), np.ones(4))):
         np.testing.assert_allclose(one, 0, atol=1e-12)
-
-
-# DeLong
 
 
 def delong_by_brute_force(pairs):
@@ -211,7 +177,7 @@ def delong_by_brute_force(pairs):
 
 def test_delongs_published_value():
     of_id, of_ood = np.array([1.0, 5, 4]), np.array([3.0, 5, 5, 9])
-    value, influences = ood.STATISTICS["auroc"]
+    value, influences = ood.STATISTICS["auroc"].value, ood.STATISTICS["auroc"].influences
     ranked = ood.SortedScores(of_id, of_ood)
     assert value(ranked) == 0.75
     variance = sum(one.var(ddof=1) / len(one) for one in influences(ranked))
@@ -228,9 +194,6 @@ def test_paired_delong_covariance_is_the_double_sum(n_id, n_ood, seed):
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
 
 
-# Values by hand
-
-
 def test_separable_and_equal_scores():
     assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).auroc() == 1.0
     assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).fpr95("id") == 0.0
@@ -242,126 +205,3 @@ def test_separable_and_equal_scores():
     assert ood.SortedScores(np.array([0.0, 1.0]), np.array([2.0, 3.0])).average_precision("ood") == 1.0
     assert ood.SortedScores(np.ones(4), np.ones(3)).average_precision("id") == pytest.approx(4 / 7)
     assert ood.SortedScores(np.ones(4), np.ones(3)).average_precision("ood") == pytest.approx(3 / 7)
-
-
-def test_neglabel_is_the_share_of_the_softmax_mass_that_the_classes_keep():
-    rng = np.random.default_rng(0)
-    logits, negative = rng.normal(size=(6, 4)), rng.normal(size=(6, 9))
-
-    def neglabel(logits, negative):
-        return scores(logits, logits, negative)["neglabel"]
-
-    share = softmax(np.hstack([logits, negative]), axis=1)[:, :4].sum(axis=1)
-    np.testing.assert_allclose(np.exp(-neglabel(logits, negative)), share)
-    np.testing.assert_allclose(neglabel(logits - 10, negative - 10), neglabel(logits, negative))
-    # Shares of 1 - 1e-30 and of 1e-300 are told apart from 1 and from 0.
-    near_one = neglabel(np.array([[0.0], [0.0]]), np.array([[-69.0], [-70.0]]))
-    assert near_one[0] > near_one[1] > 0
-    assert neglabel(np.array([[-700.0]]), np.array([[700.0]])) == 1400.0
-
-
-def test_gl_mcm_adds_the_largest_local_probability():
-    rng = np.random.default_rng(0)
-    cosines, local = rng.uniform(-1, 1, (5, 3)), rng.uniform(-1, 1, (5, 7, 3))
-    of_patches = softmax(local, axis=2).max(axis=(1, 2))
-    expected = -(softmax(cosines, axis=1).max(axis=1) + of_patches)
-    np.testing.assert_allclose(scores(cosines, cosines, local=np.log(of_patches))["gl-mcm"], expected)
-
-
-def test_a_score_is_there_where_what_it_needs_is():
-    cosines = np.eye(3)
-    assert set(scores(cosines, cosines)) == {"msp", "maxlogit", "energy", "mcm"}
-    everything = scores(cosines, cosines, cosines, np.zeros(3))
-    assert {*everything, "mahalanobis", "knn"} == set(registry.OOD_SCORES)
-
-
-def unit(features):
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
-
-
-@pytest.fixture
-def calibration():
-    """Float32 features about three means, as of a model, and labels that leave out class 2."""
-    rng = np.random.default_rng(0)
-    labels = rng.choice([0, 1, 3], 300)
-    features = 3 * rng.normal(size=(4, 12))[labels] + rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
-    return features.astype(np.float32), labels
-
-
-def test_mahalanobis_agrees_with_sklearn(calibration):
-    features, labels = calibration
-    stored = unit(features.astype(np.float64))
-    means = {label: stored[labels == label].mean(axis=0) for label in (0, 1, 3)}
-    tied = EmpiricalCovariance(assume_centered=True).fit(stored - np.array([means[label] for label in labels]))
-    others = np.random.default_rng(1).normal(size=(50, 12)).astype(np.float32)
-    expected = np.min([tied.mahalanobis(unit(others.astype(np.float64)) - mean) for mean in means.values()], axis=0)
-    fit = ood.fit_mahalanobis(features, labels)
-    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-5)
-    np.testing.assert_allclose(ood.mahalanobis(100 * others, fit), expected, rtol=1e-5)  # lengths make no difference
-    assert ood.mahalanobis(others, fit).min() > np.median(ood.mahalanobis(features, fit))
-
-
-def test_mahalanobis_of_a_singular_covariance_is_that_of_the_pseudo_inverse(calibration):
-    features, labels = (part[:8] for part in calibration)  # eight samples in twelve dimensions
-    stored = unit(features.astype(np.float64))
-    classes = np.unique(labels)
-    means = np.array([stored[labels == label].mean(axis=0) for label in classes])
-    within = stored - means[np.searchsorted(classes, labels)]
-    inverse = np.linalg.pinv(within.T @ within / 8, rcond=1e-8, hermitian=True)
-    fit = ood.fit_mahalanobis(features, labels)
-    assert fit.whiten.shape == (12, 8 - len(classes))
-    others = np.random.default_rng(1).normal(size=(20, 12))
-    gaps = unit(others)[:, None] - means
-    expected = np.einsum("ncd,de,nce->nc", gaps, inverse, gaps).min(axis=1)
-    np.testing.assert_allclose(ood.mahalanobis(others, fit), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("k", [1, 3, 50, 300, None])
-def test_knn_is_the_brute_force_distance(calibration, k):
-    bank, _ = calibration
-    others = np.random.default_rng(1).normal(size=(40, 12)).astype(np.float32)
-    distances = cdist(unit(others.astype(np.float64)), unit(bank.astype(np.float64)))
-    expected = np.sort(distances, axis=1)[:, (50 if k is None else k) - 1]
-    np.testing.assert_allclose(ood.knn(others, bank, k), expected, rtol=1e-6)
-    few = np.sort(distances[:, :20], axis=1)[:, -1]
-    np.testing.assert_allclose(ood.knn(others, bank[:20]), few, rtol=1e-6)
-
-
-def test_scores_on_features_come_in_chunks_alike(calibration, monkeypatch):
-    features, labels = calibration
-    fit = ood.fit_mahalanobis(features, labels)
-    whole = ood.mahalanobis(features, fit), ood.knn(features, features, 5)
-    monkeypatch.setattr(ood, "CHUNK_ELEMENTS", 1000)
-    np.testing.assert_allclose(ood.mahalanobis(features, fit), whole[0])
-    np.testing.assert_allclose(ood.knn(features, features, 5), whole[1])
-
-
-def test_knn_needs_little_memory():
-    rng = np.random.default_rng(0)
-    features, bank = (rng.normal(size=(n, 512)).astype(np.float32) for n in (1200, 10_000))
-    tracemalloc.start()
-    ood.knn(features, bank)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 300e6
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
-def test_features_that_are_no_directions(calibration, bad):
-    features, labels = calibration
-    fit, broken = ood.fit_mahalanobis(features, labels), features.copy()
-    broken[7] = bad
-    for found in (ood.mahalanobis(broken, fit), ood.knn(broken, features)):
-        assert np.flatnonzero(np.isnan(found)).tolist() == [7]
-    for use in (lambda: ood.fit_mahalanobis(broken, labels), lambda: ood.knn(features, broken)):
-        with pytest.raises(ValueError, match="NaN, infinity or a zero vector in the calibration features"):
-            use()
-
-
-def test_calibration_features_that_cannot_be_used(calibration):
-    features, labels = calibration
-    with pytest.raises(ValueError, match="are the same"):
-        ood.fit_mahalanobis(features[labels], labels)
-    for k in (0, 301):
-        with pytest.raises(ValueError, match="of 300 neighbours"):
-            ood.knn(features, features, k)

@@ -129,9 +129,9 @@ def test_a_band_alone_is_the_features_with_the_others_at_their_mean():
     for first, end in rank.bands(12).values():
         v = spectrum.directions[:, first:end]
         kept = x.mean(0, dtype=float) + (x - x.mean(0, dtype=float)) @ v @ v.T
-        found = rank.predicted(x, spectrum, (first, end), classifier)
+        found = rank.predict_from_band(x, spectrum, (first, end), classifier)
         assert (found == (kept @ classifier.T).argmax(1)).all()
-    whole = rank.predicted(x, spectrum, (0, 12), classifier)
+    whole = rank.predict_from_band(x, spectrum, (0, 12), classifier)
     assert (whole == (x.astype(float) @ classifier.T).argmax(1)).all()
 
 

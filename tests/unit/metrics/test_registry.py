@@ -69,7 +69,7 @@ def test_names_with_a_set_a_group_or_a_class():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "recall.", "ood", "ood.", "ood.auroc.", "ood.auroc.mcn", "auroc", "Accuracy", "ece."]
+    "name", ["", "recall.", "ood", "ood.", "ood.auroc.", "ood.auroc.mcm.", "ood.auroc.mcn", "auroc", "Accuracy", "ece."]
 )
 def test_names_of_nothing(name):
     with pytest.raises(InputError, match="unknown metric"):
@@ -79,3 +79,61 @@ def test_names_of_nothing(name):
 def test_a_mistyped_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"ece\.debiased"):
         registry.lookup("ece.debiassed")
+
+
+SETS = [
+    "in_distribution",
+    "shift.sketch",
+    "corruption.fog.1",
+    "corruption.fog.4",
+    "corruption.snow.4",
+    "spurious.counter",
+    "spurious.common",
+    "spurious.night",
+    "ood.near.letters",
+    "ood.far.photos",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        ("accuracy", ["in_distribution"]),
+        ("spectral.cka.text", ["in_distribution"]),
+        ("shift.nll", ["shift.sketch"]),
+        ("shift.nll.print", []),
+        ("corruption.ece.4", ["corruption.fog.4", "corruption.snow.4"]),
+        ("corruption.ece.fog", ["corruption.fog.1", "corruption.fog.4"]),
+        ("corruption.ece.fog.4", ["corruption.fog.4"]),
+        ("spurious.gap", ["spurious.common", "spurious.counter"]),
+        ("spurious.worst_group", ["spurious.counter", "spurious.common", "spurious.night"]),
+        ("spurious.accuracy.night", ["spurious.night"]),
+        ("ood.auroc", ["ood.near.letters", "ood.far.photos"]),
+        ("ood.auroc.knn.far", ["ood.far.photos"]),
+        ("ood.auroc.knn.letters", ["ood.near.letters"]),
+    ],
+)
+def test_image_sets_of_a_metric(name, sets):
+    assert registry.image_sets(name, SETS) == sets
+
+
+def test_without_one_of_its_sets_there_is_no_gap():
+    assert registry.image_sets("spurious.gap", [name for name in SETS if name != "spurious.common"]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "names_one"),
+    [
+        ("ood.auroc.mcm.letters", True),
+        ("ood.auroc.mcm.near", False),
+        ("shift.accuracy.sketch", True),
+        ("corruption.nll.3", True),
+        ("spurious.accuracy.night", True),
+        ("spurious.accuracy.common", False),
+        ("recall.cat", False),
+        ("spectral.cka.text", False),
+        ("ece.debiased", False),
+    ],
+)
+def test_a_metric_on_an_image_set_of_the_benchmark_names_it(name, names_one):
+    assert registry.names_image_set(name) == names_one

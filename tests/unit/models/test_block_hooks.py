@@ -6,7 +6,7 @@ import torch
 
 from pytest_qreliab.metrics import spectral
 from pytest_qreliab.models import block_hooks
-from pytest_qreliab.models.block_hooks import watched
+from pytest_qreliab.models.block_hooks import watch_blocks
 from pytest_qreliab.models.clip import Clip
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
@@ -31,7 +31,7 @@ def tower(request) -> tuple[Clip, torch.Tensor, int]:
 
 def test_each_block_shows_the_map_that_the_tower_itself_gives(tower):
     clip, images, count = tower
-    with watched(clip, lambda maps: maps) as seen, torch.no_grad():
+    with watch_blocks(clip, lambda maps: maps) as seen, torch.no_grad():
         features, last = clip.encode_image_with_map(images)
     assert len(seen.blocks) == count
     own = clip.module.visual.forward_intermediates(images, output_fmt="NCHW")["image_intermediates"][-count:]
@@ -44,7 +44,7 @@ def test_each_block_shows_the_map_that_the_tower_itself_gives(tower):
 def test_the_penultimate_features_are_what_the_last_projection_reads(tower):
     clip, images, _ = tower
     visual = clip.module.visual
-    with watched(clip, spectral.power) as seen, torch.no_grad():
+    with watch_blocks(clip, spectral.power) as seen, torch.no_grad():
         features = clip.encode_image(images)
         if clip.name == "ModifiedResNet":
             assert seen.penultimate is None  # its pool projects what it mixes
@@ -55,7 +55,7 @@ def test_the_penultimate_features_are_what_the_last_projection_reads(tower):
 
 def test_nothing_of_it_is_left_behind(tower):
     clip, images, _ = tower
-    with watched(clip, lambda maps: maps) as seen:
+    with watch_blocks(clip, lambda maps: maps) as seen:
         clip.encode_image(images)
     found = seen.blocks
     clip.encode_image(images)
@@ -65,10 +65,10 @@ def test_nothing_of_it_is_left_behind(tower):
 
 def test_local_features_do_not_disturb_it(tiny):
     images = torch.stack([torch.rand(3, *tiny.module.visual.image_size)] * 2)
-    with watched(tiny, lambda maps: maps) as seen:
+    with watch_blocks(tiny, lambda maps: maps) as seen:
         tiny.encode_image_with_map(images)
     blocks, penultimate = seen.blocks, seen.penultimate
-    with watched(tiny, lambda maps: maps) as seen:
+    with watch_blocks(tiny, lambda maps: maps) as seen:
         tiny.encode_image_with_local(images)
     assert len(seen.blocks) == len(blocks)
     torch.testing.assert_close(seen.blocks, blocks)
@@ -89,7 +89,7 @@ def test_a_model_that_is_not_open_clips_shows_none(tiny):
             return tiny.module.encode_text(tokens)
 
     clip = Clip.wrap(Own(), tiny.preprocess, tiny.tokenizer)
-    with watched(clip, lambda maps: maps) as seen:
+    with watch_blocks(clip, lambda maps: maps) as seen:
         clip.encode_image(torch.rand(1, 3, *tiny.module.visual.image_size))
     assert seen.blocks == []
 

@@ -69,13 +69,13 @@ def test_a_tower_that_sees_one_token_gives_its_own_feature():
     del visual._embeds
     x = torch.cat([torch.zeros(3, 1, 32), visual._embeds(IMAGES)[:, 1:2]], dim=1)
     x = torch.cat([x[:, :1], visual.transformer.resblocks[0](x[:, 1:])], dim=1)
-    torch.testing.assert_close(local_features.features(visual, x), first_patch[:, None])
+    torch.testing.assert_close(local_features.encode_patches(visual, x), first_patch[:, None])
 
 
 def test_an_attentional_pools_are_its_values():
     model = clip(**VIT, **POOLED)
     visual, pool = model.module.visual, model.module.visual.attn_pool
-    found = model.encode_image_with_local(IMAGES)[2]
+    found = model.encode_image_with_local(IMAGES).local
     patches = visual.transformer(visual._embeds(IMAGES))[:, 1:]
     expected = visual.ln_post(value(pool.attn, pool.ln_k(patches))) @ visual.proj
     torch.testing.assert_close(found, expected)
@@ -97,9 +97,9 @@ def test_a_resnets_are_its_attention_pools_values():
 
 def test_more_sequences_than_a_kernel_takes_come_in_parts(monkeypatch):
     model = clip(**VIT)
-    whole = model.encode_image_with_local(IMAGES)[2]
+    whole = model.encode_image_with_local(IMAGES).local
     monkeypatch.setattr(local_features, "SEQUENCES", 7)
-    torch.testing.assert_close(model.encode_image_with_local(IMAGES)[2], whole)
+    torch.testing.assert_close(model.encode_image_with_local(IMAGES).local, whole)
 
 
 def test_towers_that_show_none():
@@ -116,4 +116,4 @@ def test_towers_that_show_none():
 def test_the_original_tower_beside_an_onnx_text_tower_keeps_its_own(tiny):
     images = torch.zeros(1, 3, 32, 32)
     beside = Clip("beside", OnnxClip(tiny.module, {}), tiny.preprocess, tiny.tokenizer)
-    assert torch.equal(beside.encode_image_with_local(images)[2], tiny.encode_image_with_local(images)[2])
+    assert torch.equal(beside.encode_image_with_local(images).local, tiny.encode_image_with_local(images).local)

@@ -160,7 +160,7 @@ def wrap(model, **options):
 def noise(n: int = 8) -> ImageSet:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)) for _ in range(n)]
-    return ImageSet("noise", list(map(str, range(n))), images.__getitem__)
+    return ImageSet(name="noise", ids=list(map(str, range(n))), load=images.__getitem__)
 
 
 TEXTS = ["a cat", "a dog", "an owl"]
@@ -197,7 +197,9 @@ def test_every_weight_of_a_foreign_model_is_quantized(block, scope, quantizer, c
     clip = wrap(OwnClip(block))
     before = {name: value.clone() for name, value in clip.module.state_dict().items()}
     recipe = Catalog().recipe(quantizer)
-    quantized = recipe.apply()(clip, Request(Bits(3, 8), scope, recipe.parameters, calibration))
+    quantized = recipe.apply()(
+        clip, Request(bits=Bits(3, 8), scope=scope, parameters=recipe.parameters, calibration=calibration)
+    )
     covered = coverage.measure(clip, quantized, Bits(3, 8), scope)
     assert covered.missing == ()
     assert covered.weights == covered.flops == 1.0
@@ -215,8 +217,8 @@ def test_every_method_works_on_a_foreign_model(quantizer, calibration):
     parameters = quantizer.parameters(**({"steps": 2} if "steps" in quantizer.parameters.model_fields else {}))
     labels = np.arange(len(calibration.images)) % len(calibration.classes)
     labelled = replace(calibration, images=replace(calibration.images, labels=labels))
-    request = Request(Bits(4, 8), "both", parameters, labelled)
-    quantized = Recipe(quantizer.name, quantizer, parameters).apply()(clip, request)
+    request = Request(bits=Bits(4, 8), scope="both", parameters=parameters, calibration=labelled)
+    quantized = Recipe(name=quantizer.name, quantizer=quantizer, parameters=parameters).apply()(clip, request)
     assert coverage.measure(clip, quantized, Bits(4, 8), "both").missing == ()
     assert bool(quantized.encode_text(TEXTS).isfinite().all())
 
@@ -427,7 +429,10 @@ def test_bare_parameters_have_to_be_allowed_for(make_plan_with, small_benchmark)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: 1 / 0, r"model 'mine': what was registered to make it raised ZeroDivisionError: .*test_wrapped.py:\d+\)"),
+        (
+            lambda: 1 / 0,
+            r"model 'mine': what was registered to make it raised ZeroDivisionError: .*test_wrapped.py:\d+\)",
+        ),
         (lambda: None, r"model 'mine': NoneType has no preprocess; .* \(a NoneType was given; see Clip.wrap\)"),
         (OwnClip(), r"model 'mine': OwnClip has no preprocess"),
         (lambda: wrap(OwnClip(), logit_scale=-1), "model 'mine': logit_scale=-1: give"),
@@ -459,5 +464,7 @@ def test_hugging_faces_clip(calibration):
     )
     recipe = Catalog().recipe("minmax")
     for scope in ("vision", "text"):
-        quantized = recipe.apply()(clip, Request(Bits(4, 8), scope, recipe.parameters, calibration))
+        quantized = recipe.apply()(
+            clip, Request(bits=Bits(4, 8), scope=scope, parameters=recipe.parameters, calibration=calibration)
+        )
         assert coverage.measure(clip, quantized, Bits(4, 8), scope).missing == ()

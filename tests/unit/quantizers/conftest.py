@@ -37,7 +37,7 @@ def ask(calibration):
     def make(bits, scope="both", quantizer="minmax", data=calibration, **parameters) -> Request:
         recipe = Catalog().recipe(quantizer)
         chosen = recipe.quantizer.parameters.model_validate(parameters) if parameters else recipe.parameters
-        request = Request(bits, scope, chosen, data)
+        request = Request(bits=bits, scope=scope, parameters=chosen, calibration=data)
         if recipe.matched is not None:
             request = replace(request, matched=partial(recipe.matched.quantize, request=request))
         return request

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.cases import CONTROL_KINDS, Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers import controls
@@ -47,7 +47,9 @@ def test_low_rank_takes_the_least_singular_values():
     torch.manual_seed(0)
     weight = torch.randn(12, 8)
     quantized = weight + 0.3 * torch.randn(12, 8)
-    cut = controls._filter(engine_layers.WeightPair("w", torch.nn.Identity(), weight, quantized))(1.0)
+    cut = controls._filter(
+        engine_layers.WeightPair(name="w", layer=torch.nn.Identity(), full=weight, quantized=quantized)
+    )(1.0)
     before, after = torch.linalg.svdvals(weight), torch.linalg.svdvals(cut)
     kept = int((after > 1e-5).sum())
     assert kept < 8
@@ -61,16 +63,16 @@ def test_the_effective_rank_is_matched_where_it_falls():
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
     quantized = (u * (s * torch.tensor([1, 1, 1, 0.5, 0.1, 0, 0, 0]))) @ vt
     wanted = controls.effective_rank(torch.linalg.svdvals(quantized))
-    found = controls.effective_rank(torch.linalg.svdvals(controls._of_rank(weight, quantized)))
+    found = controls.effective_rank(torch.linalg.svdvals(controls._cut_to_rank(weight, quantized)))
     assert found == pytest.approx(wanted, rel=1e-4)
-    assert controls._of_rank(quantized, weight) is quantized
+    assert controls._cut_to_rank(quantized, weight) is quantized
 
 
-@pytest.mark.parametrize("kind", controls.KINDS)
+@pytest.mark.parametrize("kind", CONTROL_KINDS)
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_a_control_errs_by_any_multiple(tiny, quantize, kind, strength):
     quantized = quantize(tiny, "minmax", Bits(4))
-    control = controls.Control(tiny, quantized, "vision", kind).at(strength)
+    control = controls.Control(tiny, quantized, "vision", kind=kind).at(strength)
     before = engine_layers.unpack_layers(tiny, "both")[0].module
     for pair in engine_layers.weight_pairs(tiny, quantized, "vision")[1]:
         found, expected = (
@@ -95,6 +97,6 @@ def test_an_unknown_match_is_refused_at_once():
         match: str = "min-max"
 
     catalog = Catalog()
-    catalog.add_quantizer(Quantizer("typo", "", controls.noise, Typo))
+    catalog.add_quantizer(Quantizer(name="typo", help="", function=controls.noise, parameters=Typo))
     with pytest.raises(InputError, match="did you mean 'minmax'"):
         catalog.recipe("typo")

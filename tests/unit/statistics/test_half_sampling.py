@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_qreliab.metrics import calibration
+from pytest_qreliab.metrics import binning
 from pytest_qreliab.statistics import half_sampling
 
 
@@ -18,7 +18,7 @@ class Mean:
     def sums(self, masks=None):
         return self._rows @ (np.ones((self._rows.shape[1], 1)) if masks is None else masks)
 
-    def values(self, sums):
+    def metrics_from_sums(self, sums):
         return {"mean": sums[0] / sums[1]}
 
 
@@ -38,7 +38,7 @@ def overconfident(seed: int, n: int, by: float):
     rng = np.random.default_rng(seed)
     p = rng.uniform(0.1, 0.9, n)
     confidence = p + by * rng.random(n)
-    return calibration.EqualWidthBins(confidence, (rng.random(n) < p).astype(float))
+    return binning.EqualWidthBins(confidence, (rng.random(n) < p).astype(float))
 
 
 def pair(seed: int, n: int):
@@ -47,7 +47,9 @@ def pair(seed: int, n: int):
 
 def test_of_ece_clear_of_its_noise_it_is_what_many_sets_of_samples_show():
     tables = [pair(seed, 2000) for seed in range(200)]
-    deltas = [float((q.values(q.sums())["ece"] - b.values(b.sums())["ece"])[0]) for b, q in tables]
+    deltas = [
+        float((q.metrics_from_sums(q.sums())["ece"] - b.metrics_from_sums(b.sums())["ece"])[0]) for b, q in tables
+    ]
     errors = [half_sampling.half_sample_errors([t], 2000)["ece"] for t in tables[:10]]
     assert np.mean(errors) == pytest.approx(np.std(deltas), rel=0.2)
 

@@ -44,12 +44,12 @@ def test_a_count_of_rare_samples_has_nearly_poisson_bounds():
 def test_padding_widens_by_two_samples_as_influential_as_the_most_influential():
     x = np.repeat([0.0, 1.0], [96, 4])
     estimate = paired_mean(x, "ID")
-    padded = estimate.padded()
+    padded = estimate.pad()
     assert padded.value == estimate.value
     most = 1 - x.mean()
     np.testing.assert_allclose(padded.influences["ID"], [*(x - x.mean()), most, -most])
-    np.testing.assert_allclose(estimate.padded(both_sides=False).influences["ID"], [*(x - x.mean()), most])
-    assert paired_mean(np.ones(9), "ID").padded().interval(0.05) == (1.0, 1.0)
+    np.testing.assert_allclose(estimate.pad(both_sides=False).influences["ID"], [*(x - x.mean()), most])
+    assert paired_mean(np.ones(9), "ID").pad().interval(0.05) == (1.0, 1.0)
 
 
 def test_sums_and_constants():

@@ -51,9 +51,6 @@ def test_no_spread():
     assert power.samples_needed(0.0, 0.01, 0.05) == 1
 
 
-# Accuracy
-
-
 @given(st.integers(1, 40), st.just(0.0) | st.floats(1e-6, 1), st.floats(0, 1), st.floats(0.001, 0.3))
 def test_power_of_a_drop_by_brute_force_over_all_outcomes(n, churn, share, alpha):
     """Over every number of gained and lost samples, by what the test below shows of the interval."""

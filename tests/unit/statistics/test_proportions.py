@@ -65,9 +65,6 @@ def test_all_pairs_discordant():
     assert score_interval(20, 0, 20, 0.05).high == 1.0
 
 
-# One proportion
-
-
 @given(st.integers(1, 500), st.data(), st.floats(0.0005, 0.2))
 def test_wilsons_interval_is_statsmodels(n, data, alpha):
     hits = data.draw(st.integers(0, n))
@@ -82,8 +79,6 @@ def test_wilsons_interval_mirrors(hits, alpha):
     low, high = wilson_interval(hits, 200, alpha)
     assert wilson_interval(200 - hits, 200, alpha) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
-
-# Weighted changes
 
 changes = st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.0]), st.sampled_from([0.5, 1.0, 4.0])), min_size=1)
 

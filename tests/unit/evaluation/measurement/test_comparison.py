@@ -31,9 +31,9 @@ def of_logits(logits, labels) -> Measurement:
         "balanced_accuracy": classification.balanced_accuracy(p.correct, labels),
         "recall.a": p.correct[labels == 0].mean(),
     }
-    rescaled = {registry.RESCALED + name: value for name, value in values.items() if name in registry.names()}
+    rescaled = {f"rescaled.{name}": value for name, value in values.items() if name in registry.names()}
     found = {name: float(value) for name, value in {**values, **rescaled}.items()}
-    return Measurement(CLASSES, len(labels), values=found, predictions=p, rescaled=p)
+    return Measurement(classes=CLASSES, samples=len(labels), values=found, predictions=p, rescaled=p)
 
 
 def two_models(n: int = 400, seed: int = 0):
@@ -57,7 +57,7 @@ def near_scipys(found, after, before) -> None:
 def test_means_of_samples_have_the_padded_interval_of_their_differences(name):
     b, q = two_models()
     before, after = (getattr(m.predictions, name.removeprefix("rescaled.")) for m in (b, q))
-    assert bounds(name, (b, q)) == paired_mean(after - before, "ID").padded().interval(0.05)
+    assert bounds(name, (b, q)) == paired_mean(after - before, "ID").pad().interval(0.05)
     near_scipys(bounds(name, (b, q)), after, before)
 
 
@@ -118,14 +118,41 @@ def test_metrics_of_two_models_are_perfect_in_the_baseline_itself():
     assert changes["kl"].quantized > 0
 
 
-@settings(max_examples=20)
+def test_identical_models_change_nothing(by_hand):
+    changes = compare(by_hand.measured(), by_hand.measured(), by_hand.NAMES)
+    assert all(change.delta == 0 for change in changes.values())
+    for name in by_hand.NAMES:
+        bounds = changes[name].bounds
+        if bounds is not None:
+            assert bounds(0.01).low <= 0 <= bounds(0.01).high, name
+    found = by_hand.verdicts(by_hand.measured(), by_hand.measured(), value=0.5, inconclusive="fail")
+    assert all(verdict.passed for verdict in found.values())
+
+
+def test_bounds_hold_the_estimate_and_grow_with_confidence(by_hand):
+    changes = compare(by_hand.measured(), by_hand.measured(noise=0.6, seed=1), by_hand.NAMES)
+    for name in by_hand.NAMES:
+        if registry.lookup(name).spread is None:
+            assert changes[name].bounds is None
+            continue
+        wide, narrow = changes[name].bounds(0.001), changes[name].bounds(0.05)
+        assert wide.low <= narrow.low <= changes[name].delta <= narrow.high <= wide.high, name
+        assert wide.low < wide.high, name
+
+
+def test_bounds_are_made_only_for_what_is_gated(by_hand):
+    changes = compare(by_hand.measured(), by_hand.measured(), ["accuracy"])
+    assert [name for name, change in changes.items() if change.bounds is not None] == ["accuracy"]
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.permutations(range(60)))
 def test_the_order_of_samples_does_not_matter(seed, order):
     b, q = two_models(60, seed)
     shuffled = []
     for model in (b, q):
         p = model.predictions.take(np.array(order))
-        shuffled.append(Measurement(CLASSES, 60, values=model.values, predictions=p, rescaled=p))
+        shuffled.append(Measurement(classes=CLASSES, samples=60, values=model.values, predictions=p, rescaled=p))
     for name in b.values.keys() & set(registry.names()):
         assert bounds(name, shuffled) == pytest.approx(bounds(name, (b, q)), abs=1e-9), name
 
@@ -134,9 +161,9 @@ def test_the_order_of_samples_does_not_matter(seed, order):
 
 
 def of_scores(of_id, sets) -> Measurement:
-    found = Measurement((), len(of_id), id_scores={"msp": of_id}, ood_scores={"msp": sets})
-    for statistic, (function, _) in ood.STATISTICS.items():
-        each = {name: function(found.ranked("msp", name)) for name in sets}
+    found = Measurement(classes=(), samples=len(of_id), id_scores={"msp": of_id}, ood_scores={"msp": sets})
+    for statistic, definition in ood.STATISTICS.items():
+        each = {name: definition.value(found.ranked("msp", name)) for name in sets}
         found.values.update({f"ood.{statistic}.msp.{name}": value for name, value in each.items()})
         found.values[f"ood.{statistic}.msp"] = float(np.mean(list(each.values())))
     return found
@@ -189,7 +216,7 @@ def test_the_variance_of_a_paired_auroc_is_the_double_sum_with_ties(seed):
 def test_ood_bounds_have_the_width_that_a_paired_bootstrap_shows(statistic):
     b, q = two_detectors(1, (2000, 1500, 1500))
     name, rng, shown = f"ood.{statistic}.msp.letters", np.random.default_rng(0), []
-    function, _ = ood.STATISTICS[statistic]
+    function = ood.STATISTICS[statistic].value
     for _ in range(400):
         i, j = rng.integers(0, 2000, 2000), rng.integers(0, 1500, 1500)
         draws = (ood.SortedScores(m.id_scores["msp"][i], m.ood_scores["msp"]["letters"][j]) for m in (q, b))

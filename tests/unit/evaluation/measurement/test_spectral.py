@@ -8,6 +8,7 @@ import pytest
 
 from pytest_qreliab.evaluation.evaluator import Evaluator
 from pytest_qreliab.evaluation.measurement.comparison import compare
+from pytest_qreliab.evaluation.verdicts.gates import JudgingRule
 from pytest_qreliab.evaluation.verdicts.self_check import check
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.rank import HIGHEST_SQNR
@@ -72,7 +73,7 @@ def test_the_error_grows_with_rank(evaluated):
 
 def test_identical_models_differ_in_nothing(evaluated):
     evaluator, plan, _ = evaluated
-    (baseline, _) = evaluator._measurements_of(plan.cases[0])
+    (baseline, _) = evaluator._measurer.measure_pair(plan.cases[0])
     names = [name for name in NAMES if "weights" not in registry.lookup(name).needs]
     for name, change in compare(baseline, baseline, names).items():
         assert change.delta == 0, name
@@ -98,7 +99,7 @@ def test_identical_models_differ_in_nothing(evaluated):
 )
 def test_what_a_model_does_not_show_fails_the_gate_on_it(evaluated, name, change, message):
     evaluator, plan, _ = evaluated
-    baseline, quantized = evaluator._measurements_of(plan.cases[0])
+    baseline, quantized = evaluator._measurer.measure_pair(plan.cases[0])
     found = compare(baseline, dataclasses.replace(quantized, **change), [name])[name]
     assert message in found.problem
     assert found.bounds is None
@@ -118,8 +119,9 @@ def test_the_page_s_gates_can_be_loaded(tmp_path, make_plan):
 def test_the_self_check_leaves_out_what_is_no_mean_over_samples(evaluated):
     evaluator, plan, _ = evaluated
     case = plan.cases[0]
-    pair = evaluator._measurements_of(case)
+    pair = evaluator._measurer.measure_pair(case)
     gates = [gate for gate in plan.gates[case] if gate.metric in ("spectral.high_band_energy", "spectral.cka")]
-    found = check(case, *pair, gates, 0.05, plan.thresholds[case].policy, "cpu", lambda done: None)
+    rule = JudgingRule(error_probability=0.05, policy=plan.thresholds[case].policy, samples=pair[0].samples)
+    found = check(case, *pair, gates, rule, device="cpu", advance=lambda done: None)
     assert [of.gate.metric for of in found.gates] == ["spectral.high_band_energy"]
     assert found.left_out == ("spectral.cka",)

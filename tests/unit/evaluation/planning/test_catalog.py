@@ -7,7 +7,7 @@ import pytest
 from pytest_qreliab import Parameters, Quantizer
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.catalog import Catalog
-from pytest_qreliab.quantizers.parameters import Percentile, SmoothQuant, described
+from pytest_qreliab.quantizers.parameters import Percentile
 from pytest_qreliab.quantizers.recipe import Recipe
 
 
@@ -15,7 +15,7 @@ class Demanding(Parameters):
     strength: float
 
 
-OWN = Quantizer("own", "my own", lambda clip, request: clip)
+OWN = Quantizer(name="own", help="my own", function=lambda clip, request: clip)
 
 
 def test_a_registered_quantizer_is_a_recipe_like_any_other():
@@ -29,7 +29,7 @@ def test_a_registered_quantizer_is_a_recipe_like_any_other():
 
 def test_variants_have_their_parameters_and_can_be_rescaled():
     quantizer = Catalog().quantizers["percentile"]
-    catalog = Catalog().with_variants([Recipe("p99", quantizer, Percentile(share=99.0))])
+    catalog = Catalog().with_variants([Recipe(name="p99", quantizer=quantizer, parameters=Percentile(share=99.0))])
     assert catalog.recipe("p99").parameters.share == 99.0
     rescaled = catalog.recipe("p99+rescale")
     assert (rescaled.name, rescaled.parameters.share, rescaled.rescale) == ("p99+rescale", 99.0, True)
@@ -103,17 +103,3 @@ def test_a_path_in_a_models_name_starts_in_the_folder_where_it_is_there(tmp_path
     (tmp_path / "suite" / "bad.pt").write_bytes(b"")
     with pytest.raises(InputError, match=r"checkpoint /.*/suite/bad\.pt is damaged"):
         Catalog().model("RN50/bad.pt", tmp_path / "suite")
-
-
-def test_parameters_are_described_with_default_and_type():
-    assert described(SmoothQuant) == [
-        "granularity=channel (tensor | channel | int at least 2)",
-        "symmetric=True (bool)",
-        "activations=static (static | dynamic)",
-        "symmetric_activations=True (bool)",
-        "images=128 (int at least 1)",
-        "alpha=0.5 (float at least 0, at most 1 | search)",
-        "layers=norm (norm | all)",
-    ]
-    assert described(Demanding) == ["strength (float)"]
-    assert described(Parameters) == []

@@ -8,73 +8,123 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from pytest_qreliab.config.thresholds import Gate, Policy
-from pytest_qreliab.evaluation.measurement.comparison import Change
-from pytest_qreliab.evaluation.verdicts.gates import judge
+from pytest_qreliab.evaluation.measurement.measure import measure
+from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
+from pytest_qreliab.evaluation.verdicts.gates import judge, judge_drift
 from pytest_qreliab.statistics import multiple_testing
-from pytest_qreliab.statistics.interval import Interval, normal_interval
+from pytest_qreliab.statistics.interval import normal_interval
 
 CORRECTIONS = ("bonferroni", "holm", "benjamini-hochberg", "none")
 
 
-def policy(inconclusive: str = "estimate", correction: str = "bonferroni") -> Policy:
-    return Policy.model_validate(
-        {"version": 1, "correction": correction, "inconclusive": inconclusive, "gates": {"ece": {"max": 1}}}
-    )
+@pytest.fixture(scope="module")
+def judge_one(make_rule):
+    """Judges one change by one gate; the other settings are those of the rule."""
 
+    def judge_one(change, gate, **settings):
+        (verdict,) = judge({change.metric: change}, [gate], make_rule(**settings))
+        return verdict
 
-def change(
-    metric: str, baseline: float, quantized: float, low: float | None = None, high: float | None = None
-) -> dict[str, Change]:
-    bounds = None if low is None or high is None else (lambda alpha: Interval(low, high))
-    return {metric: Change(metric, baseline, quantized, bounds, "by hand", "")}
+    return judge_one
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "baseline", "quantized", "low", "high", "outcome", "harm"),
+    ("limit", "value", "change", "outcome", "harm"),
     [
-        ("max_drop", 0.05, 0.9, 0.88, -0.04, 0.0, "pass", 0.02),
-        ("max_drop", 0.05, 0.9, 0.80, -0.12, -0.08, "fail", 0.10),
-        ("max_drop", 0.05, 0.9, 0.86, -0.06, -0.02, "inconclusive", 0.04),
-        ("max_drop", 0.05, 0.9, 0.99, 0.08, 0.10, "pass", -0.09),
-        ("max_rise", 0.05, 0.1, 0.2, 0.08, 0.12, "fail", 0.10),
-        ("max_rise", 0.05, 0.1, 0.0, -0.12, -0.08, "pass", -0.10),
-        ("max_change", 0.05, 0.1, 0.0, -0.12, -0.08, "fail", 0.10),
-        ("max_change", 0.05, 0.1, 0.1, -0.04, 0.03, "pass", 0.0),
-        ("max_change", 0.05, 0.1, 0.1, -0.04, 0.06, "inconclusive", 0.0),
-        ("max_relative_change", 0.05, 10.0, 10.2, 0.1, 0.3, "pass", 0.02),
-        ("max_relative_change", 0.05, 10.0, 9.0, -1.2, -0.8, "fail", 0.10),
-        ("min", 0.5, 0.9, 0.4, -0.6, -0.4, "fail", 0.1),
-        ("min", 0.5, 0.9, 0.5, -0.6, -0.4, "pass", 0.0),
-        ("max", 0.5, 0.1, 0.4, 0.2, 0.4, "pass", -0.1),
-        ("max", 0.5, 0.1, 0.6, 0.2, 0.4, "fail", 0.1),
+        pytest.param(
+            "max_drop", 0.05, {"baseline": 0.9, "quantized": 0.88, "low": -0.04, "high": 0.0}, "pass", 0.02,
+            id="a drop that is surely within its limit",
+        ),
+        pytest.param(
+            "max_drop", 0.05, {"baseline": 0.9, "quantized": 0.80, "low": -0.12, "high": -0.08}, "fail", 0.10,
+            id="a drop that is surely beyond its limit",
+        ),
+        pytest.param(
+            "max_drop", 0.05, {"baseline": 0.9, "quantized": 0.86, "low": -0.06, "high": -0.02}, "inconclusive", 0.04,
+            id="a drop whose interval holds the limit",
+        ),
+        pytest.param(
+            "max_drop", 0.05, {"baseline": 0.9, "quantized": 0.99, "low": 0.08, "high": 0.10}, "pass", -0.09,
+            id="a rise is no drop",
+        ),
+        pytest.param(
+            "max_rise", 0.05, {"baseline": 0.1, "quantized": 0.2, "low": 0.08, "high": 0.12}, "fail", 0.10,
+            id="a rise that is surely beyond its limit",
+        ),
+        pytest.param(
+            "max_rise", 0.05, {"baseline": 0.1, "quantized": 0.0, "low": -0.12, "high": -0.08}, "pass", -0.10,
+            id="a drop is no rise",
+        ),
+        pytest.param(
+            "max_change", 0.05, {"baseline": 0.1, "quantized": 0.0, "low": -0.12, "high": -0.08}, "fail", 0.10,
+            id="a change downwards that is surely beyond its limit",
+        ),
+        pytest.param(
+            "max_change", 0.05, {"baseline": 0.1, "quantized": 0.1, "low": -0.04, "high": 0.03}, "pass", 0.0,
+            id="a change that is within its limit in both directions",
+        ),
+        pytest.param(
+            "max_change", 0.05, {"baseline": 0.1, "quantized": 0.1, "low": -0.04, "high": 0.06}, "inconclusive", 0.0,
+            id="a change that may be beyond its limit in one direction",
+        ),
+        pytest.param(
+            "max_relative_change", 0.05, {"baseline": 10.0, "quantized": 10.2, "low": 0.1, "high": 0.3}, "pass", 0.02,
+            id="a change by a small share of the baseline",
+        ),
+        pytest.param(
+            "max_relative_change", 0.05, {"baseline": 10.0, "quantized": 9.0, "low": -1.2, "high": -0.8}, "fail", 0.10,
+            id="a change by a large share of the baseline",
+        ),
+        pytest.param(
+            "min", 0.5, {"baseline": 0.9, "quantized": 0.4, "low": -0.6, "high": -0.4}, "fail", 0.1,
+            id="a value below the minimum",
+        ),
+        pytest.param(
+            "min", 0.5, {"baseline": 0.9, "quantized": 0.5, "low": -0.6, "high": -0.4}, "pass", 0.0,
+            id="a value at the minimum, whatever the interval",
+        ),
+        pytest.param(
+            "max", 0.5, {"baseline": 0.1, "quantized": 0.4, "low": 0.2, "high": 0.4}, "pass", -0.1,
+            id="a value below the maximum",
+        ),
+        pytest.param(
+            "max", 0.5, {"baseline": 0.1, "quantized": 0.6, "low": 0.2, "high": 0.4}, "fail", 0.1,
+            id="a value above the maximum",
+        ),
     ],
-)
-def test_each_limit(limit, value, baseline, quantized, low, high, outcome, harm):
-    found = change("accuracy", baseline, quantized, low, high)
-    (verdict,) = judge(found, [Gate("accuracy", limit, value, "t:1")], 100, 0.05, policy())
+)  # fmt: skip
+def test_each_limit(judge_one, make_gate, make_change, limit, value, change, outcome, harm):
+    verdict = judge_one(make_change(**change), make_gate(limit=limit, value=value))
     assert verdict.outcome == outcome
     assert verdict.harm == pytest.approx(harm)
     assert verdict.passed == (outcome != "fail")
 
 
-def test_no_limit_is_above_a_relative_change_from_zero():
-    gate = Gate("spectral.effective_rank", "max_relative_change", 1e9, "t:1")
-    assert judge(change("spectral.effective_rank", 0.0, 0.0), [gate], 10, 0.05, policy("pass"))[0].passed
-    assert not judge(change("spectral.effective_rank", 0.0, 1e-9), [gate], 10, 0.05, policy("pass"))[0].passed
+def test_no_limit_is_above_a_relative_change_from_zero(judge_one, make_gate, make_change):
+    metric = "spectral.effective_rank"
+    gate = make_gate(metric, "max_relative_change", 1e9)
+    assert judge_one(make_change(metric, baseline=0.0, quantized=0.0), gate, inconclusive="pass").passed
+    assert not judge_one(make_change(metric, baseline=0.0, quantized=1e-9), gate, inconclusive="pass").passed
 
 
-def test_a_harm_of_exactly_the_limit_passes_despite_binary_fractions():
-    found = change("accuracy", 0.9, 0.9 - 0.01)
+def test_a_harm_of_exactly_the_limit_passes_despite_binary_fractions(judge_one, make_gate, make_change):
     assert 0.9 - (0.9 - 0.01) > 0.01
-    assert judge(found, [Gate("accuracy", "max_drop", 0.01, "t:1")], 100, 0.05, policy("fail"))[0].passed
+    change = make_change(baseline=0.9, quantized=0.9 - 0.01)
+    assert judge_one(change, make_gate(value=0.01), inconclusive="fail").passed
 
 
-@pytest.mark.parametrize(("setting", "quantized", "passed"), [("estimate", 0.86, True), ("estimate", 0.84, False),
-                                                            ("pass", 0.84, True), ("fail", 0.86, False)])  # fmt: skip
-def test_the_policy_decides_what_is_inconclusive(setting, quantized, passed):
-    found = change("accuracy", 0.9, quantized, quantized - 0.9 - 0.02, quantized - 0.9 + 0.02)
-    (verdict,) = judge(found, [Gate("accuracy", "max_drop", 0.05, "t:1")], 100, 0.05, policy(setting))
+@pytest.mark.parametrize(
+    ("inconclusive", "quantized", "passed"),
+    [
+        pytest.param("estimate", 0.86, True, id="the estimate is within the limit"),
+        pytest.param("estimate", 0.84, False, id="the estimate is beyond the limit"),
+        pytest.param("pass", 0.84, True, id="all pass"),
+        pytest.param("fail", 0.86, False, id="all fail"),
+    ],
+)
+def test_the_policy_decides_what_is_inconclusive(judge_one, make_gate, make_change, inconclusive, quantized, passed):
+    change = make_change(baseline=0.9, quantized=quantized, low=quantized - 0.92, high=quantized - 0.88)
+    verdict = judge_one(change, make_gate(), inconclusive=inconclusive)
     assert (verdict.outcome, verdict.passed) == ("inconclusive", passed)
     assert verdict.samples_to_settle == 400  # half the width would do
 
@@ -87,18 +137,22 @@ ANY_POLICY = pytest.mark.parametrize(
 )
 
 
-def generous(limit: str) -> Gate:
-    return Gate("accuracy", limit, -1e300 if limit == "min" else 1e300, "t:1")
+@pytest.fixture
+def make_generous_gate(make_gate):
+    """Makes a gate that every number passes."""
+    return lambda limit: make_gate(limit=limit, value=-1e300 if limit == "min" else 1e300)
 
 
 @BAD
 @ANY_POLICY
 @pytest.mark.parametrize("limit", ["max_drop", "max_rise", "max_change", "max_relative_change", "min", "max"])
-def test_a_value_that_is_not_finite_never_passes(limit, inconclusive, correction, bad):
+def test_a_value_that_is_not_finite_never_passes(
+    judge_one, make_generous_gate, make_change, limit, inconclusive, correction, bad
+):
     for baseline, quantized in ((bad, 0.5), (0.5, bad), (bad, bad)):
-        for bounds in ((-0.1, 0.1), (bad, 0.1), (bad, bad), (None, None)):
-            found = change("accuracy", baseline, quantized, *bounds)
-            (verdict,) = judge(found, [generous(limit)], 100, 0.05, policy(inconclusive, correction))
+        for low, high in ((-0.1, 0.1), (bad, 0.1), (bad, bad), (None, None)):
+            change = make_change(baseline=baseline, quantized=quantized, low=low, high=high)
+            verdict = judge_one(change, make_generous_gate(limit), inconclusive=inconclusive, correction=correction)
             assert (verdict.outcome, verdict.passed) == ("fail", False)
             assert verdict.problem
 
@@ -106,18 +160,19 @@ def test_a_value_that_is_not_finite_never_passes(limit, inconclusive, correction
 @BAD
 @ANY_POLICY
 @pytest.mark.parametrize("limit", ["max_drop", "max_rise", "max_change", "max_relative_change"])
-def test_a_bound_that_is_not_finite_never_passes(limit, inconclusive, correction, bad):
-    for bounds in ((bad, 0.1), (-0.1, bad), (bad, bad), (-math.inf, math.inf)):
-        (verdict,) = judge(
-            change("accuracy", 0.5, 0.5, *bounds), [generous(limit)], 100, 0.05, policy(inconclusive, correction)
-        )
+def test_a_bound_that_is_not_finite_never_passes(
+    judge_one, make_generous_gate, make_change, limit, inconclusive, correction, bad
+):
+    for low, high in ((bad, 0.1), (-0.1, bad), (bad, bad), (-math.inf, math.inf)):
+        change = make_change(baseline=0.5, quantized=0.5, low=low, high=high)
+        verdict = judge_one(change, make_generous_gate(limit), inconclusive=inconclusive, correction=correction)
         assert (verdict.outcome, verdict.passed) == ("fail", False)
 
 
 @ANY_POLICY
-def test_a_change_with_a_problem_never_passes(inconclusive, correction):
-    found = {"ece": Change("ece", 0.1, 0.1, lambda alpha: Interval(0, 0), "by hand", "broken")}
-    (verdict,) = judge(found, [Gate("ece", "max_rise", 1, "t:1")], 9, 0.05, policy(inconclusive, correction))
+def test_a_change_with_a_problem_never_passes(judge_one, make_gate, make_change, inconclusive, correction):
+    change = make_change("ece", baseline=0.1, quantized=0.1, low=0, high=0, problem="broken")
+    verdict = judge_one(change, make_gate("ece", "max_rise", 1), inconclusive=inconclusive, correction=correction)
     assert (verdict.outcome, verdict.passed, verdict.problem) == ("fail", False, "broken")
 
 
@@ -128,40 +183,45 @@ METRICS = ("accuracy", "top5_accuracy", "nll", "brier", "ece", "mce", "aurc", "c
 
 @st.composite
 def families(draw):
-    """Gates with normal bounds, and of each the harm, its standard error and the limit, in units of the harm."""
+    """Draw gates with normal bounds: metric, limit, value of the limit, baseline, change and its standard error."""
     found = []
     for metric in draw(st.lists(st.sampled_from(METRICS), min_size=1, unique=True)):
         limit = draw(st.sampled_from(["max_drop", "max_rise", "max_change", "max_relative_change"]))
         baseline, delta = draw(st.floats(0.5, 2)), draw(st.floats(-0.3, 0.3))
         error, value = draw(st.floats(0.005, 0.1)), draw(st.floats(0, 0.3))
-        found.append((Gate(metric, limit, value, "t:1"), baseline, delta, error))
+        found.append((metric, limit, value, baseline, delta, error))
     return found
 
 
-def judged(family, alpha: float, correction: str, inconclusive: str = "estimate"):
-    changes = {
-        gate.metric: Change(
-            gate.metric,
-            baseline,
-            baseline + delta,
-            lambda at, delta=delta, error=error: normal_interval(delta, error, at),
-            "by hand",
-            "",
-        )
-        for gate, baseline, delta, error in family
-    }
-    gates = [gate for gate, *_ in family]
-    return [verdict.outcome for verdict in judge(changes, gates, 100, alpha, policy(inconclusive, correction))]
+@pytest.fixture(scope="module")
+def judged(make_gate, make_change, make_rule):
+    """Judges a family; gives the outcomes in its order."""
+
+    def judged(family, alpha: float, correction: str, inconclusive: str = "estimate"):
+        changes = {
+            metric: make_change(
+                metric,
+                baseline=baseline,
+                quantized=baseline + delta,
+                bounds=lambda at, delta=delta, error=error: normal_interval(delta, error, at),
+            )
+            for metric, _, _, baseline, delta, error in family
+        }
+        gates = [make_gate(metric, limit, value) for metric, limit, value, *_ in family]
+        rule = make_rule(error_probability=alpha, correction=correction, inconclusive=inconclusive)
+        return [verdict.outcome for verdict in judge(changes, gates, rule)]
+
+    return judged
 
 
 def p_values(family):
     """Of the hypotheses that the harm is not within its limit, and that it is not beyond."""
     within, beyond = [], []
-    for gate, baseline, delta, error in family:
-        harm = {"max_drop": -delta, "max_rise": delta}.get(gate.limit, abs(delta))
-        limit = gate.value * baseline if gate.limit == "max_relative_change" else gate.value
-        within.append(norm.sf((limit - harm) / error))
-        beyond.append(norm.sf((harm - limit) / error))
+    for _, limit, value, baseline, delta, error in family:
+        harm = {"max_drop": -delta, "max_rise": delta}.get(limit, abs(delta))
+        most = value * baseline if limit == "max_relative_change" else value
+        within.append(norm.sf((most - harm) / error))
+        beyond.append(norm.sf((harm - most) / error))
     return tuple(np.where(np.array(p) < 0.5, p, 1.0) for p in (within, beyond))
 
 
@@ -171,7 +231,7 @@ def clear(p, level: float) -> bool:
 
 
 @given(families(), st.floats(0.001, 0.05), st.sampled_from(CORRECTIONS))
-def test_verdicts_are_those_of_p_values_found_otherwise_and_adjusted(family, alpha, correction):
+def test_verdicts_are_those_of_p_values_found_otherwise_and_adjusted(judged, family, alpha, correction):
     adjust = {"holm": multiple_testing.holm, "benjamini-hochberg": multiple_testing.benjamini_hochberg}.get(
         correction, np.array
     )
@@ -185,29 +245,29 @@ def test_verdicts_are_those_of_p_values_found_otherwise_and_adjusted(family, alp
 
 
 @given(families(), st.floats(0.001, 0.05))
-def test_a_verdict_of_holm_is_never_weaker_than_bonferronis(family, alpha):
+def test_a_verdict_of_holm_is_never_weaker_than_bonferronis(judged, family, alpha):
     assume(alpha * len(family) < 0.5 and all(clear(p, alpha) for p in p_values(family)))
     for by_holm, by_bonferroni in zip(judged(family, alpha, "holm"), judged(family, alpha, "bonferroni"), strict=True):
         assert by_bonferroni in ("inconclusive", by_holm)
 
 
 @given(families(), st.floats(0.001, 0.05))
-def test_one_gate_is_the_same_under_every_correction(family, alpha):
+def test_one_gate_is_the_same_under_every_correction(judged, family, alpha):
     assume(all(clear(p, alpha) for p in p_values(family[:1])))
     assert len({judged(family[:1], alpha, correction)[0] for correction in CORRECTIONS}) == 1
 
 
 @given(families(), st.floats(0.001, 0.05), st.sampled_from(CORRECTIONS), st.data())
-def test_the_order_of_gates_does_not_matter(family, alpha, correction, data):
+def test_the_order_of_gates_does_not_matter(judged, family, alpha, correction, data):
     order = data.draw(st.permutations(range(len(family))))
     outcomes = judged(family, alpha, correction)
     assert judged([family[i] for i in order], alpha, correction) == [outcomes[i] for i in order]
 
 
 @given(families(), st.floats(0.001, 0.05), st.sampled_from(CORRECTIONS))
-def test_a_laxer_limit_is_never_harder_to_hold(family, alpha, correction):
+def test_a_laxer_limit_is_never_harder_to_hold(judged, family, alpha, correction):
     rank = ("fail", "inconclusive", "pass").index
-    laxer = [(Gate(g.metric, g.limit, g.value + 0.1, g.where), *rest) for g, *rest in family]
+    laxer = [(metric, limit, value + 0.1, *rest) for metric, limit, value, *rest in family]
     assume(all(clear(p, alpha) for f in (family, laxer) for p in p_values(f)))
     if correction in ("bonferroni", "none"):
         before, after = judged(family, alpha, correction), judged(laxer, alpha, correction)
@@ -215,6 +275,89 @@ def test_a_laxer_limit_is_never_harder_to_hold(family, alpha, correction):
 
 
 @given(families(), st.sampled_from(CORRECTIONS))
-def test_what_is_far_from_its_limit_is_settled_by_any_correction(family, correction):
-    lax = [(Gate(g.metric, g.limit, 10, g.where), *rest) for g, *rest in family]
+def test_what_is_far_from_its_limit_is_settled_by_any_correction(judged, family, correction):
+    lax = [(metric, limit, 10, *rest) for metric, limit, _, *rest in family]
     assert judged(lax, 0.001, correction, "fail") == ["pass"] * len(family)
+
+
+# The drift from accepted values
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "outcome"),
+    [
+        pytest.param("accuracy", 0.9, 0.85, "pass", id="a drop of exactly the limit"),
+        pytest.param("accuracy", 0.9, 0.84, "fail", id="a drop beyond the limit"),
+        pytest.param("accuracy", 0.8, 0.99, "pass", id="a rise of what should be high"),
+        pytest.param("nll", 0.5, 0.6, "fail", id="a rise of what should be low"),
+        pytest.param("nll", 0.5, 0.1, "pass", id="a drop of what should be low"),
+        pytest.param("confidence_gap", 0.0, -0.06, "fail", id="a change in either direction"),
+        pytest.param("accuracy", 0.9, float("nan"), "fail", id="no number"),
+    ],
+)
+def test_the_drift_is_judged_by_what_is_worse(make_gate, make_change, metric, before, after, outcome):
+    gate = make_gate(metric, "max_drift")
+    changes = {metric: make_change(metric, baseline=0.9, quantized=after)}
+    (verdict,) = judge_drift(changes, [gate], AcceptedValues(values={metric: before}, where="s"))
+    assert (verdict.outcome, verdict.passed) == (outcome, outcome == "pass")
+    (verdict,) = judge_drift({}, [gate], AcceptedValues(values={metric: before}, where="s", renewing=True))
+    assert not verdict.passed  # what is not measured is not accepted either
+
+
+def test_a_much_worse_model_fails_every_gate_of_quality(by_hand):
+    found = by_hand.verdicts(by_hand.measured(), by_hand.measured(noise=3.0), value=0.001)
+    for name in ("accuracy", "balanced_accuracy", "nll", "brier", "aurc", "agreement", "kl", "flips.lost",
+                 "ood.auroc.mcm", "ood.fpr95.mcm", "ood.auroc.knn.near"):  # fmt: skip
+        assert found[name].outcome == "fail", name
+        assert 0.001 < found[name].interval.low < found[name].harm < found[name].interval.high
+
+
+@pytest.mark.parametrize("which", ["baseline", "quantized"])
+def test_what_is_not_finite_fails_every_gate_it_touches_and_no_other(by_hand, which, broken):
+    good, bad = by_hand.measured(), measure(by_hand.place(by_hand.embeddings(), broken, math.nan), by_hand.CLASSES)
+    pair = (bad, good) if which == "baseline" else (good, bad)
+    expected = by_hand.touched(broken) & set(by_hand.GATED)
+    for correction in ("bonferroni", "holm"):
+        found = by_hand.verdicts(*pair, by_hand.GATED, inconclusive="pass", correction=correction)
+        assert {name for name, verdict in found.items() if not verdict.passed} == expected
+        for name in expected:
+            assert found[name].outcome == "fail"
+            assert which in found[name].problem, name
+
+
+def test_a_tower_without_a_patch_map_fails_the_gate_on_it(by_hand):
+    name = "spectral.high_band_energy"
+    verdict = by_hand.verdicts(by_hand.without("high_band"), by_hand.without("high_band"), [name], inconclusive="pass")[
+        name
+    ]
+    assert not verdict.passed
+    assert "shows no patch map" in verdict.problem
+
+
+@pytest.mark.parametrize("which", ["baseline", "quantized"])
+def test_what_only_one_of_the_models_shows_fails_the_gate_on_it(by_hand, which):
+    name, shown, hidden = "ood.auroc.gl-mcm", by_hand.measured(), by_hand.without("local")
+    pair = (hidden, shown) if which == "baseline" else (shown, hidden)
+    verdict = by_hand.verdicts(*pair, [name, "accuracy"], inconclusive="pass")[name]
+    assert (verdict.outcome, verdict.passed) == ("fail", False)
+    assert f"{which}: not measured" in verdict.problem
+
+
+def test_a_gated_metric_that_was_not_measured_fails(make_gate, make_rule):
+    (verdict,) = judge({}, [make_gate("ood.auroc.mcm.letters", value=1.0)], make_rule(inconclusive="pass"))
+    assert (verdict.outcome, verdict.passed) == ("fail", False)
+    assert "does not measure it" in verdict.problem
+
+
+@pytest.mark.parametrize("correction", ["bonferroni", "holm", "benjamini-hochberg", "none"])
+@pytest.mark.parametrize(("n", "others"), [(1, 1), (1, 50), (2, 2), (3, 1), (7, 3), (50, 1)])
+def test_of_few_samples_there_are_verdicts_and_none_passes_by_bounds_that_are_not_finite(
+    by_hand, n, others, correction
+):
+    b, q = by_hand.measured(n=n, others=others), by_hand.measured(noise=0.6, seed=1, n=n, others=others)
+    for pair in ((b, q), (b, b)):
+        found = by_hand.verdicts(*pair, by_hand.GATED, value=0.1, inconclusive="pass", correction=correction)
+        assert set(found) == set(by_hand.GATED)
+        for verdict in found.values():
+            if verdict.interval is not None and not all(map(math.isfinite, verdict.interval)):
+                assert (verdict.outcome, verdict.passed) == ("fail", False), verdict.gate.metric

@@ -1,4 +1,4 @@
-"""What a plan says, before anything has run, of gates that cannot show what they are for."""
+"""Gates that cannot show what they are for, found before anything has run."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pytest_qreliab.statistics import power
 
 @pytest.fixture
 def plan_of(make_plan, small_benchmark, write_thresholds):
-    """The plan of one case on 120 samples with some gates."""
+    """Makes the plan of one case on 120 samples with some gates."""
 
     def make(gates: str, **more: str):
         thresholds = write_thresholds(gates, **more)
@@ -28,7 +28,7 @@ def test_a_limit_that_the_samples_can_show_is_not_announced_and_one_that_they_ca
 
 def test_so_many_samples_would_do(plan_of):
     plan = plan_of("  nll: {max_rise: 0.01}\n  accuracy: {max_drop: 0.02}\n")
-    alpha = plan.alpha(plan.cases[0])
+    alpha = plan.error_probability(plan.cases[0])
     for weak in find_underpowered(plan):
         n = round(weak.times * 120)
         spread = registry.lookup(weak.gate.metric).spread

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_qreliab.config.thresholds import Gate, Policy
 from pytest_qreliab.evaluation.measurement.measure import values
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.verdicts import self_check
@@ -21,40 +20,42 @@ def measured(seed: int, n: int = 400, noise: float = 0.5, shift: float = 0.0) ->
     logits = fixed.normal(size=(n, 5)) + 2 * np.eye(5)[labels] + noise * rng.normal(size=(n, 5))
     outside = fixed.normal(size=300) + 1 + noise * rng.normal(size=300)
     inside = fixed.normal(size=n) + noise * rng.normal(size=n)
-    found = Measurement(
-        tuple("abcde"),
-        n,
+    measurement = Measurement(
+        classes=tuple("abcde"),
+        samples=n,
         predictions=classification.predict(torch.from_numpy((1 - shift) * logits), labels),
         id_scores={"mcm": inside},
         ood_scores={"mcm": {"letters": outside}},
         high_band=fixed.random(n) + 0.01 * rng.random(n),
     )
-    found.values.update(values(found))
-    return found
+    measurement.values.update(values(measurement))
+    return measurement
 
 
-def gate(metric: str, limit: str, value: float) -> Gate:
-    return Gate(metric, limit, value, "t.yaml:1")
+@pytest.fixture
+def gates(make_gate):
+    return [
+        make_gate("accuracy", "max_drop"),
+        make_gate("ece", "max_rise"),
+        make_gate("confidence_gap", "max_change"),
+        make_gate("ood.auroc", "max_drop"),
+        make_gate("spectral.high_band_energy", "max_relative_change"),
+    ]
 
 
-GATES = [
-    gate("accuracy", "max_drop", 0.05),
-    gate("ece", "max_rise", 0.05),
-    gate("confidence_gap", "max_change", 0.05),
-    gate("ood.auroc", "max_drop", 0.05),
-    gate("spectral.high_band_energy", "max_relative_change", 0.05),
-]
+@pytest.fixture
+def check(monkeypatch, make_rule):
+    """Checks gates on two models that differ by noise alone."""
 
+    def check(gates, replicates=40, **settings):
+        monkeypatch.setattr(self_check, "REPLICATES", replicates)
+        done: list[int] = []
+        rule = make_rule(error_probability=0.05 / len(gates), samples=400, **settings)
+        checked = self_check.check("case", measured(1), measured(2), gates, rule, device="cpu", advance=done.append)
+        assert sum(done) == replicates
+        return checked
 
-def check(gates, monkeypatch, replicates=40, policy=None, quantized=None):
-    monkeypatch.setattr(self_check, "REPLICATES", replicates)
-    policy = policy or Policy(version=1, gates={"nll": {"max_rise": 1}})
-    done: list[int] = []
-    found = self_check.check(
-        "case", measured(1), quantized or measured(2), gates, 0.05 / len(gates), policy, "cpu", done.append
-    )
-    assert sum(done) == replicates
-    return found
+    return check
 
 
 def test_dealt_sides_hold_the_same_samples_and_each_sample_has_both_outputs():
@@ -81,27 +82,25 @@ def test_neither_side_is_worse_on_average_even_if_the_quantized_model_is():
     assert abs(np.mean(rises)) < 3 * np.std(rises) / 10
 
 
-def test_wide_limits_pass_and_narrow_ones_that_the_estimate_decides_do_not(monkeypatch):
-    wide = check([replace(found, value=0.5) for found in GATES], monkeypatch)
+def test_wide_limits_pass_and_narrow_ones_that_the_estimate_decides_do_not(check, gates):
+    wide = check([replace(gate, value=0.5) for gate in gates])
     assert wide.passed
     assert wide.failed == 0
-    narrow = check([replace(found, value=0.001) for found in GATES], monkeypatch)
+    narrow = check([replace(gate, value=0.001) for gate in gates])
     assert not narrow.passed
-    assert narrow.failed >= max(of.false_failures * 40 for of in narrow.gates)
+    assert narrow.failed >= max(checked.false_failures * 40 for checked in narrow.gates)
 
 
-def test_only_failures_beyond_the_limit_with_certainty_stay_below_what_confidence_allows(monkeypatch):
+def test_only_failures_beyond_the_limit_with_certainty_stay_below_what_confidence_allows(check, gates):
     """With a limit of nothing, where every estimate above it is harm, the intervals alone keep the rate."""
-    policy = Policy(version=1, inconclusive="pass", gates={"nll": {"max_rise": 1}})
-    found = check([replace(gate, value=0.0) for gate in GATES[:4]], monkeypatch, replicates=150, policy=policy)
-    assert found.passed
-    assert found.failed / 150 < 0.1
+    checked = check([replace(gate, value=0.0) for gate in gates[:4]], replicates=150, inconclusive="pass")
+    assert checked.passed
+    assert checked.failed / 150 < 0.1
 
 
-def test_a_harm_of_the_detectable_size_is_caught_in_four_cases_of_five(monkeypatch):
+def test_a_harm_of_the_detectable_size_is_caught_in_four_cases_of_five(check, make_gate):
     """The score of every OOD sample is moved until the AUROC has lost what the self-check says it would see."""
-    found = check([gate("ood.auroc", "max_drop", 0.0)], monkeypatch, replicates=100)
-    detectable = found.gates[0].detectable
+    detectable = check([make_gate("ood.auroc", "max_drop", 0.0)], replicates=100).gates[0].detectable
     baseline, rng, caught = measured(1), np.random.default_rng(5), 0
     quantized = measured(2)
     for _ in range(100):
@@ -114,29 +113,42 @@ def test_a_harm_of_the_detectable_size_is_caught_in_four_cases_of_five(monkeypat
     assert 65 <= caught <= 93
 
 
-def _move(found: Measurement, drop: float) -> float:
-    """How far OOD scores must fall for the AUROC to lose `drop`."""
+def _move(measurement: Measurement, drop: float) -> float:
+    """Return how far OOD scores must fall for the AUROC to lose `drop`."""
     from scipy.optimize import brentq
 
     from pytest_qreliab.metrics import ood
 
-    inside, outside = found.id_scores["mcm"], found.ood_scores["mcm"]["letters"]
+    inside, outside = measurement.id_scores["mcm"], measurement.ood_scores["mcm"]["letters"]
     start = ood.SortedScores(inside, outside).auroc()
     return brentq(lambda by: start - ood.SortedScores(inside, outside - by).auroc() - drop, 0, 5, xtol=1e-3)
 
 
-def test_gates_that_are_no_tests_are_left_out_by_name(monkeypatch):
-    gates = [gate("ece", "max", 0.2), gate("kl", "max_rise", 0.1), gate("spectral.effective_rank", "max_change", 1)]
-    found = check([GATES[0], *gates], monkeypatch, replicates=5)
-    assert found.left_out == ("ece", "kl", "spectral.effective_rank")
-    assert [of.gate for of in found.gates] == [GATES[0]]
+def test_gates_that_are_no_tests_are_left_out_by_name(check, gates, make_gate):
+    untested = [
+        make_gate("ece", "max", 0.2),
+        make_gate("kl", "max_rise", 0.1),
+        make_gate("spectral.effective_rank", "max_change", 1),
+    ]
+    checked = check([gates[0], *untested], replicates=5)
+    assert checked.left_out == ("ece", "kl", "spectral.effective_rank")
+    assert [gate_check.gate for gate_check in checked.gates] == [gates[0]]
 
 
-def test_the_self_check_is_repeatable(monkeypatch):
-    assert check(GATES, monkeypatch, replicates=5) == check(GATES, monkeypatch, replicates=5)
+def test_the_self_check_is_repeatable(check, gates):
+    assert check(gates, replicates=5) == check(gates, replicates=5)
 
 
 @pytest.mark.parametrize(("failed", "passed"), [(0, True), (10, True), (16, True), (25, False), (200, False)])
 def test_as_many_false_failures_as_chance_may_give_are_allowed(failed, passed):
-    found = self_check.SelfCheck("case", 100, "cpu", 200, failed, 0.05, (), ())
-    assert found.passed == passed
+    checked = self_check.SelfCheck(
+        case="case",
+        samples=100,
+        device="cpu",
+        replicates=200,
+        failed=failed,
+        allowed=0.05,
+        gates=(),
+        left_out=(),
+    )
+    assert checked.passed == passed

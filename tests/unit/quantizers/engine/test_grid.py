@@ -15,7 +15,7 @@ widths = st.integers(2, 8)
 
 def rounded(weight, bits, symmetric=True, granularity="channel", rule=grid.minmax) -> torch.Tensor:
     weight = torch.as_tensor(weight)
-    rows = grid.rows(weight, granularity)
+    rows = grid.to_rows(weight, granularity)
     return grid.from_rows(grid.fit_grid(*rule(rows, bits, symmetric), bits, symmetric).round(rows), weight)
 
 
@@ -52,7 +52,7 @@ def test_all_that_share_a_grid_have_at_most_so_many_values_and_zero_stays_zero(w
     out = rounded(weight, bits, symmetric, granularity)
     assert out.shape == (4, 9)
     assert out[0, 0] == 0
-    assert all(len(row.unique()) <= 2**bits for row in grid.rows(out, granularity))
+    assert all(len(row.unique()) <= 2**bits for row in grid.to_rows(out, granularity))
 
 
 @given(weights, widths)
@@ -89,9 +89,6 @@ def test_nan_and_infinity_in_activations():
     assert out[0] == 1.0
     assert out[1].isnan()
     assert out[2:].tolist() == [3.5, -3.5]
-
-
-# Range rules
 
 
 @given(st.integers(0, 99), widths, st.booleans())

@@ -30,7 +30,7 @@ def test_a_transformed_layer_computes_the_same(kind, parts):
     channels = layer.weight.shape[1]
     every = {"scale": torch.rand(24) + 0.5, "shift": torch.randn(24), "rotation": hadamard(channels)}
     by = Transform(**{part: every[part] for part in parts})
-    input_quantizer.transform(layer, by)
+    input_quantizer.transform_input(layer, by)
     torch.testing.assert_close(layer(x), before, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(input_quantizer.effective_weight(layer), weight, rtol=1e-4, atol=1e-5)
     if parts != ["rotation"] or channels >= 8:

@@ -25,7 +25,7 @@ def test_a_quantizer_that_swaps_linears_only_is_found_out(tiny):
         if isinstance(module, torch.nn.Linear):
             lowest, highest = grid.minmax(module.weight, 4, True)
             module.weight.copy_(grid.fit_grid(lowest, highest, 4, True).round(module.weight))
-            input_quantizer.input_quantizer(module).round = grid.Grid(torch.tensor(0.1), -127, 127).round
+            input_quantizer.ensure_input_quantizer(module).round = grid.Grid(torch.tensor(0.1), -127, 127).round
     weights = coverage.measure(tiny, naive, Bits(4), "both")
     assert 0.5 < weights.weights < 0.8
     assert "visual.transformer.resblocks.0.attn.in_proj_weight" in weights.missing

@@ -21,8 +21,8 @@ def on_disk(clip) -> int:
 
 
 def test_full_precision_is_four_bytes_a_parameter(tiny):
-    assert size.of_model(tiny) == 4 * sum(parameter.numel() for parameter in tiny.module.parameters())
-    assert size.of_model(tiny) == pytest.approx(on_disk(tiny), rel=0.05)
+    assert size.model_size(tiny) == 4 * sum(parameter.numel() for parameter in tiny.module.parameters())
+    assert size.model_size(tiny) == pytest.approx(on_disk(tiny), rel=0.05)
 
 
 @pytest.mark.parametrize("scope", ["vision", "text", "both"])
@@ -37,7 +37,7 @@ def test_rounded_weights_take_their_bits_and_a_scale_per_channel(tiny, quantize,
     ]
     saved = sum(weight.numel() * (32 - bits.weights) / 8 - 4 * len(weight) for weight in weights)
     assert found.size == pytest.approx(found.full_size - saved, abs=1)
-    assert found.full_size == size.of_model(tiny)
+    assert found.full_size == size.model_size(tiny)
 
 
 def test_groups_cost_more_scales_and_a_tensor_one(tiny, quantize):

@@ -18,7 +18,7 @@ FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto",
 
 
 def quantized(clip, bits, scope="both", **parameters):
-    return bitsandbytes.quantize(clip, Request(bits, scope, BitsAndBytes(**parameters)))
+    return bitsandbytes.quantize(clip, Request(bits=bits, scope=scope, parameters=BitsAndBytes(**parameters)))
 
 
 @FEW
@@ -47,7 +47,7 @@ def test_weights_are_stored_in_eight_and_in_four_bits(tiny):
         for linear in linears:
             assert linear.weight.dtype == dtype
             assert linear.weight.numel() * per_byte == linear.in_features * linear.out_features
-            stored = packed_weights.of_layer(linear)
+            stored = packed_weights.layer_format(linear)
             assert (stored.bits, stored.activations) == (bits.weights, bits.activations)
     assert coverage.measure(tiny, clip, Bits(4, 8), "both").weights == 0.0  # nf4 rounds no activation
 

@@ -38,7 +38,9 @@ def export_once():
 @pytest.fixture(scope="module")
 def quantized(calibration):
     def make(clip, bits, scope="both", **parameters):
-        return onnxruntime.quantize(clip, Request(bits, scope, OnnxRuntime(**parameters), calibration))
+        return onnxruntime.quantize(
+            clip, Request(bits=bits, scope=scope, parameters=OnnxRuntime(**parameters), calibration=calibration)
+        )
 
     return make
 
@@ -115,13 +117,15 @@ def test_scope_leaves_the_other_tower_and_the_original_alone(tiny, quantized, no
 
 def test_static_ranges_come_from_the_calibration_data(tiny, quantized, noise, prompts, error):
     grey = from_arrays("grey", np.random.default_rng(0).integers(125, 130, (8, 32, 32), dtype=np.uint8))
-    poor = Calibration(grey, None, ["two"], ["{}"])
-    request = Request(Bits(8, 8), "vision", OnnxRuntime(activations="static"), poor)
+    poor = Calibration(images=grey, held_out=None, classes=["two"], templates=["{}"])
+    request = Request(bits=Bits(8, 8), scope="vision", parameters=OnnxRuntime(activations="static"), calibration=poor)
     assert error(tiny, onnxruntime.quantize(tiny, request))[0] > 2 * error(
         tiny, quantized(tiny, Bits(8, 8), "vision", activations="static")
     )[0]  # fmt: skip
     with pytest.raises(ValueError, match="needs calibration data"):
-        onnxruntime.quantize(tiny, Request(Bits(8, 8), "vision", OnnxRuntime(activations="static")))
+        onnxruntime.quantize(
+            tiny, Request(bits=Bits(8, 8), scope="vision", parameters=OnnxRuntime(activations="static"))
+        )
 
 
 def test_reduced_range_is_of_seven_bits(tiny, quantized):

@@ -5,7 +5,7 @@ from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.quantizers.engine import packed_weights
 from pytest_qreliab.quantizers.inspection import coverage
-from pytest_qreliab.quantizers.libraries import optional, torchao
+from pytest_qreliab.quantizers.libraries import torchao
 from pytest_qreliab.quantizers.parameters import Parameters, TorchAo
 from pytest_qreliab.quantizers.request import Request
 
@@ -15,7 +15,7 @@ FEW = pytest.mark.parametrize("architecture", ["vit", "resnet", "convnext-atto",
 
 
 def quantized(clip, bits, scope="both", **parameters):
-    return torchao.quantize(clip, Request(bits, scope, TorchAo(**parameters)))
+    return torchao.quantize(clip, Request(bits=bits, scope=scope, parameters=TorchAo(**parameters)))
 
 
 @FEW
@@ -59,7 +59,7 @@ def test_weights_are_stored_as_integers(tiny, bits, levels, rounds_input):
         codes = linear.weight.qdata
         assert codes.dtype == torch.int8
         assert int(codes.max()) - int(codes.min()) < levels
-        stored = packed_weights.of_layer(linear)
+        stored = packed_weights.layer_format(linear)
         assert (stored.bits, stored.activations is not None) == (bits.weights, rounds_input)
 
 
@@ -84,7 +84,7 @@ def test_scope_leaves_the_other_tower_and_the_original_alone(tiny, noise, prompt
 
 
 def test_float8(tiny, error):
-    clip = torchao.quantize_float8(tiny, Request(Bits(8), "both", Parameters()))
+    clip = torchao.quantize_float8(tiny, Request(bits=Bits(8), scope="both", parameters=Parameters()))
     assert clip.module.visual.proj.weight.qdata.dtype == torch.float8_e4m3fn
     assert coverage.measure(tiny, clip, Bits(8), "both").matrices == 1.0
     assert max(error(tiny, clip)) < 0.1
@@ -92,14 +92,14 @@ def test_float8(tiny, error):
         with pytest.raises(
             InputError, match=r"w8a8 needs a GPU that computes in float8 .* the device is cpu; write w8"
         ):
-            torchao.quantize_float8(tiny, Request(Bits(8, 8), "both", Parameters()))
+            torchao.quantize_float8(tiny, Request(bits=Bits(8, 8), scope="both", parameters=Parameters()))
 
 
 def test_other_bits_are_refused(tiny):
     with pytest.raises(InputError, match="torchao has no w4a4: write w2 to w8, or w2a8 to w8a8"):
         quantized(tiny, Bits(4, 4))
     with pytest.raises(InputError, match="torchao-float8 has no w4: write w8"):
-        torchao.quantize_float8(tiny, Request(Bits(4), "both", Parameters()))
+        torchao.quantize_float8(tiny, Request(bits=Bits(4), scope="both", parameters=Parameters()))
 
 
 def test_swapping_linears_without_unpacking_is_found_out(tiny):
@@ -120,8 +120,3 @@ def test_a_layer_that_is_never_called_covers_nothing(tiny):
     clip.module.visual.proj.weight = torch.nn.Parameter(tiny.module.visual.proj.T, requires_grad=False)
     found = coverage.measure(tiny, clip, Bits(8), "both")
     assert {"visual.proj.weight", "unused.weight"} <= set(found.missing)
-
-
-def test_a_missing_package_says_how_to_install_it():
-    with pytest.raises(InputError, match=r"'x' needs the package no_such: pip install 'pytest-qreliab\[torchao\]'"):
-        optional.require("x", "torchao", "no_such")

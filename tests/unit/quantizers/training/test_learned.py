@@ -1,42 +1,25 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
 
-from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine import input_quantizer as engine_layers
+from pytest_qreliab.quantizers.engine import grid, input_quantizer
 from pytest_qreliab.quantizers.engine.grid import Grid
-from pytest_qreliab.quantizers.training import learned
+from pytest_qreliab.quantizers.training import parametrize
 from pytest_qreliab.quantizers.training.learned import (
     ClippedWeight,
     LearnedRounding,
     LearnedTransform,
     LowRankWeight,
     Lsq,
-    RoundedWeight,
-    Scaled,
     ShiftedBias,
     SoftRounding,
     staircase,
 )
 
 
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def full_range(layer: nn.Module) -> torch.Tensor:
-    weight = layer.weight
-    return torch.ones(len(weight), *(1,) * (weight.ndim - 1))
-
-
-# LSQ
-
-
 @pytest.mark.parametrize("shape", [(4, 9), (4, 3, 2, 2)])
 @pytest.mark.parametrize("bits", [2, 3, 8])
-def test_lsqs_gradients_are_the_papers(shape, bits):
+def test_lsqs_gradients_are_the_papers(shape, bits, random):
     x, q, upstream = random(*shape), grid.levels(bits), random(*shape, seed=1)
     step = torch.tensor([0.1, 0.02, 0.5, 3.0]).view(-1, *(1,) * (len(shape) - 1)) * 3 / q
     x.requires_grad_()
@@ -53,7 +36,7 @@ def test_lsqs_gradients_are_the_papers(shape, bits):
         assert float(step.grad[row]) == pytest.approx(to_step * scale, rel=1e-4, abs=1e-6)
 
 
-def test_lsqs_gradients_are_autograds_of_straight_through_rounding():
+def test_lsqs_gradients_are_autograds_of_straight_through_rounding(random):
     x, step, q = random(6, 50).requires_grad_(), torch.full((), 0.3, requires_grad=True), 3
     gradients = torch.autograd.grad(Lsq.apply(x, step, q).sin().sum(), (x, step))
     units = (x / step).clamp(-q, q)
@@ -62,15 +45,12 @@ def test_lsqs_gradients_are_autograds_of_straight_through_rounding():
     torch.testing.assert_close(gradients[1], expected[1] / (50 * q) ** 0.5)
 
 
-def test_what_trains_is_what_is_baked():
+def test_what_trains_is_what_is_baked(random):
     x = random(5, 7)
     rounding = LearnedRounding(torch.tensor(0.3), 4)
     nn.init.constant_(rounding.log_step, 2.0)
     assert float(rounding.grid().scale) == pytest.approx(0.3 * 2.718281828 ** (2 / 7))
     assert torch.equal(rounding(x), rounding.grid().round(x))
-
-
-# DSQ
 
 
 def test_the_staircase_keeps_integers_and_rounds_as_it_sharpens():
@@ -94,7 +74,7 @@ def test_the_staircases_gradient_is_the_papers_and_that_of_finite_differences():
     torch.testing.assert_close(slope, k / 2 / (1 - alpha) * (1 - (k * (units % 1 - 0.5)).tanh() ** 2))
 
 
-def test_soft_rounding_rounds_hard_and_learns_step_and_sharpness():
+def test_soft_rounding_rounds_hard_and_learns_step_and_sharpness(random):
     x, rounding = random(8, 9).requires_grad_(), SoftRounding(torch.tensor(0.4), 3)
     out = rounding(x)
     torch.testing.assert_close(out, Grid(torch.tensor(0.4), -3, 3).round(x.detach()))
@@ -104,29 +84,11 @@ def test_soft_rounding_rounds_hard_and_learns_step_and_sharpness():
     assert bool((x.grad[x.abs() < 1.2] != 0).all())
 
 
-# Weights
-
-
-def layers() -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    return {
-        "linear": nn.Linear(12, 6),
-        "without bias": nn.Linear(12, 6, bias=False),
-        "convolution": nn.Conv2d(12, 6, 2, stride=2),
-        "grouped": nn.Conv2d(12, 6, 2, groups=3),
-    }
-
-
-NAMES = list(layers())
-
-
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", [2, 4])
-def test_a_low_rank_change_of_zero_is_plain_rounding(name, bits):
-    layer = layers()[name]
+def test_a_low_rank_change_of_zero_is_plain_rounding(bits, layer, full_range):
     weight, start = layer.weight.detach().clone(), full_range(layer) * 0.1
     by = LowRankWeight(LearnedRounding(start, bits), weight, 3, torch.Generator().manual_seed(0))
-    learned.attach(layer, "weight", by, train=False)
+    parametrize.attach(layer, "weight", by, train=False)
     torch.testing.assert_close(layer.weight, Grid(start, -grid.levels(bits), grid.levels(bits)).round(weight))
     nn.init.constant_(by.right, 0.4)
     changed = (weight / start).flatten(1) + by.left.detach() @ by.right.detach()
@@ -136,28 +98,24 @@ def test_a_low_rank_change_of_zero_is_plain_rounding(name, bits):
     assert not layer.parametrizations.weight.original.requires_grad
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_clipping_at_the_full_range_is_minmax(name):
-    layer = layers()[name]
-    rows = grid.rows(layer.weight.detach().clone(), "channel")
+def test_clipping_at_the_full_range_is_minmax(layer, full_range):
+    rows = grid.to_rows(layer.weight.detach().clone(), "channel")
     expected = grid.fit_grid(*grid.minmax(rows, 4, True), 4, True).round(rows).view(layer.weight.shape)
-    learned.attach(layer, "weight", ClippedWeight(layer, full_range(layer), 4), train=False)
+    parametrize.attach(layer, "weight", ClippedWeight(layer, full_range(layer), 4), train=False)
     torch.testing.assert_close(layer.weight.detach(), expected)
 
 
-def test_clipping_ends_at_its_share_and_a_channel_of_zeros_stays_zero():
-    layer = layers()["linear"]
+@pytest.mark.parametrize("layer", ["linear"], indirect=True)
+def test_clipping_ends_at_its_share_and_a_channel_of_zeros_stays_zero(layer, full_range):
     with torch.no_grad():
         layer.weight[0] = 0
     largest = layer.weight.detach().abs().amax(1)
-    learned.attach(layer, "weight", ClippedWeight(layer, full_range(layer) * 0.5, 8), train=False)
+    parametrize.attach(layer, "weight", ClippedWeight(layer, full_range(layer) * 0.5, 8), train=False)
     torch.testing.assert_close(layer.weight.detach().abs().amax(1), largest / 2)
     assert not layer.weight[0].any()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_learned_transform_changes_nothing_before_rounding(name):
-    layer = layers()[name]
+def test_a_learned_transform_changes_nothing_before_rounding(layer, random, full_range):
     x = random(2, 12, 4, 4) if isinstance(layer, nn.Conv2d) else random(2, 5, 12)
     expected = layer(x)
     by = LearnedTransform(random(12).exp(), torch.full((12,), 0.1), 8, shift=True)
@@ -165,36 +123,13 @@ def test_a_learned_transform_changes_nothing_before_rounding(name):
     nn.init.normal_(by.shift, std=5)
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros(6))
-    engine_layers.input_quantizer(layer).transform = by
-    learned.attach(layer, "bias", ShiftedBias(layer, by), train=False)
+    input_quantizer.ensure_input_quantizer(layer).transform = by
+    parametrize.attach(layer, "bias", ShiftedBias(layer, by), train=False)
     # A grid this fine rounds nothing.
-    learned.attach(layer, "weight", ClippedWeight(layer, full_range(layer), 24, by), train=False)
+    parametrize.attach(layer, "weight", ClippedWeight(layer, full_range(layer), 24, by), train=False)
     assert not torch.allclose(by.input(layer, x), x, atol=0.1)
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
     layer(x).square().sum().backward()
     assert all(value.grad is not None and bool(value.grad.any()) for value in by.parameters())
-    learned.bake({"it": layer})
+    parametrize.bake({"it": layer})
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_baking_leaves_plain_layers_that_say_the_same(name):
-    layer = layers()[name]
-    original = copy.deepcopy(layer)
-    x = random(2, 12, 4, 4) if isinstance(layer, nn.Conv2d) else random(5, 12)
-    start = full_range(layer) * 0.1
-    if layer.bias is not None:
-        learned.attach(layer, "bias", Scaled(start.flatten()), train=True)
-    learned.attach(layer, "weight", RoundedWeight(LearnedRounding(start, 3)), train=True)
-    engine_layers.input_quantizer(layer).round = LearnedRounding(torch.tensor(0.2), 4)
-    tensors = learned.trainable(nn.ModuleDict({"layer": layer}), {"layer": layer})
-    assert len(tensors) == (4 if layer.bias is not None else 3)
-    with torch.no_grad():
-        for value in tensors.values():
-            value.add_(0.1)
-    expected = layer(x).detach()
-    learned.bake({"layer": layer})
-    assert type(layer) is type(original)
-    assert layer.state_dict().keys() == original.state_dict().keys()
-    assert not any(value.requires_grad for value in layer.parameters())
-    assert torch.equal(layer(x), expected)

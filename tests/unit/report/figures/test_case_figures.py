@@ -3,6 +3,8 @@
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("everything_imported")
+
 EVERY = {
     "reliability",
     "risk-coverage",
@@ -48,6 +50,6 @@ def test_a_file_in_the_place_of_the_folder_is_refused(pytester):
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(pytester, monkeypatch):
-    monkeypatch.setattr("pytest_qreliab.evaluation.planning.make_plan.find_spec", lambda name: None)
+    monkeypatch.setattr("pytest_qreliab.evaluation.planning.parse_settings.find_spec", lambda name: None)
     result = pytester.runpytest_inprocess("--qreliab-bits=4", "--qreliab-figures=drawn")
     result.stderr.fnmatch_lines(["*--qreliab-figures: drawing figures needs pip install 'pytest-qreliab?report?'"])

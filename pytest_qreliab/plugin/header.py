@@ -1,0 +1,74 @@
+"""The lines at the head of pytest's output: what the run will do, and what it cannot show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_qreliab.config.document import display_path
+
+if TYPE_CHECKING:
+    from pytest_qreliab.evaluation.planning.plan import Plan
+    from pytest_qreliab.evaluation.planning.shards import Shard
+    from pytest_qreliab.report.snapshot import Snapshot
+
+UPDATES = {"none": "", "new": "; what it has not is accepted", "all": "; all of it is accepted anew"}
+
+
+def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot | None = None) -> list[str]:
+    """Return the announcement of a run.
+
+    Args:
+        plan: What the run may do.
+        shard: The part of the plan that this machine runs, if it is not all of it.
+        snapshot: The accepted results that the run is held against, if there are any.
+    """
+    lines = [_cases(plan), _gates(plan)]
+    if snapshot is not None:
+        drift_gates = _count(sum(map(len, plan.drift.values())), "gate")
+        lines.append(f"qreliab: {drift_gates} on the drift from {snapshot.folder}{UPDATES[snapshot.update]}")
+    if shard is not None:
+        here = sum(case in shard.parts for case in plan.cases)
+        lines.append(f"qreliab: {shard}: {here} of {len(plan.cases)} cases")
+    if plan.figures is not None:
+        lines.append(f"qreliab: figures go to {display_path(plan.figures)}")
+    for source, metrics in plan.unmeasurable.items():
+        lines.append(f"qreliab: {source} has nothing for {', '.join(metrics)}: not tested")
+    return lines + underpowered_lines(plan)
+
+
+def underpowered_lines(plan: Plan) -> list[str]:
+    """Return a warning of the gates that cannot show what they are for, each with the samples that it would need."""
+    from pytest_qreliab.evaluation.verdicts import power
+
+    lines: dict[str, None] = {}  # a set in order: cases of one benchmark often share a line
+    for weak in power.find_underpowered(plan):
+        samples = weak.samples
+        enough = "no number of samples" if weak.times == float("inf") else f"about {weak.times * samples:,.0f}"
+        lines[
+            f"qreliab:   {weak.gate.metric} {weak.gate.limit} {weak.gate.value:g}: {samples:,.0f} samples of "
+            f"{weak.case.benchmark} show {weak.detectable:.2g} at best; {enough} would do"
+        ] = None
+    head = "qreliab: underpowered, a harmless case may well be inconclusive (spread as of a CLIP at w4a8):"
+    return [head, *lines] if lines else []
+
+
+def _cases(plan: Plan) -> str:
+    axes = [
+        dict.fromkeys(case.build.model for case in plan.cases),
+        dict.fromkeys(case.quantization for case in plan.cases),
+        dict.fromkeys(case.benchmark for case in plan.cases),
+    ]
+    return f"qreliab: {_count(len(plan.cases), 'case')}: " + " x ".join(", ".join(axis) for axis in axes)
+
+
+def _gates(plan: Plan) -> str:
+    policies = dict.fromkeys(
+        f"{display_path(thresholds.document.path)}, {thresholds.policy.confidence:.0%} confidence over all of them"
+        for thresholds in plan.thresholds.values()
+    )
+    gates = _count(sum(map(len, plan.gates.values())), "gate")
+    return f"qreliab: {gates} of {', '.join(policies)}, device {plan.device}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

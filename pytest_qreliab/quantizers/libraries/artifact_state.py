@@ -1,0 +1,171 @@
+"""Artifacts that are a state dict in a `.pt` or `.safetensors` file.
+
+It holds torchao's tensors, or weights that are rounded already.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.models import openclip
+from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.layout import OPEN_CLIP
+from pytest_qreliab.quantizers.engine import layers, packed_weights
+from pytest_qreliab.quantizers.engine.unpack import unpack
+from pytest_qreliab.quantizers.libraries import optional
+
+SAMPLED_CHANNELS = 16
+
+State = Mapping[str, torch.Tensor]
+
+
+def stored_bits(path: Path, scope: str) -> list[Bits]:
+    """Return the bits of every quantized weight of the towers in `scope`.
+
+    If a library's tensors are among the weights, only those count.
+
+    Raises:
+        InputError: The file is missing, damaged, or no state dict; or the bits of a tensor are unknown.
+    """
+    return list(_stored_bits(path, _in_scope(_read_state(path), scope)))
+
+
+def load(clip: Clip, path: Path, scope: str) -> Clip:
+    """Return a copy of a model with the weights of a file.
+
+    Args:
+        clip: The original, which gives the architecture and the towers out of scope.
+        path: The file with the state dict.
+        scope: The towers to take from the file: "vision", "text" or "both".
+
+    Raises:
+        InputError: The file cannot be read, or is of another architecture.
+    """
+    state = _in_scope(_read_state(path), scope)
+    candidate = _matching_copy(clip, path, state, scope)
+    floats = {
+        name: value.float() if value.is_floating_point() and value.dtype != torch.float32 else value
+        for name, value in state.items()
+    }
+    candidate.module.load_state_dict(floats, strict=False, assign=True)
+    candidate.module.to(clip.device).requires_grad_(False)
+    if not any(map(packed_weights.is_library_tensor, state.values())):
+        # The output is the same, and the bare projections are then by output channel, as the coverage reads them.
+        # If inputs are rounded, the last digit can decide, so a library's model is taken just as it is.
+        unpack(candidate, scope)
+    return candidate
+
+
+def value_bits(weight: torch.Tensor) -> int | None:
+    """Return the bits of a weight by its values.
+
+    A channel that lies on an even grid has as many bits as the grid has levels between its ends. Any other counts by
+    its distinct values, which must be few beside its length: a short channel has few values anyway.
+
+    Args:
+        weight: A weight with the output channels first.
+
+    Returns:
+        The bits of the widest channel, or None if a channel is not rounded.
+    """
+    rows = weight.detach().flatten(1).double()
+    if not rows.isfinite().all():
+        return None
+    found = []
+    for row in rows[:: max(1, len(rows) // SAMPLED_CHANNELS)]:
+        values = row.unique()
+        if len(values) < 2:  # pruned, or a depthwise weight of one element: it says nothing
+            continue
+        multiples = values / values.diff().min()
+        levels = int((multiples[-1] - multiples[0]).round().clamp(max=2**20)) + 1
+        even = bool((multiples - multiples.round()).abs().max() < 0.01)
+        if not even or levels > 256:
+            levels = len(values)
+            if 2 * levels > len(row):
+                return None
+        if levels > 256:
+            return None
+        found.append(max(2, math.ceil(math.log2(levels))))
+    return max(found, default=None)
+
+
+def _read_state(path: Path) -> State:
+    if not path.is_file():
+        raise InputError(f"artifact {path.absolute()} does not exist")
+    if path.suffix != ".safetensors" and _names_torchao(path):
+        optional.require(f"artifact:{path}", "torchao", "torchao")
+        optional.load("torchao.quantization")  # its tensors may then be loaded with weights_only=True
+    openclip.check_checkpoint(path)
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        state: Any = safetensors.torch.load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"artifact {path} holds no state dict: save state_dict() of the quantized model alone")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _names_torchao(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        return any(b"torchao" in archive.read(name) for name in pickles)
+
+
+def _in_scope(state: State, scope: str) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if OPEN_CLIP.in_scope(name, scope)}
+
+
+def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
+    library_tensors = {name: value for name, value in state.items() if packed_weights.is_library_tensor(value)}
+    for name, value in library_tensors.items():
+        stored = packed_weights.torchao_format(value)
+        if stored is None:
+            raise InputError(
+                f"artifact {path}: {name} is stored as {type(value).__name__}, of which the bits are unknown"
+            )
+        yield Bits(stored.bits, stored.activations)
+    for name, value in state.items() if not library_tensors else ():
+        if value.ndim >= 2 and value.is_floating_point() and "embed" not in name:
+            # open_clip multiplies by these bare parameters from the right: their columns are the channels.
+            turned = name.endswith((".proj", "text_projection")) and value.ndim == 2
+            bits = value_bits(value.T if turned else value)
+            if bits is not None:
+                yield Bits(bits)
+
+
+def _matching_copy(clip: Clip, path: Path, state: State, scope: str) -> Clip:
+    """Return a copy of the original with the file's parameters."""
+    candidate = clip.copy()
+    own = _in_scope(candidate.module.state_dict(), scope)
+    if not state.keys() <= own.keys():
+        unpacked, _ = layers.unpack_layers(clip, scope)
+        names = _in_scope(unpacked.module.state_dict(), scope)
+        if state.keys() <= names.keys():
+            candidate, own = unpacked, names
+    for wrong, what in ((own.keys() - state.keys(), "misses"), (state.keys() - own.keys(), "has unknown")):
+        if wrong:
+            raise InputError(
+                f"artifact {path} is of another architecture than {clip.name}: it {what} {len(wrong)} tensors, "
+                f"{sorted(wrong)[0]} among them"
+            )
+    for name, value in state.items():
+        if value.shape != own[name].shape:
+            raise InputError(
+                f"artifact {path} is of another architecture than {clip.name}: {name} has the shape "
+                f"{tuple(value.shape)}, not {tuple(own[name].shape)}"
+            )
+    return candidate

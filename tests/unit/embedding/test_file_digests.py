@@ -1,0 +1,32 @@
+"""Digests of files: read once, and again only after a change."""
+
+import os
+import time
+
+from pytest_qreliab.embedding import file_digests
+from pytest_qreliab.embedding.file_digests import FileDigests
+
+
+def test_files_are_read_again_only_where_they_changed(store, monkeypatch, tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text(path.name)
+    read = []
+    file_digest = file_digests.file_digest
+    monkeypatch.setattr(file_digests, "file_digest", lambda path: read.append(path) or file_digest(path))
+    before = FileDigests(store).digests([*paths, paths[0]])
+    assert len(set(before)) == 3
+    assert before[0] == before[3]
+    assert sorted(read) == paths
+    read.clear()
+    assert FileDigests(store).digests([*paths, paths[0]]) == before
+    assert not read
+    times = paths[1].stat()
+    time.sleep(0.02)
+    paths[1].write_text("B")  # of the same size, and made to look as old
+    os.utime(paths[1], ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.utime(paths[2])  # touched
+    after = FileDigests(store).digests(paths)
+    assert sorted(read) == paths[1:]
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] != before[1]
