@@ -116,6 +116,23 @@ def test_every_import_runs_down():
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "allowed"),
+    [
+        ("metrics/ood.py", "report.records", False),
+        ("report/records.py", "metrics.registry", True),
+        ("metrics/ood.py", "models.clip", False),
+        ("evaluation/planning/plan.py", "evaluation.verdicts.gates", False),
+        ("evaluation/verdicts/gates.py", "evaluation.planning.plan", True),
+        ("evaluation/verdicts/gates.py", "evaluation.evaluator", False),
+        ("quantizers/engine/grid.py", "quantizers.training.loop", False),
+        ("config/cases.py", "record", False),
+    ],
+)
+def test_the_rule_tells_up_from_down(here, there, allowed):
+    assert (wrong(PACKAGE / here, 1, f"pytest_qreliab.{there}") == "") == allowed
+
+
 def test_no_two_modules_lead_to_each_other():
     graph = {name_of(path): {name for _, name in ours(path) if name != name_of(path)} for path in modules()}
     done: set[str] = set()

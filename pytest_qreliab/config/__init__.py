@@ -1,1 +1,1 @@
-"""What was asked for: settings, cases, and YAML files with lines."""
+"""Settings, cases, and YAML files whose errors name the line."""

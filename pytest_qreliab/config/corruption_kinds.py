@@ -161,7 +161,7 @@ def snow(x: Values, constants: tuple[float, ...], rng: np.random.Generator) -> V
 
 @_standard((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
 def frost(x: Values, constants: tuple[float, float], rng: np.random.Generator) -> Values:
-    """Mix the image with frost: bluish crystals along ridges, where it is dense.
+    """Mix the image with frost: bluish crystals along the ridges of a dense random field.
 
     The constants are the shares of the image and of the frost.
     """
@@ -190,7 +190,7 @@ def fog(x: Values, constants: tuple[float, float], rng: np.random.Generator) -> 
     (0.67, 0.4, 1, 0.65, 1.5, True),
 )
 def spatter(x: Values, constants: tuple[float, ...], rng: np.random.Generator) -> Values:
-    """Splash water, or mud, where a smooth random layer is above a threshold.
+    """Splash water, or mud, wherever a smooth random layer exceeds a threshold.
 
     The constants are the mean, deviation and smoothness of the layer, the threshold, the strength, and whether it is
     mud.

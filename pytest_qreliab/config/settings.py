@@ -229,7 +229,7 @@ class Settings:
 
     @property
     def given(self) -> bool:
-        """Whether the user set any option that changes what is measured."""
+        """True if the user set any option that changes what is measured."""
         return any(getattr(self, option.name).given for option in OPTIONS if option.plan)
 
 

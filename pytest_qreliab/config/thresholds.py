@@ -159,7 +159,7 @@ class Gate:
 
     @property
     def is_drift(self) -> bool:
-        """Whether the gate limits the change from accepted results."""
+        """True if the gate limits the change from accepted results."""
         return self.limit == "max_drift"
 
 

@@ -1,4 +1,4 @@
-"""Outputs recorded elsewhere, in the place of a model: their samples as image sets, and the rows that they lie in."""
+"""Outputs recorded elsewhere: their samples as image sets, and the rows of each sample."""
 
 from __future__ import annotations
 

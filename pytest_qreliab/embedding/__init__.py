@@ -1,1 +1,1 @@
-"""Images and prompts through a model, through the cache, into arrays."""
+"""Images and prompts, encoded by a model once and kept as arrays."""

@@ -51,7 +51,7 @@ class _Job:
 
 @dataclass
 class Embedder:
-    """The way from a benchmark and a model to embeddings, each part of which is computed once."""
+    """The embeddings of benchmarks by models. Each part is computed once."""
 
     reader: Reader
     encoded: int = 0  # images and prompts that went through a model

@@ -1,4 +1,4 @@
-"""The store of what models gave, under a digest of everything that it depends on."""
+"""The store of model outputs, each under a digest of everything that it depends on."""
 
 from __future__ import annotations
 

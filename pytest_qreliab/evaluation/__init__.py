@@ -1,1 +1,1 @@
-"""From the plan of a run to the verdict of every gate."""
+"""The plan of a run, its measurements, and the verdict of every gate."""

@@ -24,7 +24,7 @@ from pytest_qreliab.quantizers.request import Tensors
 
 @dataclass(kw_only=True)
 class CachedFacts:
-    """What is known of a plan's models besides their embeddings. A model is made only for a fact that is not kept."""
+    """The facts of a plan's models besides their embeddings. A model is made only for a fact that is not kept."""
 
     models: ModelCache
     progress: Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRIMARY_SCORE = "mcm"  # the OOD score of a name that gives none
-NEAR_FAR = ("near", "far")  # in the place of an OOD set: the mean over the near or the far ones
+NEAR_FAR = ("near", "far")  # instead of an OOD set: the mean over the near or the far ones
 PREDICTION = "prediction"  # the family of the names that begin with no family
 FAMILIES = ("ood", "shift", "corruption", "spurious", "spectral", "recall")
 RESCALED = "rescaled"

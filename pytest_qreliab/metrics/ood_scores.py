@@ -43,7 +43,7 @@ class ScoredSamples:
 
     @property
     def holds(self) -> frozenset[Need | Source]:
-        """What there is for a score to read."""
+        """The parts that a score can read."""
         there: dict[Need | Source, bool] = {
             "logits": not self.up_to_constant,
             "cosines": self.cosines is not None,
@@ -93,7 +93,7 @@ class CalibrationFeatures:
 
     @property
     def holds(self) -> frozenset[Need | Source]:
-        """What there is for a score to be fitted on."""
+        """The parts that a score can be fitted on."""
         return frozenset({"features", "calibration"} if self.labels is None else {"features", "calibration", "labels"})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_qreliab.metrics.classification import Predictions
     from pytest_qreliab.statistics.arrays import FloatArray
 
-SPURIOUS_PAIR = ("common", "counter")  # the sets of which the spurious gap is
+SPURIOUS_PAIR = ("common", "counter")  # the sets that the spurious gap compares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ ToMap = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 @dataclass
 class BlockOutputs:
-    """What was seen of the image tower in one batch."""
+    """The outputs of the image tower's blocks in one batch."""
 
     blocks: list[torch.Tensor] = field(default_factory=list)  # the results of `look` for each block, first to last
     penultimate: torch.Tensor | None = None  # the input of the last projection, (batch, width)

@@ -85,7 +85,7 @@ class Layout:
 def no_fused_attention() -> Iterator[None]:
     """Switch torch's fused kernels for attention off.
 
-    They are one operation, inside of which no product can be seen, and they pad otherwise than the layers that they
+    They are one operation that hides its products, and they pad otherwise than the layers that they
     stand for.
     """
     enabled = torch.backends.mha.get_fastpath_enabled()

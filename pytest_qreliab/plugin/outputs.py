@@ -1,4 +1,4 @@
-"""What a run leaves behind: results in JSON and HTML, a summary on GitHub, and accepted results."""
+"""The outputs of a run: results in JSON and HTML, a summary on GitHub, and accepted results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plugin keeps in pytest's stashes, and the names of its parametrized arguments."""
+"""Keys of the plugin's entries in pytest's stashes, and the names of its parametrized arguments."""
 
 from __future__ import annotations
 

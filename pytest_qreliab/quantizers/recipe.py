@@ -56,7 +56,7 @@ class Quantizer:
 
     @property
     def ours(self) -> bool:
-        """Whether it comes with this package.
+        """True if the quantizer comes with this package.
 
         Its code is then part of every cache key.
         """

@@ -1,4 +1,4 @@
-"""From two measurements on the same samples to the change of each metric, and how sure it is."""
+"""The change of each metric between two measurements on the same samples, and its bounds."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ class RobustnessFamily:
 
 
 class SpectralFamily:
-    """The spectral metrics, most of which only two measurements together have."""
+    """The spectral metrics. Most need two measurements together."""
 
     def values(self, measurement: Measurement, wanted: Collection[str] | None) -> dict[str, float]:
         """Return the metrics of the patch map and of the features of one model."""

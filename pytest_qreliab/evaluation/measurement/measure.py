@@ -1,4 +1,4 @@
-"""From embeddings to a measurement: every metric's value and the per-sample records it came from."""
+"""Measure embeddings: every metric's value, and the per-sample records it came from."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class PrincipalAngle:
 
 @dataclass(frozen=True)
 class Residual:
-    """What quantization adds to the features along a band of ranks, over the features themselves."""
+    """The part that quantization adds to the features along a band of ranks, over the features themselves."""
 
     band: str  # "": all ranks
 

@@ -1,1 +1,1 @@
-"""What a run will do: its cases, gates and data. Needs no torch."""
+"""The plan of a run: its cases, gates and data. Needs no torch."""

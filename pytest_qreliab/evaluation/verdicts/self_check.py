@@ -54,7 +54,7 @@ class SelfCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether chance allows so many false failures if their true rate is the one allowed."""
+        """True if chance allows so many false failures when their true rate is the allowed one."""
         return bool(binom.sf(self.failed - 1, self.replicates, self.allowed) > SURE)
 
 

@@ -135,7 +135,7 @@ def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
         stored = packed_weights.torchao_format(value)
         if stored is None:
             raise InputError(
-                f"artifact {path}: {name} is stored as {type(value).__name__}, of which the bits are unknown"
+                f"artifact {path}: {name} is stored as {type(value).__name__}, and the bits of that are unknown"
             )
         yield Bits(stored.bits, stored.activations)
     for name, value in state.items() if not library_tensors else ():

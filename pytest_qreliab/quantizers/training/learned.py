@@ -173,7 +173,7 @@ class LearnedTransform(nn.Module):
     """A learned scale and shift, shared by all layers of one input."""
 
     scale: torch.Tensor  # (channels,), the first scale
-    unit: torch.Tensor  # (channels,), in multiples of which the shift is learned
+    unit: torch.Tensor  # (channels,), the shift is learned in multiples of it
 
     def __init__(self, scale: torch.Tensor, unit: torch.Tensor, bits: int, *, shift: bool) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, Callable[[CaseRecord], str]] = {
     "coverage": lambda record: formatting.coverage(record["coverage"]),
     "samples": lambda record: f"{record['samples']:,}",
 }
-BASELINE_COLUMNS = ("model", "benchmark", "samples")  # of which full precision has a value as well
+BASELINE_COLUMNS = ("model", "benchmark", "samples")  # full precision has a value in them as well
 
 
 @dataclass(frozen=True)
