@@ -156,33 +156,38 @@ def test_judging_numbers_imports_no_model_library(room):
         assert not heavy & {"open_clip", "torchvision", "PIL", "safetensors"}, path
 
 
-def loaded(module: str) -> set[str]:
-    """Return the top-level packages that importing one module loads, in a process of its own."""
-    code = f"import sys, json, {module}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
-    return set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
+def loaded_by(modules: list[str]) -> dict[str, set[str]]:
+    """Return the top-level packages that are loaded after each import, one after the other in one process."""
+    code = f"""
+import importlib, json, sys
+loaded = {{}}
+for name in {modules!r}:
+    importlib.import_module("pytest_qreliab." + name)
+    loaded[name] = sorted({{module.partition(".")[0] for module in sys.modules}})
+print(json.dumps(loaded))
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    return {name: set(packages) for name, packages in json.loads(output).items()}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_the_way_to_a_plan_and_reading_results_load_no_torch():
+    modules = [
+        "record",
         "plugin.hooks",
-        "plugin.session",
         "config.settings",
-        "evaluation.planning.make_plan",
         "report.records",
         "report.results_file",
         "report.snapshot",
         "report.run_comparison",
-        "record",
-    ],
-)
-def test_the_way_to_a_plan_and_reading_results_load_no_torch(module):
-    assert "torch" not in loaded(f"pytest_qreliab.{module}")
+        "evaluation.planning.make_plan",
+        "plugin.session",
+    ]
+    assert not [name for name, packages in loaded_by(modules).items() if "torch" in packages]
 
 
-@pytest.mark.parametrize("module", ["evaluation.verdicts.gates", "evaluation.measurement.measure"])
-def test_judging_numbers_loads_no_model_library(module):
-    assert not loaded(f"pytest_qreliab.{module}") & {"open_clip", "torchvision", "safetensors"}
+def test_judging_numbers_loads_no_model_library():
+    for name, packages in loaded_by(["evaluation.measurement.measure", "evaluation.verdicts.gates"]).items():
+        assert not packages & {"open_clip", "torchvision", "safetensors"}, name
 
 
 def test_the_picture_in_the_documentation_is_that_of_the_code():

@@ -467,6 +467,7 @@ def test_every_metric_can_be_gated_on_the_embedded_benchmark(pytester, write_thr
     result.stdout.no_fnmatch_line("*?inconclusive:*")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is needed")
 def test_progress_is_live_in_a_terminal(pytester, small_benchmark):
     import pty

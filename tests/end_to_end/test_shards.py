@@ -103,6 +103,7 @@ def test_what_cannot_be_used_ends_the_run_at_its_start(pytester, run, options, m
 # Results of runs
 
 
+@pytest.mark.slow
 def test_the_merged_table_is_that_of_one_run(pytester, run, merge, small_benchmark, monkeypatch):
     args = ("--qreliab-bits=w8,w4,w2",)
     whole = run(*args, "--qreliab-json=whole.json")
