@@ -24,7 +24,8 @@ from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
-from pytest_qreliab.metrics.names import MetricName
+from pytest_qreliab.metrics.definitions import ASPECTS
+from pytest_qreliab.metrics.names import PRIMARY_SCORE, MetricName
 from pytest_qreliab.models import names as models_names
 from pytest_qreliab.quantizers.parameters import RoundingParameters, described
 from pytest_qreliab.quantizers.recipe import Quantizer, Recipe
@@ -342,7 +343,7 @@ def _abilities(quantizer: Quantizer) -> str:
 def _benchmarks(catalog: Catalog) -> Iterator[ListedItem]:
     for name in shipped("benchmarks"):
         benchmark = Benchmark.load(name)
-        aspects = [aspect for aspect in registry.ASPECTS if aspect in benchmark.aspects]
+        aspects = [aspect for aspect in ASPECTS if aspect in benchmark.aspects]
         details = (f"measures {', '.join(aspects)}",)
         yield ListedItem(name=name, help=benchmark.definition.description, details=details)
     yield ListedItem(name="PATH.yaml", help="a benchmark of your own")
@@ -355,7 +356,7 @@ def _metrics(catalog: Catalog) -> Iterator[ListedItem]:
             continue
         better = "any change is harm" if metric.better == "neither" else f"{metric.better} is better"
         yield ListedItem(name=name, help=f"{metric.aspect}, {better}: {metric.help}")
-    scores = f"by the score {', '.join(registry.OOD_SCORES)}; {registry.PRIMARY_SCORE} where none is named"
+    scores = f"by the score {', '.join(registry.OOD_SCORES)}; {PRIMARY_SCORE} where none is named"
     yield ListedItem(name="ood.NAME.SCORE", help=scores)
     yield ListedItem(name="ood.NAME.SCORE.SET", help="of one OOD set in place of the mean over all")
     yield ListedItem(name="spectral.NAME.N", help="high_band_energy and map_error after block N of the image tower")

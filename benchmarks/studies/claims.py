@@ -25,12 +25,13 @@ from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.evaluation.result import Result
 from pytest_qreliab.evaluation.verdicts.controls import Explanation
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import RANK_BANDS
 
 ALPHA = 0.025
 BITS = "w8a8,w6a8,w4a8"
 EXPLAINED = "w4a8,w3a8,w2a8"  # on to where all moves
-BY_RANK = [f"spectral.residual_{band}" for band in registry.RANK_BANDS]
-ALONE = [f"spectral.accuracy_{band}" for band in registry.RANK_BANDS]
+BY_RANK = [f"spectral.residual_{band}" for band in RANK_BANDS]
+ALONE = [f"spectral.accuracy_{band}" for band in RANK_BANDS]
 CLAIMS = (
     ("Calibration moves by the sign of the confidence gap", ["confidence_gap", "ece", "nll"], "both"),
     ("Calibration and OOD detection decouple", ["ece", "ood.auroc", "ood.fpr95"], "both"),

@@ -17,7 +17,6 @@ MIN_BITS, MAX_BITS = 2, 8
 SCOPES = ("vision", "text", "both")
 
 ControlKind = Literal["lowrank", "noise"]  # a model that errs as a quantized one does, but not by rounding
-CONTROL_KINDS: tuple[ControlKind, ...] = ("lowrank", "noise")
 
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight")
 _BITS = re.compile(r"w(\d+)(?:a(\d+))?", re.ASCII)

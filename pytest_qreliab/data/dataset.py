@@ -9,8 +9,8 @@ from functools import cached_property
 from pytest_qreliab.config.benchmark import Preprocessing
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, ood_set
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.metrics.definitions import Need
 from pytest_qreliab.metrics.names import SetName
-from pytest_qreliab.metrics.registry import Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Dataset:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     recorded: bool = False  # samples without images, whose outputs were recorded elsewhere
 
-    def captions(self, label: int) -> list[str]:
-        """Return every template filled with the name of a class."""
-        return self.filled(self.classes[label])
+    @property
+    def class_captions(self) -> list[list[str]]:
+        """Every template filled with the name of each class, class by class."""
+        return [self.filled(name) for name in self.classes]
 
     def filled(self, word: str) -> list[str]:
         """Return every template with a word in its place."""

@@ -26,7 +26,7 @@ from pytest_qreliab.embedding.records import (
     LabelledEmbeddings,
 )
 from pytest_qreliab.hashing import array_digest, digest
-from pytest_qreliab.metrics.registry import WITH_GRATINGS, Need
+from pytest_qreliab.metrics.definitions import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import held_out
 
@@ -43,10 +43,6 @@ class _Job:
     data: Dataset
     needs: Collection[Need]
     advance: Advance
-
-    @property
-    def captions(self) -> list[list[str]]:
-        return [self.data.captions(label) for label in range(len(self.data.classes))]
 
 
 @dataclass
@@ -74,7 +70,7 @@ class Embedder:
         """
         job = _Job(handle=handle, data=data, needs=needs, advance=advance)
         with handle.store.lock(handle.key):
-            classifier = self._classifier(job, job.captions)
+            classifier = self._classifier(job, job.data.class_captions)
             negatives = None
             if "negatives" in needs and data.negatives:
                 negatives = self._classifier(job, [data.filled(word) for word in data.negatives])

@@ -17,7 +17,7 @@ from torch import nn
 from pytest_qreliab.data.batches import BATCH
 from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.metrics.registry import GRATINGS
+from pytest_qreliab.metrics.definitions import GRATINGS
 from pytest_qreliab.metrics.spectral import high_band_share, power
 from pytest_qreliab.models.block_hooks import BlockOutputs, watch_blocks
 from pytest_qreliab.models.clip import Clip

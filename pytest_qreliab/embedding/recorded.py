@@ -25,8 +25,8 @@ from pytest_qreliab.embedding.records import (
     LogitOutputs,
     OutputsT,
 )
+from pytest_qreliab.metrics.definitions import Need
 from pytest_qreliab.metrics.names import SetName
-from pytest_qreliab.metrics.registry import Need
 from pytest_qreliab.quantizers.calibration import held_out
 
 Values = npt.NDArray[np.float32]

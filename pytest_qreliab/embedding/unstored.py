@@ -45,9 +45,8 @@ def image_features(
 
 def class_features(clip: Clip, data: Dataset) -> npt.NDArray[np.float32]:
     """Return text features of a benchmark's classes: float32 (classes, dim), unit rows."""
-    captions = [data.captions(label) for label in range(len(data.classes))]
     with full_precision():
-        return forward.classifier(clip, captions, BatchSize.for_device(clip.device))
+        return forward.classifier(clip, data.class_captions, BatchSize.for_device(clip.device))
 
 
 def fitted_logit_scale(reader: Reader, clip: Clip, data: Dataset) -> float:

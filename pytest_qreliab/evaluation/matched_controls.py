@@ -12,7 +12,7 @@ from pytest_qreliab.config.cases import Case, ControlKind
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.sampling import evenly_spaced
 from pytest_qreliab.embedding.model_handle import ModelHandle
-from pytest_qreliab.embedding.unstored import class_features, fitted_logit_scale, image_features
+from pytest_qreliab.embedding.unstored import class_features, image_features
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.case_measurer import CaseMeasurer
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
@@ -99,8 +99,7 @@ class MatchedControls:
         full, quantized = models.pool.baseline(build.model), models.pool.quantized(build).clip
         control = Control(full, quantized, build.scope, kind=kind, seed=seed)
         clip = control.at(self._strength(target, kind, control) if models.plan.controls == "features" else 1.0)
-        if models.plan.recipes[build.quantizer].rescale and build.calibration is not None:
-            clip.set_logit_scale(fitted_logit_scale(models.reader, clip, models.plan.data[build.calibration]))
+        models.pool.refit_logit_scale(clip, build)
         return clip
 
     def _strength(self, target: _Target, kind: ControlKind, control: Control) -> float:

@@ -87,6 +87,15 @@ class ModelPool:
         with self._refused_once(build):
             return self._quantized.get(build, partial(self._build, full, build))
 
+    def refit_logit_scale(self, clip: Clip, build: Build) -> None:
+        """Refit the logit scale of a model that is made for a build, in place, if the build's recipe asks for it.
+
+        Raises:
+            InputError: The features hold NaN or infinity.
+        """
+        if self._plan.recipes[build.quantizer].rescale and build.calibration is not None:
+            clip.set_logit_scale(fitted_logit_scale(self._reader, clip, self._plan.data[build.calibration]))
+
     def _load(self, model: str) -> Clip:
         self._quantized.clear()  # room first; the baseline before it is gone
         with self._progress(f"loading {short_name(model)}", 1) as advance:
@@ -109,8 +118,7 @@ class ModelPool:
             full_precision(),
         ):
             clip = recipe.quantize(full, self._request(build, recipe, calibration, advance))
-            if recipe.rescale and build.calibration is not None:
-                clip.set_logit_scale(fitted_logit_scale(self._reader, clip, self._plan.data[build.calibration]))
+            self.refit_logit_scale(clip, build)
             granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
             bits = build.bits if recipe.quantizer.rounds else None
             coverage = measure_coverage(full, clip, bits, build.scope, granularity)

@@ -8,46 +8,9 @@ from dataclasses import replace
 from pytest_qreliab.errors import unknown
 from pytest_qreliab.metrics import ood, ood_scores, prediction_metrics, set_metrics, spectral_metrics
 from pytest_qreliab.metrics.definitions import (
-    ASPECTS,
-    FEATURES,
-    GRATINGS,
-    RANK_BANDS,
-    WITH_GRATINGS,
-    Direction,
     Metric,
-    Need,
-    Source,
 )
 from pytest_qreliab.metrics.names import NEAR_FAR, PRIMARY_SCORE, RESCALED, MetricName, SetName
-from pytest_qreliab.metrics.spectral_metrics import BAND_ACCURACIES, BY_RANK
-
-__all__ = [
-    "ASPECTS",
-    "BAND_ACCURACIES",
-    "BY_RANK",
-    "FEATURES",
-    "GRATINGS",
-    "NEAR_FAR",
-    "OOD_SCORES",
-    "OOD_STATISTICS",
-    "PRIMARY_SCORE",
-    "RANK_BANDS",
-    "RESCALED_METRICS",
-    "WITH_GRATINGS",
-    "Direction",
-    "Metric",
-    "MetricName",
-    "Need",
-    "SetName",
-    "Source",
-    "canonical",
-    "image_sets",
-    "is_distance",
-    "lookup",
-    "names",
-    "names_image_set",
-    "of_aspect",
-]
 
 OOD_SCORES = tuple(ood_scores.SCORES)
 OOD_STATISTICS = tuple(ood.STATISTICS)

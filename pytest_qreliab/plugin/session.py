@@ -16,7 +16,7 @@ from pytest_qreliab.config.settings import OPTIONS, RUN_ONLY, SELF_CHECK, Settin
 from pytest_qreliab.errors import InputError, describe_exception, unknown, user_code_location
 from pytest_qreliab.evaluation.planning import make_plan, shards
 from pytest_qreliab.evaluation.planning.catalog import Catalog
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import ASPECTS
 from pytest_qreliab.report import files, snapshot_settings
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Session:
         """
         if aspect is None:
             return list(self.plan.cases)
-        if aspect not in registry.ASPECTS:
-            raise unknown("aspect", aspect, registry.ASPECTS)
+        if aspect not in ASPECTS:
+            raise unknown("aspect", aspect, ASPECTS)
         return [case for case in self.plan.cases if self.plan.tested(case, aspect)]
 
     def position(self, subject: Case | Build | str) -> float:

@@ -15,7 +15,7 @@ from pytest_qreliab.evaluation.measurement.families import FAMILIES
 from pytest_qreliab.evaluation.measurement.logits import FeatureLogits, LogitSource, RecordedLogits
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.scoring import fit_scorers, score_features, score_ood_sets
-from pytest_qreliab.metrics import calibration, classification, registry, robustness
+from pytest_qreliab.metrics import calibration, classification, registry, robustness, spectral_metrics
 from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.metrics.ood_scores import score_samples
 from pytest_qreliab.statistics.arrays import FloatArray
@@ -88,7 +88,7 @@ def _measure(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT], classe
 
 
 def _metrics_of_predictions(classes: Sequence[str]) -> list[str]:
-    names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration"), *registry.BAND_ACCURACIES]
+    names = [*registry.of_aspect("accuracy"), *registry.of_aspect("calibration"), *spectral_metrics.BAND_ACCURACIES]
     return [*names, *(f"recall.{name}" for name in classes)]
 
 
@@ -178,7 +178,7 @@ def _features(embeddings: FeatureEmbeddings, problems: dict[str, str]) -> dict[s
         if not problem and (features == features[0]).all():
             problem = f"all {what} features are the same"
         if problem:
-            names = [*registry.BY_RANK, *([] if part else registry.BAND_ACCURACIES)]
+            names = [*spectral_metrics.BY_RANK, *([] if part else spectral_metrics.BAND_ACCURACIES)]
             problems.update((f"{name}.{part}" if part else name, problem) for name in names)
         else:
             found[part] = features

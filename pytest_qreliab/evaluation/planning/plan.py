@@ -11,6 +11,7 @@ from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import Need
 from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.recipe import Recipe
 
@@ -45,10 +46,10 @@ class Plan:
         shares = sum(map(len, self.gates.values())) if policy.correction in ("bonferroni", "holm") else 1
         return (1 - policy.confidence) / max(shares, 1)  # there are none if all gates are on the drift
 
-    def needs(self, benchmark: str) -> frozenset[registry.Need]:
+    def needs(self, benchmark: str) -> frozenset[Need]:
         """Return what gates, figures and curves need of a benchmark beyond its images."""
         gated = (gate for case in self.cases if case.benchmark == benchmark for gate in self.all_gates(case))
-        needs: set[registry.Need] = set()
+        needs: set[Need] = set()
         if self.figures is not None:
             needs |= {"blocks", "penultimate"}
         if self.records_curves:

@@ -13,11 +13,12 @@ from pytest_qreliab.data.recorded import match_rows
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import Need, Source
 from pytest_qreliab.quantizers.recipe import Quantizer
 
 FULL = Bits(32)  # stands for the bits of outputs that do not tell them
 # These need the inside of a model, or other images or prompts than those recorded.
-UNRECORDED: frozenset[registry.Need] = frozenset({"local", "negatives", "blocks", "penultimate", "gratings", "weights"})
+UNRECORDED: frozenset[Need] = frozenset({"local", "negatives", "blocks", "penultimate", "gratings", "weights"})
 
 
 def refuse_to_load(name: str) -> NoReturn:
@@ -121,9 +122,9 @@ def _recordable(recording: Recording, name: str) -> bool:
     return not metric.needs & UNRECORDED and metric.reads <= _sources(recording)
 
 
-def _sources(recording: Recording) -> frozenset[registry.Source]:
+def _sources(recording: Recording) -> frozenset[Source]:
     """Return what metrics can read of recorded outputs."""
     if recording.kind == "image_features":
         return frozenset({"logits", "cosines", "features"})
-    logits: frozenset[registry.Source] = frozenset({"logits"} if recording.kind == "logits" else ())
+    logits: frozenset[Source] = frozenset({"logits"} if recording.kind == "logits" else ())
     return logits if recording.logit_scale is None else logits | {"cosines"}

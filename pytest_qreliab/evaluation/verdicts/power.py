@@ -12,6 +12,7 @@ from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.evaluation.planning.plan import Plan
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import WITH_GRATINGS
 from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.statistics import power
 
@@ -72,7 +73,7 @@ def effective_samples(metric: str, data: Dataset) -> float:
     """
     n = len(data.in_distribution)
     if "gratings" in registry.lookup(metric).needs:
-        return float(min(n, registry.WITH_GRATINGS))
+        return float(min(n, WITH_GRATINGS))
     name = MetricName.parse(metric)
     if name.family == "recall":
         if name.part not in data.classes:

@@ -15,7 +15,9 @@ from pytest_qreliab.config.cases import Case
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
-from pytest_qreliab.metrics import registry, spectral
+from pytest_qreliab.metrics import spectral
+from pytest_qreliab.metrics.definitions import RANK_BANDS
+from pytest_qreliab.metrics.names import PRIMARY_SCORE
 from pytest_qreliab.metrics.rank import NOTHING, Spectrum
 from pytest_qreliab.quantizers.inspection.weight_spectra import WeightSpectrum
 from pytest_qreliab.report.figures import curves, plots
@@ -59,7 +61,7 @@ def _figures(models: dict[str, Measurement]) -> Iterator[tuple[str, Figure]]:
         confidence = {name: (model.confidence, model.correct) for name, model in predictions.items()}
         yield "reliability", plots.reliability_diagram(confidence)
         yield "risk-coverage", plots.risk_coverage(confidence)
-    score = registry.PRIMARY_SCORE
+    score = PRIMARY_SCORE
     scores = {
         name: {ood: (m.id_scores[score], ood_scores) for ood, ood_scores in m.ood_scores[score].items()}
         for name, m in models.items()
@@ -92,7 +94,7 @@ def _weights(weights: Sequence[WeightSpectrum]) -> Iterator[tuple[str, Figure]]:
         return
     sums = [weight.sums() for weight in weights]
     bands = {}
-    for band in registry.RANK_BANDS:
+    for band in RANK_BANDS:
         errors, squares = np.array([by_band[band] for by_band in sums]).T
         relative = np.sqrt(np.divide(errors, squares, out=np.full_like(errors, np.nan), where=squares > 0))
         bands[band.replace("_", " ")] = relative, squares / np.array([by_band[""][1] for by_band in sums])

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
-from pytest_qreliab.metrics import registry, spectral
+from pytest_qreliab.metrics import spectral
 from pytest_qreliab.metrics.binning import bin_sums
 from pytest_qreliab.metrics.classification import Predictions
-from pytest_qreliab.metrics.names import SetName
+from pytest_qreliab.metrics.names import PRIMARY_SCORE, SetName
 from pytest_qreliab.report.records import Bin, Curves, Points
 from pytest_qreliab.statistics.arrays import FloatArray
 
@@ -30,7 +30,7 @@ def build_curves(baseline: Measurement, quantized: Measurement) -> Curves:
     """
     models = baseline, quantized
     predictions = [m.predictions for m in models if m.predictions is not None]
-    score = registry.PRIMARY_SCORE
+    score = PRIMARY_SCORE
     sets = [name for name in baseline.ood_scores.get(score, ()) if name in quantized.ood_scores.get(score, ())]
     corruptions: dict[str, dict[str, tuple[float, float]]] = {}
     for (kind, severity), (before, after) in corruption_accuracies(baseline, quantized).items():

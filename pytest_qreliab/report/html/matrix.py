@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics.definitions import ASPECTS
 from pytest_qreliab.report import formatting
 from pytest_qreliab.report.html.cells import column_class, gate_state, number_text, sign, verdict_sign, word_cell
 from pytest_qreliab.report.html.markup import Markup, breakable, scroll_frame, select, tag
@@ -75,7 +76,7 @@ def render_matrix(records: Sequence[CaseRecord]) -> list[Markup]:
 
 def metrics_by_aspect(records: Iterable[CaseRecord]) -> list[str]:
     """Return the gated metrics, aspect by aspect."""
-    return sorted(gated_metrics(records), key=lambda metric: registry.ASPECTS.index(registry.lookup(metric).aspect))
+    return sorted(gated_metrics(records), key=lambda metric: ASPECTS.index(registry.lookup(metric).aspect))
 
 
 def _head(layout: MatrixLayout) -> Markup:

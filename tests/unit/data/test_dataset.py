@@ -23,7 +23,7 @@ def data():
 
 
 def test_captions_are_every_template_with_the_name_in_every_place(data):
-    assert data.captions(1) == ["a dog.", "dog or dog"]
+    assert data.class_captions[1] == ["a dog.", "dog or dog"]
     assert data.filled("{}") == ["a {}.", "{} or {}"]
 
 

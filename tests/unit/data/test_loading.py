@@ -17,7 +17,7 @@ def test_image_folders(folder_benchmark):
     assert loaded.in_distribution.labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
     expected = Image.open(folder_benchmark.parent / "images" / "dog" / "1.png")
     np.testing.assert_array_equal(np.asarray(loaded.in_distribution.load(7)), np.asarray(expected))
-    assert loaded.captions(2) == ["a photo of a owl."]
+    assert loaded.class_captions[2] == ["a photo of a owl."]
     assert len(loaded.ood["noise"]) == 6
     assert loaded.ood["noise"].labels is None
 

@@ -51,7 +51,7 @@ def test_features_of_some_images_are_the_models_own_and_are_counted(tiny, embedd
 
 
 def test_features_of_a_class_are_the_unit_mean_of_its_unit_prompts(tiny, data):
-    rows = F.normalize(tiny.encode_text(data.captions(7)), dim=-1)
+    rows = F.normalize(tiny.encode_text(data.class_captions[7]), dim=-1)
     found = class_features(tiny, data)
     np.testing.assert_allclose(found[7], F.normalize(rows.mean(dim=0), dim=0).numpy(), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)

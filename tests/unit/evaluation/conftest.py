@@ -21,7 +21,7 @@ from pytest_qreliab.evaluation.measurement.comparison import Change, compare
 from pytest_qreliab.evaluation.measurement.measure import measure
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, spectral_metrics
 from pytest_qreliab.statistics.interval import Interval
 
 
@@ -148,7 +148,7 @@ OOD_NAMES = [
 UNSEEN = {"weights", "blocks", "gratings"}
 NAMES = [
     *(name for name in registry.names() if not (name.startswith("ood.") or registry.lookup(name).needs & UNSEEN)),
-    *(f"{name}.text" for name in registry.BY_RANK),
+    *(f"{name}.text" for name in spectral_metrics.BY_RANK),
     *(f"recall.{name}" for name in CLASSES),
     *(f"spurious.accuracy.{name}" for name in ("common", "counter", "night")),
     *(f"shift.{statistic}.{name}" for statistic in ("accuracy", "nll", "ece") for name in ("sketch", "print")),

@@ -1,10 +1,11 @@
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import CONTROL_KINDS, Bits
+from pytest_qreliab.config.cases import Bits, ControlKind
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers import controls
@@ -68,7 +69,7 @@ def test_the_effective_rank_is_matched_where_it_falls():
     assert controls._cut_to_rank(quantized, weight) is quantized
 
 
-@pytest.mark.parametrize("kind", CONTROL_KINDS)
+@pytest.mark.parametrize("kind", get_args(ControlKind))
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_a_control_errs_by_any_multiple(tiny, quantize, kind, strength):
     quantized = quantize(tiny, "minmax", Bits(4))

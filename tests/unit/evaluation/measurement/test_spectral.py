@@ -10,13 +10,14 @@ from pytest_qreliab.evaluation.evaluator import Evaluator
 from pytest_qreliab.evaluation.measurement.comparison import compare
 from pytest_qreliab.evaluation.verdicts.gates import JudgingRule
 from pytest_qreliab.evaluation.verdicts.self_check import check
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, spectral_metrics
+from pytest_qreliab.metrics.definitions import FEATURES, RANK_BANDS
 from pytest_qreliab.metrics.rank import HIGHEST_SQNR
 
 BENCHMARK = "version: 1\nextends: digits\ncorruptions: null\ncovariate_shift: null\nspurious: null\nood: {far: null}\n"
 NAMES = [
     *registry.of_aspect("spectrum"),
-    *(f"{name}.{part}" for name in registry.BY_RANK for part in registry.FEATURES),
+    *(f"{name}.{part}" for name in spectral_metrics.BY_RANK for part in FEATURES),
     *(f"spectral.{name}.{block}" for name in ("high_band_energy", "map_error") for block in (1, 4)),
 ]
 
@@ -63,11 +64,11 @@ def test_fewer_bits_harm_more(evaluated):
 def test_the_error_grows_with_rank(evaluated):
     """The study's, on four-bit weights; and the last ranks know less than the middle ones."""
     _, _, (four, _) = evaluated
-    ratios = [four.changes[f"spectral.residual_{band}"].quantized for band in registry.RANK_BANDS]
+    ratios = [four.changes[f"spectral.residual_{band}"].quantized for band in RANK_BANDS]
     assert ratios == sorted(ratios)
-    for band, ratio in zip(registry.RANK_BANDS, ratios, strict=True):
+    for band, ratio in zip(RANK_BANDS, ratios, strict=True):
         assert four.changes[f"spectral.sqnr_{band}"].quantized == pytest.approx(-10 * np.log10(ratio))
-    alone = {band: four.changes[f"spectral.accuracy_{band}"].quantized for band in registry.RANK_BANDS}
+    alone = {band: four.changes[f"spectral.accuracy_{band}"].quantized for band in RANK_BANDS}
     assert alone["mid_rank"] > alone["high_rank"]
 
 
@@ -113,7 +114,7 @@ def test_the_page_s_gates_can_be_loaded(tmp_path, make_plan):
     assert len(plan.gates[plan.cases[0]]) == 6
     for name in registry.of_aspect("spectrum"):
         stem = name.removeprefix("spectral.")
-        assert stem in page or stem.endswith(tuple(registry.RANK_BANDS)) or stem.startswith("sensitivity"), name
+        assert stem in page or stem.endswith(tuple(RANK_BANDS)) or stem.startswith("sensitivity"), name
 
 
 def test_the_self_check_leaves_out_what_is_no_mean_over_samples(evaluated):
