@@ -132,6 +132,8 @@ def case(index=0, *, model="tiny", quantizer=None, bits="w4a8", benchmark="digit
         "curves": curves(rng),
         "data": {"classes": "10 fa50d9f6", "in_distribution": "898 images 627d0247"},
         "environment": {"python": "3.11.7", "torch": "2.6.0"},
+        "baseline": {"file": "model.safetensors 1a2b3c4d"},
+        "skipped": {},
         "warnings": [],
         "repeat": f"pytest qreliab -k '[{model}/{quantizer}/{bits}/{benchmark}]'",
         "encoded": 520,

@@ -27,6 +27,7 @@ class Dataset:
     labelled: Mapping[str, ImageSet] = field(default_factory=dict)  # shifted, corrupted and spurious sets, by full name
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     recorded: bool = False  # samples without images, whose outputs were recorded elsewhere
+    warnings: tuple[str, ...] = ()  # what a reader of the results should know; each names the benchmark
 
     @property
     def class_captions(self) -> list[list[str]]:

@@ -81,6 +81,7 @@ class EmbeddedSets(Generic[OutputsT]):
     near: frozenset[str] = frozenset()  # the OOD sets that are near
     calibration: CalibrationEmbeddings[OutputsT] | None = None
     labelled: Mapping[str, LabelledEmbeddings[OutputsT]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # what a reader of the results should know
 
 
 @dataclass(frozen=True, kw_only=True)

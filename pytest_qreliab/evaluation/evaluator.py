@@ -140,7 +140,7 @@ class Evaluator:
             self._draw(case, baseline, quantized, self._facts.visible_weight_spectra(case.build))
         verdicts = judge(changes, plan.gates[case], self._rule(case, baseline))
         controls = self._controls.findings(case, baseline, quantized)
-        data, environment, warnings = self._describe(case)
+        data, environment, differences = self._describe(case)
         if self._accepted is not None:
             verdicts += judge_drift(changes, plan.drift[case], self._accepted.accepted(case, data))
         return Result(
@@ -162,7 +162,11 @@ class Evaluator:
             data=data,
             environment=environment,
             curves=None if self._curves is None else self._curves(baseline, quantized),
-            warnings=tuple(warnings),
+            baseline=plan.descriptions[case.build.model].facts,
+            skipped={},
+            warnings=tuple(
+                dict.fromkeys([*plan.warnings(case), *baseline.warnings, *quantized.warnings, *differences])
+            ),
         )
 
     def _compare(self, case: Case, baseline: Measurement, quantized: Measurement) -> dict[str, Change]:

@@ -42,7 +42,9 @@ class Result:
     data: Mapping[str, str]  # what it was measured on, in words, if there is a snapshot or a report
     environment: Mapping[str, str]  # what it was measured with, likewise
     curves: Outline | None  # what can be drawn of it
-    warnings: tuple[str, ...]  # what was different when it was accepted
+    baseline: Mapping[str, str]  # what is known of the full-precision model, in words
+    skipped: Mapping[str, str]  # why the gates on a metric were not judged, by the metric
+    warnings: tuple[str, ...]  # what a reader should know
 
     def verdicts_for(self, aspect: str | None) -> list[Verdict]:
         """Return the verdicts of one aspect, or all of them."""

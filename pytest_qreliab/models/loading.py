@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_qreliab.models.description import ModelDescription
 from pytest_qreliab.models.names import TINY_DIGITS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Loader:
     files: tuple[Path, ...] = ()  # that the model is loaded from
     version: str = ""  # the author's own
     by_weights: bool = False  # only the loaded weights tell it from others
+    describe: Callable[[], ModelDescription] = ModelDescription  # says what is known of the model without loading it
 
     def __call__(self) -> Clip:
         """Load the model."""

@@ -23,6 +23,10 @@ def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot |
         snapshot: The accepted results that the run is held against, if there are any.
     """
     lines = [_cases(plan), _gates(plan)]
+    for name, description in plan.descriptions.items():
+        if description.facts:
+            facts = ", ".join(f"{what} {value}" for what, value in description.facts.items())
+            lines.append(f"qreliab: {name}: {facts}")
     if snapshot is not None:
         drift_gates = _count(sum(map(len, plan.drift.values())), "gate")
         lines.append(f"qreliab: {drift_gates} on the drift from {snapshot.folder}{UPDATES[snapshot.update]}")
@@ -33,7 +37,8 @@ def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot |
         lines.append(f"qreliab: figures go to {display_path(plan.figures)}")
     for source, metrics in plan.unmeasurable.items():
         lines.append(f"qreliab: {source} has nothing for {', '.join(metrics)}: not tested")
-    return lines + underpowered_lines(plan)
+    warnings = dict.fromkeys(text for case in plan.cases for text in plan.warnings(case))
+    return [*lines, *(f"qreliab: warning: {text}" for text in warnings), *underpowered_lines(plan)]
 
 
 def underpowered_lines(plan: Plan) -> list[str]:

@@ -106,7 +106,8 @@ class CaseRecord(TypedDict):
     """A case, measured and judged.
 
     `confidence` is that of each bound. `data` and `environment` describe what it was measured on and with, and `curves`
-    is what is drawn of it, where a report or a snapshot asked for them. `warnings` are what a reader should know.
+    is what is drawn of it, where a report or a snapshot asked for them. `baseline` is what is known of the
+    full-precision model. `skipped` says why gates were not judged, by metric. `warnings` are what a reader should know.
     """
 
     case: str
@@ -129,6 +130,8 @@ class CaseRecord(TypedDict):
     curves: Curves | None
     data: dict[str, str]
     environment: dict[str, str]
+    baseline: dict[str, str]
+    skipped: dict[str, str]
     warnings: list[str]
     repeat: str
     encoded: int

@@ -45,6 +45,8 @@ def to_record(result: Result, parameters: str, repeat: str) -> CaseRecord:
         curves=result.curves,  # type: ignore[typeddict-item]
         data=dict(result.data),
         environment=dict(result.environment),
+        baseline=dict(result.baseline),
+        skipped=dict(result.skipped),
         warnings=list(result.warnings),
         repeat=repeat,
         encoded=result.cost.encoded,

@@ -254,6 +254,8 @@ def entry(case: str, value: float = 0.9, outcome: str = "pass"):
         "curves": None,
         "data": {},
         "environment": {},
+        "baseline": {"file": "model.safetensors 1a2b3c4d"},
+        "skipped": {},
         "warnings": [],
         "repeat": "pytest",
         "encoded": 0,

@@ -84,6 +84,7 @@ def _measure(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT], classe
         id_scores=id_scores,
         ood_scores=scored.scores,
         labelled=further.predictions,
+        warnings=sets.warnings,
     )
 
 

@@ -39,6 +39,7 @@ class Measurement:
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     blocks: Blocks | None = None
     sensitivity: FloatArray | None = None  # (images, gratings)
+    warnings: tuple[str, ...] = ()  # what a reader of the results should know
 
     @cached_property
     def _spectra(self) -> dict[str, Spectrum]:

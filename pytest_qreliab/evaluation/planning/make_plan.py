@@ -45,6 +45,7 @@ def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False)
     return Plan(
         cases=tuple(cases),
         models=parsed.models,
+        descriptions={name: loader.describe() for name, loader in parsed.models.items()},
         recipes=parsed.recipes,
         recordings=parsed.recordings,
         gates={case: tuple(gate for gate in gates if not gate.is_drift) for case, gates in all_gates.items()},

@@ -12,6 +12,7 @@ from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.definitions import Need
+from pytest_qreliab.models.description import ModelDescription
 from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.recipe import Recipe
 
@@ -22,6 +23,7 @@ class Plan:
 
     cases: tuple[Case, ...]  # in order
     models: Mapping[str, Loader]  # by name
+    descriptions: Mapping[str, ModelDescription]  # of the models, by name
     recipes: Mapping[str, Recipe]  # by the name of the quantizer
     recordings: Mapping[str, Recording]  # recorded outputs, by the name of the model or quantizer
     gates: Mapping[Case, tuple[Gate, ...]]  # on the change from full precision
@@ -55,6 +57,10 @@ class Plan:
         if self.records_curves:
             needs |= {"blocks"}
         return frozenset(needs).union(*(registry.lookup(gate.metric).needs for gate in gated))
+
+    def warnings(self, case: Case) -> tuple[str, ...]:
+        """Return what a reader of the results of a case should know, as far as it is known before the run."""
+        return (*self.descriptions[case.build.model].warnings, *self.data[case.benchmark].warnings)
 
     def all_gates(self, case: Case) -> tuple[Gate, ...]:
         """Return the gates of a case on the change from full precision, then those on the drift."""
