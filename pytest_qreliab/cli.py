@@ -17,18 +17,21 @@ from rich.text import Text
 from rich_argparse import RichHelpFormatter
 
 from pytest_qreliab._version import __version__
-from pytest_qreliab.config.benchmark import Benchmark
+from pytest_qreliab.config.benchmark import RECORDED, Benchmark
 from pytest_qreliab.config.document import find, read, shipped
 from pytest_qreliab.config.settings import IN_PYTESTS_CACHE, Setting, parse_size, resolve
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.definitions import ASPECTS
 from pytest_qreliab.metrics.names import PRIMARY_SCORE, MetricName
+from pytest_qreliab.models import hub
 from pytest_qreliab.models import names as models_names
 from pytest_qreliab.quantizers.parameters import RoundingParameters, described
 from pytest_qreliab.quantizers.recipe import Quantizer, Recipe
+from pytest_qreliab.report import downloads
 from pytest_qreliab.report.command_output import CommandOutput
 from pytest_qreliab.report.formatting import file_size
 
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for line in output.lines:
             # Lines are cut to a terminal's width, but stay whole for another program to read.
+            line.plain = printable(line.plain) if "\n" not in line.plain else line.plain
             for part in _wrapped(line, console.width) if console.is_terminal else [line]:
                 console.print(part, soft_wrap=True)
         sys.stdout.flush()
@@ -88,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("kinds", nargs="*", type=_kind, metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
     command = add_command("check", "validate benchmarks, thresholds and suites, and count their images", _check)
     command.add_argument("names", nargs="+", metavar="NAME", help="shipped names, or paths of YAML files")
+    command.add_argument("--download", action="store_true", help="download what is not here yet from the hub")
     command = add_command("cache", "list, verify or prune the embeddings and images kept for later runs", _cache)
     command.add_argument("action", choices=("list", "verify", "prune"), help="what to do with them")
     command.add_argument(
@@ -174,10 +179,10 @@ def _cache(args: argparse.Namespace) -> CommandOutput:
     if not folder.is_dir():
         raise InputError(f"there is no cache at {folder.absolute()}; name its folder with --dir")
     if args.action == "prune":
-        removed = eviction.prune(folder, parse_size(Setting(args.size, "--size", given=True)))
+        removed = eviction.prune(folder, parse_size(Setting(text=args.size, origin="--size", given=True)))
         left = sum(entry.size for entry in eviction.list_entries(folder))
         return CommandOutput([Text(f"{folder}: {file_size(removed)} removed, {file_size(left)} left")])
-    with Console(stderr=True).status(f"reading {folder}"):
+    with Console(stderr=True).status(Text(f"reading {folder}")):
         entries = sorted(
             eviction.list_entries(folder, read=True, verify=args.action == "verify"), key=lambda entry: entry.used
         )
@@ -199,16 +204,18 @@ def _check(args: argparse.Namespace) -> CommandOutput:
     """Check files. The exit code is 1 if a benchmark lacks images."""
     lines: list[Text] = []
     exit_code = 0
-    with Console(stderr=True).status("") as status:
+    access = hub.Access(network=args.download, show=downloads.show)
+    # Downloads are shown in place of the status.
+    with Console(stderr=True, quiet=args.download).status("") as status, hub.access(access):
         for name in args.names:
-            status.update(f"checking {name}")
+            status.update(Text(f"checking {name}"))
             kind = _kind_of(name)
             if kind == "thresholds":
                 policy = Thresholds.load(name).policy
                 text = f"{name}: thresholds for {len(policy.gates)} metrics, {len(policy.overrides)} overrides"
                 lines.append(Text(text, style="bold"))
             elif kind == "suites":
-                lines.append(Text(f"{name}: a suite of {_cases_of_suite(name)} cases", style="bold"))
+                lines += _suite(name)
             else:
                 images = _image_sets(Benchmark.load(name))
                 lines += images.lines
@@ -217,7 +224,9 @@ def _check(args: argparse.Namespace) -> CommandOutput:
 
 
 def _kind_of(name: str) -> str:
-    """Return the kind of a shipped file, or of a YAML file by its content."""
+    """Return the kind of a shipped file, of recorded outputs, or of a YAML file by its content."""
+    if name.startswith(RECORDED):
+        return "benchmarks"
     for kind in ("benchmarks", "suites", "thresholds"):
         if name in shipped(kind):
             return kind
@@ -227,34 +236,51 @@ def _kind_of(name: str) -> str:
     return "benchmarks" if {"in_distribution", "extends", "classes"} & set(data) else "suites"
 
 
-def _cases_of_suite(name: str) -> int:
-    """Return the number of cases of a suite, after checking all that it names as a run would."""
+def _suite(name: str) -> list[Text]:
+    """List the models of a hub that a suite names, after checking all that it names as a run would."""
     from pytest_qreliab.evaluation.planning import make_plan  # imports NumPy, which lists do without
 
     catalog = Catalog()
     catalog.add_entry_points()
     settings = resolve(lambda ini: name if ini == "qreliab_suite" else None, lambda ini: None)
-    return len(make_plan.make_plan(settings, catalog).cases)
+    plan = make_plan.make_plan(settings, catalog)
+    lines = [Text(f"{name}: a suite of {len(plan.cases)} cases", style="bold")]
+    for model, description in plan.descriptions.items():
+        if (commit := description.facts.get("commit")) is not None:
+            lines.append(Text(f"  present  {model}: commit {commit} of {description.facts['repository']}"))
+        elif plan.models[model].fetch is not None:
+            lines.append(Text(f"  absent   {model}: {description.facts['files']}; a run fetches it", style="yellow"))
+    return lines
 
 
 def _image_sets(benchmark: Benchmark) -> CommandOutput:
-    """List the image sets of a benchmark. The exit code is 1 if one is missing."""
-    from pytest_qreliab.data import loading  # imports NumPy, which lists do without
+    """List the image sets of a benchmark as a run measures on them. The exit code is 1 if one cannot be used."""
+    from pytest_qreliab.data import availability  # imports NumPy, which lists do without
+    from pytest_qreliab.data.wording import counted
 
     lines = [Text(f"{benchmark.name}: {benchmark.definition.description}".rstrip(": "), style="bold")]
-    exit_code = 0
-    for image_set in loading.check_availability(benchmark):
-        expected, count = image_set.expected, f"{image_set.images:,} images"
+    try:
+        found = availability.check(benchmark)
+    except InputError as error:
+        return CommandOutput([*lines, Text(f"  wrong    {error}", style="red")], 1)
+    for image_set in found.sets:
         if image_set.problem:
-            exit_code = 1
             lines.append(Text(f"  missing  {image_set.name}: {image_set.problem}", style="red"))
-        elif expected is not None and expected != image_set.images:
-            size = "smaller" if image_set.images < expected else "larger "
-            text = f"  {size}  {image_set.name}: {count} of {expected:,}; a run measures on what is there"
-            lines.append(Text(text, style="yellow"))
+            continue
+        there, published = image_set.found, image_set.expected
+        text = f"{image_set.name}: {counted(image_set.images, 'image')}"
+        if there is not None and there != image_set.images:
+            text += f" of {there:,}"
+        if image_set.left_out:
+            text += f" ({', '.join(image_set.left_out)})"
+        if there is None or published is None or there == published:
+            lines.append(Text(f"  present  {text}"))
         else:
-            lines.append(Text(f"  present  {image_set.name}: {count}"))
-    return CommandOutput(lines, exit_code)
+            size = "smaller" if there < published else "larger "
+            text += f"; {published:,} are published, a run measures on what is there"
+            lines.append(Text(f"  {size}  {text}", style="yellow"))
+    lines += [Text(f"  warning: {text}", style="yellow") for text in found.warnings]
+    return CommandOutput(lines, int(any(image_set.problem for image_set in found.sets)))
 
 
 def _kind(text: str) -> str:
@@ -297,7 +323,7 @@ def _models(catalog: Catalog) -> Iterator[ListedItem]:
     # The tags are in open_clip's code, which imports torch. Nothing else here does.
     for architecture, tags in openclip.tags().items():
         yield ListedItem(name=architecture, help=", ".join(tags) or "no hub weights: give ARCH/CHECKPOINT")
-    yield ListedItem(name="hf-hub:ORG/NAME", help="an open_clip model of the Hugging Face hub")
+    yield ListedItem(name="hf-hub:ORG/NAME@REV", help="an open_clip model of a Hugging Face hub; without @REV, main")
     yield ListedItem(name="local-dir:PATH", help="a folder with open_clip_config.json and a checkpoint")
 
 

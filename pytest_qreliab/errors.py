@@ -17,6 +17,10 @@ class InputError(ValueError):
     """
 
 
+class NotShownError(InputError):
+    """Something that a model does not show, such as patch maps."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name most like `name`, whatever its case; None if none is alike."""
     folded = {choice.casefold(): choice for choice in valid}
@@ -33,15 +37,16 @@ def unknown(what: str, name: str, valid: Iterable[str], *, hint: str = "") -> In
         valid: The names that are valid.
         hint: How to find out more, at the end of the message.
     """
+    return InputError("; ".join(filter(None, [f"unknown {what} {name!r}", suggestion(name, valid), hint])))
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name is nearest, and which there are."""
     choices = sorted(valid)
-    parts = [f"unknown {what} {name!r}"]
-    if (near := nearest(name, choices)) is not None:
-        parts.append(f"did you mean {near!r}?")
+    near = nearest(name, choices)
     shown = ", ".join(choices[:12]) + (f", ... ({len(choices)} in all)" if len(choices) > 12 else "")
-    parts.append(f"valid: {shown}" if choices else "there is none to choose from")
-    if hint:
-        parts.append(hint)
-    return InputError("; ".join(parts))
+    parts = [f"did you mean {near!r}?"] if near is not None else []
+    return "; ".join([*parts, f"valid: {shown}" if choices else "there is none to choose from"])
 
 
 def describe_exception(error: BaseException) -> str:

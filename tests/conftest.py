@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -30,6 +31,17 @@ def realdata() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data are not here: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once():
+    """Every plan of a shipped benchmark draws letters, half a second of them: keep each of the built-in sets."""
+    from pytest_qreliab.data.sources import builtin
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("digits", "coloured_digits", "printed_digits", "letters", "photo_patches"):
+            patch.setattr(builtin, name, functools.cache(getattr(builtin, name)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -82,28 +94,49 @@ def make_plan():
 
 
 @pytest.fixture(scope="session")
-def everything_imported(make_plan, small_benchmark):
-    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back."""
+def kept(tmp_path_factory) -> Path:
+    """The folder of a store for all tests, of all workers, that look at what is made of embeddings.
+
+    It knows the package's code and not what a test puts in its place: who replaces what embeds or quantizes has a store
+    of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"
+
+
+@pytest.fixture(scope="session")
+def everything_imported(make_plan, small_benchmark, kept):
+    """pytester forgets the modules that a run inside this process imports; compiled ones cannot come back.
+
+    What the head says of power is reckoned once for equal gates and samples.
+    """
     import open_clip  # noqa: F401
+    import rich._emoji_codes  # noqa: F401
     from safetensors import torch  # noqa: F401
 
     import pytest_qreliab.models.wrapped
     import pytest_qreliab.plugin.progress
     import pytest_qreliab.plugin.suite.test_reliability
     import pytest_qreliab.plugin.suite.test_self_check  # noqa: F401
+    from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.evaluation.evaluator import Evaluator
+    from pytest_qreliab.statistics import power
 
     plan = make_plan(benchmarks=str(small_benchmark), bits="4")
-    Evaluator(plan).result(plan.cases[0])
+    Evaluator(plan, store=Store(kept)).result(plan.cases[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(power, "minimum_detectable_drop", functools.cache(power.minimum_detectable_drop))
+        yield
 
 
 @pytest.fixture(scope="session")
-def digits_result(make_plan):
+def digits_result(make_plan, kept):
     """The embedded model at w4a8 on the whole embedded benchmark."""
+    from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.evaluation.evaluator import Evaluator
 
     plan = make_plan(bits="4")
-    return Evaluator(plan).result(plan.cases[0])
+    return Evaluator(plan, store=Store(kept)).result(plan.cases[0])
 
 
 SMALL_BENCHMARK = """\
@@ -145,6 +178,8 @@ def write_local_model():
     import torch
     from safetensors.torch import save_file
 
+    from pytest_qreliab.models.encoding_settings import EncodingSettings
+
     config = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 16, "patch_size": 4, "width": 32, "layers": 1, "head_width": 16},
@@ -157,7 +192,8 @@ def write_local_model():
         if poison is not None:
             state[poison] = torch.full_like(state[poison], float("nan"))
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+        described = {"model_cfg": config, "preprocess_cfg": EncodingSettings().image_settings}
+        (folder / "open_clip_config.json").write_text(json.dumps(described))
         save_file(state, folder / "open_clip_model.safetensors")
         return folder
 
@@ -204,8 +240,31 @@ def folder_benchmark(image_folders) -> Path:
 @pytest.fixture(scope="session")
 def build():
     """The builders of `builders.py`, which tests cannot import by its name."""
-    path = Path(__file__).with_name("builders.py")
-    spec = importlib.util.spec_from_file_location("builders", path)
+    return _module_beside("builders")
+
+
+@pytest.fixture
+def hub_server():
+    """A stand-in of the Hugging Face hub, which holds nothing yet: see `hub_server.py`."""
+    with _module_beside("hub_server").Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server, tmp_path, monkeypatch):
+    """The stand-in as the hub that this process uses, with an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.endpoint)
+    template = hub_server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return hub_server
+
+
+def _module_beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -44,7 +44,8 @@ LEAST, MOST = 0.93, 0.97
 METRICS = (
     *("accuracy", "top5_accuracy", "balanced_accuracy", "recall.c0", "agreement", "flips.lost", "flips.gained", "kl"),
     *("nll", "brier", "brier.reliability", "brier.resolution", "ece", "ece.equal_mass", "ece.debiased"),
-    *("ece.classwise", "mce", "confidence_gap", "aurc", "eaurc"),
+    *("ece.rms", "ece.classwise", "mce", "confidence_gap", "aurc", "eaurc", "augrc"),
+    *("failure.auroc", "failure.aupr_error", "failure.aupr_success", "failure.fpr95"),
     *(f"ood.{statistic}.mcm" for statistic in registry.OOD_STATISTICS),
     "spectral.high_band_energy",
 )

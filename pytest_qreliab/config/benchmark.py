@@ -40,6 +40,7 @@ from pytest_qreliab.errors import InputError
 RESERVED = ("near", "far")  # no names for an OOD set: they stand for the means over the near and the far sets
 RECORDED = "recorded:"  # goes before the path of recorded outputs, in place of a name
 COMMON, COUNTER = "common", "counter"
+LONGEST_NAME = 255  # bytes of a file's name, on all systems
 
 CorruptionKind = StandardName | ExtraName
 Severity = Annotated[int, Field(ge=1, le=5)]
@@ -68,6 +69,8 @@ class Corruptions(Strict):
     @model_validator(mode="after")
     def _placeholders(self) -> Corruptions:
         if self.source is not None:
+            if self.source.limit is not None:
+                raise ValueError("write `limit` beside `source`, not in it: it is that of each cell")
             text = " ".join(value for value in self.source.model_dump().values() if isinstance(value, str))
             for name, cells in (("{kind}", {k for k, _ in self.cells}), ("{severity}", {s for _, s in self.cells})):
                 if name not in text and len(cells) > 1:
@@ -120,8 +123,9 @@ class Preprocessing(Strict):
 class BenchmarkSchema(Strict):
     """The schema of a benchmark file, version 1.
 
-    `classes` are names, or keys (folders, say) with names, or a file or built-in set of such; `negatives` are labels of
-    nothing that is in the distribution. `seed` is that of every draw and of the corruptions.
+    `classes` are names, or keys (folders, say) with names, or a file or built-in set of such; `class_keys` are the keys
+    of those that the benchmark has, in label order: a list, a file or a built-in set. `negatives` are labels of nothing
+    that is in the distribution. `seed` is that of every draw and of the corruptions.
     """
 
     version: Literal[1]
@@ -129,6 +133,7 @@ class BenchmarkSchema(Strict):
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
     classes: list[Word] | dict[str, Word] | Word | None = None
+    class_keys: Annotated[list[Word], Field(min_length=1)] | Word | None = None
     negatives: Annotated[list[Word], Field(min_length=1)] | None = None
     templates: Annotated[list[str], Field(min_length=1)] | Word = ["a photo of a {}."]
     preprocessing: Preprocessing = Preprocessing()
@@ -156,7 +161,16 @@ class BenchmarkSchema(Strict):
     @model_validator(mode="after")
     def _recorded_alone(self) -> BenchmarkSchema:
         if isinstance(self.in_distribution, Recorded):
-            others = ("classes", "negatives", "covariate_shift", "corruptions", "spurious", "ood", "calibration")
+            others = (
+                "classes",
+                "class_keys",
+                "negatives",
+                "covariate_shift",
+                "corruptions",
+                "spurious",
+                "ood",
+                "calibration",
+            )
             superfluous = [name for name in others if name in self.model_fields_set]
             if superfluous:
                 raise ValueError(f"the recorded file says what {', '.join(superfluous)} are; leave them out")
@@ -254,6 +268,8 @@ class Benchmark:
                 f"export {left[1]}=~/data"
             )
         path = Path(expanded).expanduser()
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise InputError(f"{text[:40]!r} ... is too long for the path of a file")
         return path if path.is_absolute() else self.document.place(at).path.parent / path
 
     def where(self, location: Location = ()) -> str:

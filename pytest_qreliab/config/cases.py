@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_qreliab.errors import InputError, nearest, unknown
@@ -18,19 +18,40 @@ SCOPES = ("vision", "text", "both")
 
 ControlKind = Literal["lowrank", "noise"]  # a model that errs as a quantized one does, but not by rounding
 
+FLOAT_FORMATS = ("fp16", "bf16", "fp32")  # recorded outputs may be of a model that rounds to none but these
+
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight")
 _BITS = re.compile(r"w(\d+)(?:a(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Bits:
-    """The bit widths of a case, written `w4` or `w4a8`."""
+    """The bit widths of a case, written `w4` or `w4a8`, or the format of recorded outputs, such as `fp16`."""
 
     weights: int
     activations: int | None = None  # None: activations stay in floating point
+    name: str = field(default="", kw_only=True)  # of recorded outputs alone: one of FLOAT_FORMATS, or "unknown"
 
     def __str__(self) -> str:
-        return f"w{self.weights}" + ("" if self.activations is None else f"a{self.activations}")
+        return self.name or f"w{self.weights}" + ("" if self.activations is None else f"a{self.activations}")
+
+    @classmethod
+    def of(cls, text: str) -> Bits:
+        """Parse what recorded outputs or a record say of their bits: `w4`, `w4a8`, `fp16`, `bf16` or `fp32`.
+
+        Raises:
+            InputError: The text has another form. The message names the nearest valid form.
+        """
+        known = {str(bits): bits for bits in (*(cls(int(name[2:]), name=name) for name in FLOAT_FORMATS), UNKNOWN)}
+        if text.strip().casefold() in known:
+            return known[text.strip().casefold()]
+        try:
+            bits = cls.parse(text)
+        except InputError as error:
+            raise InputError(f"{error}; of recorded outputs also {', '.join(FLOAT_FORMATS)}") from None
+        if isinstance(bits, int):
+            raise InputError(f"{text!r} does not say of what; write w{bits} (weights only) or w{bits}a{bits}")
+        return bits
 
     @classmethod
     def parse(cls, text: str) -> Bits | int:
@@ -64,6 +85,9 @@ class Bits:
         return numbers[0] if bare else cls(*numbers)
 
 
+UNKNOWN = Bits(32, name="unknown")  # stands for the bits of recorded outputs that do not tell them
+
+
 def _suggestion(text: str) -> str:
     word = text.strip().casefold()
     if word in _WORDS:
@@ -90,6 +114,7 @@ class Build:
     bits: Bits
     scope: str  # one of SCOPES
     calibration: str | None  # the benchmark with the images and prompts to calibrate on; None: no data are needed
+    short_quantizer: str = field(default="", compare=False)  # without the folders that tell it from no other
 
     @property
     def id(self) -> str:
@@ -114,8 +139,7 @@ class Case:
     def quantization(self) -> str:
         """The quantizer, bits and scope, for a row of a table."""
         b = self.build
-        name = re.sub(r"^(artifact|recorded):.*/", r"\1:", b.quantizer)  # the last part of a path says enough
-        return f"{name} {b.bits}" + ("" if b.scope == "both" else f" {b.scope}")
+        return f"{b.short_quantizer or b.quantizer} {b.bits}" + ("" if b.scope == "both" else f" {b.scope}")
 
 
 def _identifier(model: str, quantizer: str, bits: Bits, scope: str, benchmark: str | None) -> str:
@@ -147,6 +171,8 @@ def expand(models: Iterable[str], quantizations: Iterable[Quantization], benchma
     Returns:
         The cases, ordered by model, quantization and benchmark, so that each build is made once.
     """
+    quantizations = list(quantizations)
+    short = _short_names({q.quantizer for q in quantizations})
     return [
         Case(
             Build(
@@ -155,8 +181,27 @@ def expand(models: Iterable[str], quantizations: Iterable[Quantization], benchma
                 bits=q.bits,
                 scope=q.scope,
                 calibration=benchmark if q.needs_data else None,
+                short_quantizer=short[q.quantizer],
             ),
             benchmark,
         )
         for model, q, benchmark in itertools.product(models, quantizations, benchmarks)
     ]
+
+
+def _short_names(names: Set[str]) -> dict[str, str]:
+    """Return names with as few folders of their paths as tell one from another."""
+
+    def shortened(name: str, parts: int) -> str:
+        head, colon, path = name.partition(":")
+        if head not in ("artifact", "recorded"):
+            return name
+        return head + colon + "/".join(path.split("/")[-parts:])
+
+    found: dict[str, str] = {}
+    for name in names:
+        others, parts = names - {name}, 1
+        while parts <= name.count("/") and shortened(name, parts) in {shortened(other, parts) for other in others}:
+            parts += 1
+        found[name] = shortened(name, parts)
+    return found

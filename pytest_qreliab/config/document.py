@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def find(kind: str, name: str, folder: Path | None = None) -> Path:
     if name in known:
         return known[name]
     path = (folder or Path.cwd()) / Path(name).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 (the method raises OSError for a name that is too long)
         return path.absolute()
     what = {"benchmarks": "benchmark", "suites": "suite", "thresholds": "thresholds file"}[kind]
     hint = f"or the path of a YAML file ({path.absolute()} does not exist)"
@@ -78,6 +79,7 @@ class Place(NamedTuple):
 
     path: Path
     line: int
+    unquoted: str | None = None  # what is written there, if YAML reads it as a number, a date, yes, no or nothing
 
 
 @dataclass(frozen=True)
@@ -167,28 +169,58 @@ class Document:
             absent = item["loc"][-1:] if item["type"] == "missing" else ()
             at = (*self._written((*within, *item["loc"])), *absent)
             found.setdefault((at, item.get("ctx", {}).get("key")), []).append(item)
+        unquoted: dict[Location, list[Location]] = {}  # by what they are parts of
         for (at, key), items in found.items():
             deeper = any(other[: len(at)] == at != other for other, _ in found)
-            if deeper and all(item["type"].endswith(("_type", "literal_error")) for item in items):
+            types = [item["type"] for item in items]
+            if deeper and all(kind.endswith(("_type", "literal_error")) for kind in types):
                 continue  # the error belongs to a branch of a union that was not meant
-            reasons: list[str] = []
-            valid: list[str] = []
-            for item in items:
-                context = item.get("ctx", {})
-                choices = re.findall("'([^']+)'", context.get("expected", "") + context.get("expected_tags", ""))
-                valid += choices
-                if item["type"] == "union_tag_not_found":
-                    reasons.append("`source:` is missing: where the images come from")
-                elif not choices:
-                    reasons.append(item["msg"].removeprefix("Value error, "))
-            if valid:
-                given, what = items[0]["input"], "value"
-                if items[0]["type"] == "union_tag_invalid":
-                    given, what = items[0]["ctx"]["tag"], "source"
-                reasons.insert(0, str(unknown(what, str(given), set(valid))))
-            name = "".join(f"{part}." for part in at)[:-1]
+            if "string_type" in types and self._unquoted(at) is not None:
+                unquoted.setdefault(at[:-1], []).append(at)
+                continue
             where = self.where(at if key is None else (*at, key))
-            yield f"{where}: {name + ': ' if name else ''}{'; or '.join(dict.fromkeys(reasons))}"
+            yield f"{where}: {_named(at)}{'; or '.join(dict.fromkeys(self._reasons(at, items)))}"
+        for parent, places in unquoted.items():
+            yield f"{self.where(places[0])}: {_named(places[0] if len(places) == 1 else parent)}{self._quote(places)}"
+
+    def _reasons(self, at: Location, items: list[Any]) -> list[str]:
+        """Return what is wrong at one place, in words."""
+        reasons: list[str] = []
+        valid: list[str] = []
+        for item in items:
+            context = item.get("ctx", {})
+            choices = re.findall("'([^']+)'", context.get("expected", "") + context.get("expected_tags", ""))
+            valid += choices
+            if item["type"] == "union_tag_not_found":
+                reasons.append("`source:` is missing: where the images come from")
+            elif not choices:
+                reasons.append(item["msg"].removeprefix("Value error, "))
+        if valid:
+            given, what = items[0]["input"], "value"
+            if items[0]["type"] == "union_tag_invalid":
+                given, what, at = items[0]["ctx"]["tag"], "source", (*at, "source")
+            written = self._unquoted(at)
+            reasons.insert(0, str(unknown(what, str(given) if written is None else written, set(valid))))
+        return reasons
+
+    def _unquoted(self, at: Location) -> str | None:
+        return self.places[at].unquoted if at in self.places else None
+
+    def _quote(self, places: list[Location]) -> str:
+        """Say that texts have to be quoted, as YAML reads something else."""
+        texts = [self._unquoted(place) or "" for place in places]
+        shown = [text or "(nothing)" for text in texts[:5]]
+        more = f" and {len(texts) - 5:,} more" if len(texts) > 5 else ""
+        quoted = ", ".join(f'"{text}"' for text in texts[:2])
+        return (
+            f"YAML reads {', '.join(shown)}{more} as a number, a date, true, false or nothing; write text in quotes: "
+            f"{quoted}{' ...' if len(texts) > 2 else ''}"
+        )
+
+
+def _named(at: Location) -> str:
+    name = "".join(f"{part}." for part in at)[:-1]
+    return f"{name}: " if name else ""
 
 
 def display_path(path: Path) -> str:
@@ -213,10 +245,9 @@ def read(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{display_path(path)}: cannot be read: {reason}") from None
-    lines: dict[Location, int] = {}
     try:
-        loader = yaml.SafeLoader(text)
-        data = _construct(loader, loader.get_single_node(), (), lines)
+        reader = _Reader(path, text)
+        data = reader.construct(reader.loader.get_single_node(), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -229,37 +260,72 @@ def read(path: Path) -> Document:
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
         raise InputError(f"{display_path(path)}:1: expected a mapping of keys, found {found}")
-    return Document(path, data, {location: Place(path, line) for location, line in lines.items()})
+    return Document(path, data, reader.places)
 
 
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def _construct(loader: yaml.SafeLoader, node: yaml.Node | None, at: Location, lines: dict[Location, int]) -> Any:
-    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
-        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag!r} is not allowed", problem_mark=node.start_mark)
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = _construct(loader, key_node, (), {})
-            mark = key_node.start_mark
-            if not isinstance(key, str | int) or isinstance(key, bool):
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no plain word; quote it", problem_mark=mark)
-            if key in mapping:
-                first = lines[(*at, key)]
-                raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice, first on line {first}", problem_mark=mark)
-            lines[(*at, key)] = mark.line + 1
-            mapping[key] = _construct(loader, value_node, (*at, key), lines)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, item in enumerate(node.value):
-            lines[(*at, index)] = item.start_mark.line + 1
-            items.append(_construct(loader, item, (*at, index), lines))
-        return items
-    if node is None:
-        return None
-    try:
-        return loader.construct_object(node, deep=True)
-    except (ValueError, OverflowError) as error:  # such as a date that does not exist
-        raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
+_TEXT = "tag:yaml.org,2002:str"
+
+
+class _Reader:
+    """The data of a YAML file, and where each key and item of it stands."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.loader = yaml.SafeLoader(text)
+        self.places: dict[Location, Place] = {}
+        self._path = path
+        # Each key and item takes more than a character. Aliases may multiply them, but not without end.
+        self._most = 10 * len(text)
+
+    def construct(self, node: yaml.Node | None, at: Location) -> Any:
+        """Return the data of a node, and note the places of its parts."""
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag!r} is not allowed", problem_mark=node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key, mark = self._key(key_node), key_node.start_mark
+                if key in mapping:
+                    first = self.places[(*at, key)].line
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key!r} is given twice, first on line {first}", problem_mark=mark
+                    )
+                self._note((*at, key), mark, value_node)
+                mapping[key] = self.construct(value_node, (*at, key))
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._note((*at, index), item.start_mark, item)
+            return [self.construct(item, (*at, index)) for index, item in enumerate(node.value)]
+        return None if node is None else self._scalar(node)
+
+    def _key(self, node: yaml.Node) -> str:
+        """Return a key as text; whole numbers are text as they are written."""
+        key = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
+        if isinstance(key, str):
+            return key
+        if isinstance(key, int) and str(key) == node.value:
+            return str(node.value)
+        if isinstance(node, yaml.ScalarNode):
+            problem = f'YAML reads the key {node.value or "(nothing)"} as {key!r}; write it in quotes: "{node.value}"'
+        else:
+            problem = "a key is no plain word, but a list or a mapping"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            value = self.loader.construct_object(node, deep=True)
+        except (ValueError, OverflowError) as error:  # such as a date that does not exist
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
+        if isinstance(value, str) and "\0" in value:
+            raise yaml.MarkedYAMLError(problem="a text with the character NUL", problem_mark=node.start_mark)
+        return value
+
+    def _note(self, at: Location, mark: yaml.Mark, value: yaml.Node) -> None:
+        if len(self.places) > self._most:
+            problem = "an alias refers to itself, or aliases multiply without end"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        unquoted = value.value if isinstance(value, yaml.ScalarNode) and value.tag != _TEXT else None
+        self.places[at] = Place(self._path, mark.line + 1, unquoted)

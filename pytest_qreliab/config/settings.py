@@ -1,6 +1,7 @@
 """The settings of a run: the table of options, and their resolution.
 
-A setting comes from the first of these that has it: command line, environment, ini file, default.
+A setting comes from the first of these that has it: command line, environment, ini file, default. Relative paths of an
+ini file start in its folder, all others in the working directory.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ OPTIONS = (
         name="models",
         default="tiny-digits",
         metavar="A,B",
-        help="models to test: tiny-digits (shipped), ARCH/TAG or ARCH/CHECKPOINT of open_clip, hf-hub:ID or "
-        "local-dir:PATH",
+        help="models to test: tiny-digits (shipped), ARCH/TAG or ARCH/CHECKPOINT of open_clip, "
+        "hf-hub:ORG/NAME@REVISION or local-dir:PATH",
     ),
     Option(
         name="quantizers",
@@ -163,28 +164,33 @@ class SettingValue:
     origin: str  # the option, variable, ini key, or file and line that it comes from, for error messages
     folder: Path | None = None  # where a relative path in it starts; None: in the working directory
 
+    def path(self) -> Path:
+        """Return the path that the value names, relative only to the working directory."""
+        return (self.folder or Path()) / Path(self.text).expanduser()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """A resolved option."""
 
     text: str
     origin: str  # the option, variable or ini key that it comes from, for error messages
     given: bool  # False for a default
+    folder: Path | None = None  # where a relative path in it starts; None: in the working directory
 
     def values(self, *, many: bool) -> list[SettingValue]:
         """Return the values in the text, stripped and in order.
 
         Args:
-            many: Whether commas separate several values. Otherwise the whole text is one value.
+            many: Whether commas or line ends separate several values. Otherwise the whole text is one value.
 
         Raises:
             InputError: There is no value in the text.
         """
-        texts = [text.strip() for text in (self.text.split(",") if many else [self.text]) if text.strip()]
+        texts = [text.strip() for text in (re.split(r"[,\n]", self.text) if many else [self.text]) if text.strip()]
         if not texts:
             raise InputError(f"{self.origin}: is empty; give at least one value")
-        return [SettingValue(text, self.origin) for text in texts]
+        return [SettingValue(text, self.origin, self.folder) for text in texts]
 
 
 def parse_size(setting: Setting) -> float:
@@ -233,21 +239,37 @@ class Settings:
         return any(getattr(self, option.name).given for option in OPTIONS if option.plan)
 
 
-def _resolve(option: Option, cli: str | None, ini: str | None) -> Setting:
+def _resolve(option: Option, cli: str | None, ini: object, folder: Path | None) -> Setting:
     # An empty variable is how CI systems write an absent one, and an absent ini setting reads as "".
-    environment = os.environ.get(option.env) or None
-    candidates = ((cli, option.flag), (environment, option.env), (ini or None, f"ini {option.ini}"))
-    for text, origin in candidates:
-        if text is not None:
-            return Setting(text, origin, given=True)
-    return Setting(option.default, option.flag, given=False)
+    if cli is not None:
+        return Setting(text=cli, origin=option.flag, given=True)
+    if environment := os.environ.get(option.env):
+        return Setting(text=environment, origin=option.env, given=True)
+    if ini is None or ini == "":
+        return Setting(text=option.default, origin=option.flag, given=False)
+    origin = f"ini {option.ini}"
+    return Setting(text=_ini_text(ini, origin), origin=origin, given=True, folder=folder)
 
 
-def resolve(getoption: Callable[[str], str | None], getini: Callable[[str], str | None]) -> Settings:
+def _ini_text(value: object, origin: str) -> str:
+    """Return the text of an ini value, which TOML users may write as a list, a truth value or a whole number."""
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int) for item in items):
+        raise InputError(f'{origin}: {value!r} is no text; write "w4,w8" or ["w4", "w8"], in TOML also true or false')
+    return ",".join(str(item) if not isinstance(item, bool) else "yes" if item else "no" for item in items)
+
+
+def resolve(
+    getoption: Callable[[str], str | None], getini: Callable[[str], object], folder: Path | None = None
+) -> Settings:
     """Resolve each setting from the first source that has it.
 
     Args:
         getoption: Returns the value of a command-line option by its ini name; None if it is not given.
-        getini: Returns the value of an ini key; None or "" if it is not given.
+        getini: Returns the value of an ini key, as a TOML file may have it; None or "" if it is not given.
+        folder: The folder of the ini file.
+
+    Raises:
+        InputError: The value of an ini key is neither text nor a list of texts.
     """
-    return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini)) for o in OPTIONS})
+    return Settings(**{o.name: _resolve(o, getoption(o.ini), getini(o.ini), folder) for o in OPTIONS})

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Word = Annotated[str, Field(pattern=r"\S")]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 LabelledBy = Literal["key", "index", "name"]
+OrSkip = Literal["error", "skip"]
 Scalar = str | int | float | bool
 
 
@@ -37,12 +38,14 @@ class _Labelled(_Source):
 
     `classes` are the keys of those: a list, a file, or a built-in set; `partial` says that some of them may be without
     images, which is an error otherwise where classes are folders. `labelled_by` says what the source writes as a
-    label: the key of a class, its index, or its name.
+    label: the key of a class, its index, or its name. `other_labels: skip` leaves images out whose label is that of no
+    class, which is an error otherwise.
     """
 
     classes: Annotated[list[Word], Field(min_length=1)] | Word | None = None
     partial: bool = False
     labelled_by: LabelledBy | None = None
+    other_labels: OrSkip = "error"
 
 
 class Digits(_Labelled):
@@ -75,7 +78,8 @@ class PhotoPatches(_Source):
 
 class ImageFolder(_Labelled):
     """A folder with one folder of images per class; or with images wherever `pattern` says, a path within the folder
-    with `*` for any name or part of one, and `{label}` for the label: `{label} */common-*/*`.
+    with `*` for any name or part of one, `**` for any folders or none, and `{label}` for the label:
+    `{label} */common-*/*`. Links are followed. `partial` also allows empty class folders.
     """
 
     source: Literal["image-folder"]
@@ -91,10 +95,12 @@ class FlatFolder(_Source):
 
 
 class Table(_Labelled):
-    """A CSV or Parquet file with a column of image paths, and perhaps one of labels.
+    """A CSV, JSON lines (`.jsonl`) or Parquet file with a column of image paths, and perhaps one of labels.
 
-    `root` is where relative image paths start, by default the table's folder. `columns` names the columns of a CSV file
-    without a head, `delimiter` is what is between them. `where` keeps the rows with those values.
+    `image` is the column of paths, or a path with columns in it: `images/{id}.jpg`. `root` is where relative image
+    paths start, by default the table's folder. `columns` names the columns of a CSV file without a head, `delimiter` is
+    what is between them: by default a tab in a `.tsv` file, else a comma. `where` keeps the rows with those values, one
+    or a list for each column. `missing_images: skip` leaves rows out whose image is not there.
     """
 
     source: Literal["table"]
@@ -103,8 +109,9 @@ class Table(_Labelled):
     label: Word | None = None
     root: Word | None = None
     columns: Annotated[list[Word], Field(min_length=1)] | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    where: dict[str, Scalar] = {}
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    where: dict[str, Scalar | Annotated[list[Scalar], Field(min_length=1)]] = {}
+    missing_images: OrSkip = "error"
 
 
 class Torchvision(_Labelled):
@@ -120,22 +127,27 @@ class Torchvision(_Labelled):
 
 
 class WebDataset(_Labelled):
-    """Tar shards in which the files of a sample share a name: an image, and a label in a file `.cls`, say.
+    """Tar shards in which the files of a sample share a name up to the first dot: an image, and a label, say `.cls`.
 
-    `path` is one shard, a folder of them, or a pattern: `*`, `{0000..0012}`.
+    `path` is one shard, a folder of them, or a pattern: `*`, `{0000..0012}`. `label` and `image` are the suffixes of
+    labels and images; without `image` each file that Pillow reads is the image of a sample.
     """
 
     source: Literal["webdataset"]
     path: Word
+    image: Word | None = None
     label: Word | None = None
 
 
 class HuggingFace(_Labelled):
-    """A data set of the package `datasets`: saved to disk at `path`, or of that `name` on the hub."""
+    """A data set of the package `datasets`: saved to disk at `path`, or of that `name` on the hub, where `revision` is
+    a branch, a tag or a commit.
+    """
 
     source: Literal["huggingface"]
     path: Word | None = None
     name: Word | None = None
+    revision: Word | None = None
     config: Word | None = None
     split: Word | None = None
     image: Word = "image"
@@ -145,6 +157,8 @@ class HuggingFace(_Labelled):
     def _one_place(self) -> HuggingFace:
         if (self.path is None) == (self.name is None):
             raise ValueError("give either the path of a saved data set or the name of one on the hub")
+        if self.revision is not None and self.name is None:
+            raise ValueError("a revision is of a data set on the hub, and this one is saved on disk")
         return self
 
 

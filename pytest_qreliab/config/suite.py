@@ -82,17 +82,18 @@ class SuiteSchema(Strict):
     groups: list[Group] = []
 
 
-def find(name: str) -> Path:
+def find(name: str, folder: Path | None = None) -> Path:
     """Return the path of a suite file.
 
     Args:
         name: A name that the package ships, or a path.
+        folder: Where a relative path starts, by default the working directory.
 
     Raises:
         InputError: There is no such file.
     """
     try:
-        return documents.find("suites", name)
+        return documents.find("suites", name, folder)
     except InputError as error:
         raise InputError(f"{error}; or {NO_SUITE}") from None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,7 +29,8 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 class Limits(Strict):
     """What one metric may do. The tolerances are on the change from the baseline, `min` and `max` on the value, and
-    `max_drift` is on how much worse it may be than what a snapshot holds.
+    `max_drift` is on how much worse it may be than what a snapshot holds. With `where_missing: skip` a run goes on if
+    its benchmark, recorded outputs or model lack what the metric is measured on; else that is an error.
     """
 
     max_drop: Tolerance | None = None
@@ -38,15 +40,17 @@ class Limits(Strict):
     min: Bound | None = None
     max: Bound | None = None
     max_drift: Tolerance | None = None
+    where_missing: Literal["skip"] | None = None
 
     def given(self) -> dict[Limit, float]:
         """Return the limits that are set, by name."""
-        return {name: value for name, value in self if value is not None}  # type: ignore[misc]
+        limits: tuple[Limit, ...] = get_args(Limit)
+        return {name: value for name in limits if (value := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
     def _sensible(self) -> Limits:
         if not self.given():
-            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"give at least one of {', '.join(get_args(Limit))}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}, so nothing can pass")
         return self
@@ -143,6 +147,7 @@ class Gate:
     limit: Limit
     value: float
     where: str  # the `file:line` that it comes from
+    skippable: bool = False  # whether the file says `where_missing: skip`
 
     @property
     def largest_harm(self) -> float:
@@ -184,6 +189,14 @@ class Thresholds:
         document = read(find("thresholds", name, folder))
         return cls(document.validate(Policy), document)
 
+    def unmatched(self, cases: Collection[Case]) -> list[str]:
+        """Return the `file:line` of each override that matches none of the cases."""
+        return [
+            self.document.where(("overrides", index))
+            for index, override in enumerate(self.policy.overrides)
+            if not any(map(override.match.matches, cases))
+        ]
+
     def gates(self, case: Case) -> list[Gate]:
         """Return the gates of a case.
 
@@ -211,7 +224,13 @@ class Thresholds:
                 if not before or before[0] < rank:
                     chosen[name] = (rank, limits, at)
         return [
-            Gate(metric=name, limit=limit, value=value, where=self.document.where((*at, limit)))
+            Gate(
+                metric=name,
+                limit=limit,
+                value=value,
+                where=self.document.where((*at, limit)),
+                skippable=limits.where_missing == "skip",
+            )
             for name, (_, limits, at) in chosen.items()
             for limit, value in limits.given().items()
         ]

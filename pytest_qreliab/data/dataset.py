@@ -6,11 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from pytest_qreliab.config.benchmark import Preprocessing
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, ood_set
 from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.shared_images import SharedImages
 from pytest_qreliab.metrics.definitions import Need
 from pytest_qreliab.metrics.names import SetName
+from pytest_qreliab.statistics.arrays import IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class Dataset:
     labelled: Mapping[str, ImageSet] = field(default_factory=dict)  # shifted, corrupted and spurious sets, by full name
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     recorded: bool = False  # samples without images, whose outputs were recorded elsewhere
+    shared: tuple[SharedImages, ...] = ()  # what sets share by their files that should share nothing
     warnings: tuple[str, ...] = ()  # what a reader of the results should know; each names the benchmark
 
     @property
@@ -44,6 +49,16 @@ class Dataset:
         ood = {ood_set(name, near=name in self.near): images for name, images in self.ood.items()}
         sets = {IN_DISTRIBUTION: self.in_distribution, **self.labelled, **ood}
         return sets if self.calibration is None else {**sets, CALIBRATION: self.calibration}
+
+    @cached_property
+    def units(self) -> dict[str, IntArray]:
+        """The number of the unit that each image shows, (n,), of the sets that have units, by full name."""
+        numbers: dict[str, int] = {}
+        return {
+            name: np.array([numbers.setdefault(unit, len(numbers)) for unit in images.units], dtype=np.int64)
+            for name, images in self.sets.items()
+            if images.units is not None
+        }
 
 
 def requested_sets(data: Dataset, needs: Collection[Need]) -> dict[str, ImageSet]:

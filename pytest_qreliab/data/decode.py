@@ -14,6 +14,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pytest_qreliab.errors import InputError
 
+LONGEST = 1000  # times the other side: no photograph or line of text is longer
+
 _FILTERS = threading.Lock()
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,7 +53,8 @@ def image(source: Path | bytes | IO[bytes], what: str) -> Image.Image:
                 decoded, orientation = _decoded(readable)
     # The decoders of damaged files raise nearly everything: struct.error, IndexError, zlib.error, SyntaxError ...
     except Exception as error:
-        raise InputError(f"image {what} cannot be decoded: {_reason(error)}") from None
+        raise InputError(f"image {what} cannot be decoded: {_pointer(readable) or _reason(error)}") from None
+    _check_sides(decoded, what)
     decoded = _eight_bits(decoded, what)
     decoded.info = {}
     return decoded.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else decoded
@@ -111,6 +114,31 @@ def _decoded(source: Path | bytes) -> tuple[Image.Image, int]:
         except Exception:
             orientation = 1  # the pixels are still good
         return opened.copy(), orientation
+
+
+def _check_sides(decoded: Image.Image, what: str) -> None:
+    """Raise InputError for a strip: with its short side as a model wants it, its long side would fill the memory."""
+    short, long = sorted(decoded.size)
+    if long > LONGEST * short:
+        width, height = decoded.size
+        raise InputError(
+            f"image {what} has {width:,} x {height:,} pixels; a side may be {LONGEST} times as long as the other"
+        )
+
+
+def _pointer(source: Path | bytes) -> str:
+    """Return what is wrong if there is a pointer in place of the image, as Git LFS and git-annex leave it."""
+    if isinstance(source, bytes):
+        start = source[:200]
+    elif source.is_file():
+        with source.open("rb") as file:
+            start = file.read(200)
+    else:
+        return ""
+    for sign, name, mend in ((b"git-lfs", "Git LFS", "git lfs pull"), (b"annex/objects", "git-annex", "git annex get")):
+        if sign in start:
+            return f"it is a pointer of {name}: fetch the file with `{mend}`"
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,21 @@ LoadImage = Callable[[int], Image.Image]  # raises InputError for an image that 
 IdentifyContent = Callable[[int], "Path | str"]
 
 
+class LeftOut(NamedTuple):
+    """What a source holds and its image set does not."""
+
+    text: str  # with the number, as in `3 rows are left out, ...`
+    on_request: bool = False  # the benchmark file asks for it; only `qreliab check` says it then
+
+
+class HubOrigin(NamedTuple):
+    """The data set of a hub that images come from."""
+
+    repository: str
+    commit: str  # 40 hexadecimal digits
+    warning: str = ""  # if the commit may not be the newest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Items:
     """The images that a source holds, listed but not decoded."""
@@ -31,6 +47,9 @@ class Items:
     load: LoadImage
     labels: Sequence[str] | None = None  # as the source writes them, numbers in decimal
     content: IdentifyContent | None = None  # None: an image has to be decoded to know it
+    units: Sequence[str] | None = None  # what each image shows, if several images show the same
+    left_out: tuple[LeftOut, ...] = ()
+    origin: HubOrigin | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,6 +75,10 @@ class ImageSet:
     classes: IntArray | None = None  # the only classes that a prediction may name; None: all
     corruption: Corruption | None = None
     content: IdentifyContent | None = None  # None: a digest of the decoded pixels
+    # (n,), what each image shows: images of one unit, in this set or in others, are one observation. None: all differ.
+    units: Sequence[str] | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    origin: HubOrigin | None = None
 
     def __post_init__(self) -> None:
         if self.content is None:
@@ -84,6 +107,7 @@ class ImageSet:
             load=lambda i: self.load(picked[i]),
             labels=None if self.labels is None else self.labels[indices],
             content=lambda i: self.identify(picked[i]),
+            units=None if self.units is None else [self.units[index] for index in picked],
         )
 
     def first_evenly(self, limit: int) -> ImageSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +12,11 @@ from pytest_qreliab.config.benchmark import Benchmark, check_templates
 from pytest_qreliab.config.document import Location
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION
 from pytest_qreliab.config.sources import AnyLabelled, AnySource, ImageFolder
+from pytest_qreliab.config.text_forms import as_on_disk, composed
 from pytest_qreliab.data import class_names
-from pytest_qreliab.data.images import ImageSet
+from pytest_qreliab.data.images import ImageSet, LeftOut
 from pytest_qreliab.data.sources import listing
+from pytest_qreliab.data.wording import counted, first_few
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.statistics.arrays import IntArray
 
@@ -44,32 +46,58 @@ def load_classes(benchmark: Benchmark) -> Classes:
     Raises:
         InputError: There are no classes. The message has file and line.
     """
-    given, where = benchmark.definition.classes, benchmark.where(("classes",))
+    given = benchmark.definition.classes
     if given is None:
-        return _classes_of_folders(benchmark)
+        given = _names_of_folders(benchmark)
     if isinstance(given, list):
-        return Classes(tuple(given), tuple(given))
-    if isinstance(given, str):
-        try:
-            given = class_names.read_classes(given, benchmark.path(given, ("classes",)))
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-    return Classes(tuple(given), tuple(given.values()))
+        given = {name: name for name in given}
+    elif isinstance(given, str):
+        given = _read_classes(benchmark, given, ("classes",))
+    names = {composed(key): composed(name) for key, name in given.items()}
+    if len(names) < len(given):
+        raise InputError(f"{benchmark.where(('classes',))}: a class is given twice, in two Unicode forms")
+    if benchmark.definition.class_keys is not None:
+        at = ("class_keys",)
+        names = {key: names[key] for key in _known_keys(benchmark, benchmark.definition.class_keys, names, at)}
+    return Classes(tuple(names), tuple(names.values()))
 
 
-def _classes_of_folders(benchmark: Benchmark) -> Classes:
+def _read_classes(benchmark: Benchmark, name: str, at: Location) -> dict[str, str]:
+    """Return the classes of a file or of a built-in set; raise InputError with file and line."""
+    try:
+        return class_names.read_classes(name, as_on_disk(benchmark.path(name, at)))
+    except InputError as error:
+        raise InputError(f"{benchmark.where(at)}: {error}") from None
+
+
+def _known_keys(
+    benchmark: Benchmark, given: Sequence[str] | str, known: Collection[str], at: Location
+) -> dict[str, None]:
+    """Return the keys of classes, at least two, that are listed, in a file, or those of a built-in set."""
+    keys = list(_read_classes(benchmark, given, at)) if isinstance(given, str) else given
+    chosen = dict.fromkeys(map(composed, keys))
+    for key in chosen:
+        if key not in known:
+            raise InputError(f"{benchmark.where(at)}: {unknown('class key', key, known)}")
+    if len(chosen) < 2:
+        raise InputError(f"{benchmark.where(at)}: give at least two classes")
+    return chosen
+
+
+def _names_of_folders(benchmark: Benchmark) -> list[str]:
     source, at = benchmark.definition.in_distribution, (IN_DISTRIBUTION, "path")
     if not isinstance(source, ImageFolder) or listing.labelled_by(source) != "key":
         where = benchmark.where(("classes",))
         raise InputError(f"{where}: give `classes:`, the names in label order; only folders name their own classes")
     try:
-        folder = benchmark.path(source.path, at)
-        names = tuple(dict.fromkeys(listing.list_items(source, lambda text: folder, labelled=True).labels or ()))
+        folder = as_on_disk(benchmark.path(source.path, at))
+        labels = listing.list_items(source, lambda text: folder, labelled=True).labels or ()
+        names = list(dict.fromkeys(map(composed, labels)))
         if len(names) < 2:
             raise InputError(f"{folder} holds one class; two are needed")
     except InputError as error:
         raise InputError(f"{benchmark.where(at)}: {error}{source_hint(source)}") from None
-    return Classes(names, names)
+    return names
 
 
 def load_templates(benchmark: Benchmark) -> list[str]:
@@ -129,19 +157,24 @@ class LabelReader:
         """
         candidates = self._candidates()
         if written is None:
+            if images.name != CALIBRATION:
+                raise InputError(f"{self.benchmark.where(self.at)}: the images have no labels")
             return images
+        written = [composed(label) for label in written]
         if isinstance(self.source, ImageFolder):
             self._check_folders(self.source, set(written), candidates)
         by = listing.labelled_by(self.source)
         index = self.classes.index(by)
         foreign = Counter(label for label in written if label not in index)
-        if foreign and images.name == CALIBRATION:
-            return images
-        if foreign:
-            hint = unknown(f"class {by}", foreign.most_common(1)[0][0], index)
+        if foreign and self.source.other_labels == "skip":
+            images, written = self._without(images, written, foreign)
+        elif foreign and images.name == CALIBRATION:
+            return self._unlabelled(images, foreign)
+        elif foreign:
+            label = foreign.most_common(1)[0][0]
             raise InputError(
                 f"{self.benchmark.where(self.at)}: {sum(foreign.values())} of {len(written)} images have a label of no "
-                f"class: {hint}"
+                f"class: {unknown(f'class {by}', label, index)}; to leave such images out, add other_labels: skip"
             )
         labels = np.array([index[label] for label in written], dtype=np.int64)
         images = replace(images, labels=labels, classes=candidates)
@@ -151,7 +184,31 @@ class LabelReader:
         if not len(rows):
             where = self.benchmark.where((*self.at, "classes"))
             raise InputError(f"{where}: the set holds no image of these classes")
+        if others := len(labels) - len(rows):
+            text = LeftOut(f"{counted(others, 'image')} that `classes` leaves out", on_request=True)
+            images = replace(images, left_out=(*images.left_out, text))
         return images.take(rows)
+
+    def _without(
+        self, images: ImageSet, written: Sequence[str], foreign: Counter[str]
+    ) -> tuple[ImageSet, Sequence[str]]:
+        """Return the images, and their labels, without those whose label is that of no class."""
+        rows = [row for row, label in enumerate(written) if label not in foreign]
+        if not rows:
+            raise InputError(
+                f"{self.benchmark.where(self.at)}: no image has the label of a class; there is {first_few([*foreign])}"
+            )
+        text = f"{counted(foreign.total(), 'image')} left out, with labels of no class: {first_few([*foreign])}"
+        images = replace(images.take(np.array(rows, dtype=np.int64)), left_out=(*images.left_out, LeftOut(text)))
+        return images, [written[row] for row in rows]
+
+    def _unlabelled(self, images: ImageSet, foreign: Counter[str]) -> ImageSet:
+        """Return calibration images without labels, and say so if only some have the label of no class."""
+        if foreign.total() == len(images):
+            return images
+        count = f"{foreign.total():,} of {counted(len(images), 'image')}"
+        text = f"{count} with a label of no class, so that none of the labels is used: {first_few([*foreign])}"
+        return replace(images, left_out=(*images.left_out, LeftOut(text)))
 
     def _candidates(self) -> IntArray | None:
         """Return the only classes that a prediction on the set may name; None for all."""
@@ -160,18 +217,9 @@ class LabelReader:
             return None
         if self.at in ((IN_DISTRIBUTION,), (CALIBRATION,)):
             raise InputError(f"{where}: which classes there are is said by the benchmark's own `classes:`")
-        if isinstance(given, str):
-            try:
-                given = list(class_names.read_classes(given, self.benchmark.path(given, (*self.at, "classes"))))
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
         index = self.classes.index("key")
-        for key in given:
-            if key not in index:
-                raise InputError(f"{where}: {unknown('class key', key, index)}")
-        if len(set(given)) < 2:
-            raise InputError(f"{where}: give at least two classes")
-        return np.array(sorted({index[key] for key in given}), dtype=np.int64)
+        keys = _known_keys(self.benchmark, given, index, (*self.at, "classes"))
+        return np.array(sorted(index[key] for key in keys), dtype=np.int64)
 
     def _check_folders(self, source: ImageFolder, folders: set[str], candidates: IntArray | None) -> None:
         """Raise InputError if a class has no folder or a folder no class, which does not matter for calibration."""
@@ -180,14 +228,10 @@ class LabelReader:
         index = self.classes.index(listing.labelled_by(source))
         needed = [folder for folder, label in index.items() if candidates is None or label in candidates]
         missing = [] if source.partial else sorted(set(needed) - folders)
-        extra = sorted(folders - set(index))
+        extra = [] if source.other_labels == "skip" else sorted(folders - set(index))
         if missing or extra:
-            parts = [f"no folder for {', '.join(missing[:5])}{_more(missing)}"] if missing else []
-            parts += [f"no class for the folders {', '.join(extra[:5])}{_more(extra)}"] if extra else []
+            parts = [f"no folder for {first_few(missing)}"] if missing else []
+            parts += [f"no class for the folders {first_few(extra)}"] if extra else []
             where = self.benchmark.where(("classes",) if self.at == (IN_DISTRIBUTION,) else (*self.at, "path"))
             folder = self.benchmark.path(source.path, (*self.at, "path"))
             raise InputError(f"{where}: classes and folders of {folder} differ: {'; '.join(parts)}")
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from pytest_qreliab.config.benchmark import Benchmark, SetSource
-from pytest_qreliab.config.document import Location
+from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.set_names import (
     CALIBRATION,
     CORRUPTION,
@@ -18,12 +17,13 @@ from pytest_qreliab.config.set_names import (
     SPURIOUS,
     corruption_cell,
 )
-from pytest_qreliab.config.sources import AnyLabelled, AnySource, HeldOut, Recorded
-from pytest_qreliab.data import recorded
+from pytest_qreliab.config.sources import HeldOut, Recorded
+from pytest_qreliab.data import recorded, shared_images
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import Corruption, ImageSet
-from pytest_qreliab.data.labels import Classes, LabelReader, load_classes, load_negatives, load_templates, source_hint
-from pytest_qreliab.data.sources import listing
+from pytest_qreliab.data.labels import Classes, load_classes, load_negatives, load_templates
+from pytest_qreliab.data.opening import open_sets
+from pytest_qreliab.data.wording import counted, first_few
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.names import SetName
 
@@ -36,14 +36,14 @@ def load(benchmark: Benchmark) -> Dataset:
     """
     if isinstance(benchmark.definition.in_distribution, Recorded):
         return recorded.load_dataset(benchmark)
-    classes, templates = load_classes(benchmark), load_templates(benchmark)
+    classes = load_classes(benchmark)
     problems: dict[str, None] = {}
-    sets: dict[str, ImageSet] = {}
-    for wanted, images in _open_sets(benchmark, classes):
+    whole: dict[str, ImageSet] = {}
+    for wanted, images in open_sets(benchmark, classes):
         if isinstance(images, InputError):
             problems[str(images)] = None
         else:
-            sets[wanted.name] = images
+            whole[wanted.name] = images
     if problems:
         if len(problems) > 1 and any(wanted.source.origin for wanted in benchmark.sources()):
             problems[
@@ -51,8 +51,29 @@ def load(benchmark: Benchmark) -> Dataset:
                 "extend the benchmark in a file of your own and set it to null there"
             ] = None
         raise InputError("\n".join(problems))
+    return assemble(benchmark, classes, whole)
+
+
+def assemble(benchmark: Benchmark, classes: Classes, whole: Mapping[str, ImageSet]) -> Dataset:
+    """Return the data of a benchmark.
+
+    Args:
+        benchmark: The benchmark.
+        classes: Its classes.
+        whole: All images of each of its sets, by full name.
+
+    Raises:
+        InputError: Prompts or image sets do not fit. The message has file and line.
+    """
+    templates = load_templates(benchmark)
+    seed, limits = benchmark.definition.seed, {wanted.name: wanted.source.limit for wanted in benchmark.sources()}
+    # The limits of the in-distribution images and of corruption grids are applied later, to what is left for them.
+    sets = {
+        name: images if name.startswith((IN_DISTRIBUTION, CORRUPTION)) else images.sampled(limits[name], seed)
+        for name, images in whole.items()
+    }
     inside = _measured_on(benchmark, sets)
-    return Dataset(
+    found = Dataset(
         classes=classes.names,
         templates=tuple(templates),
         in_distribution=inside,
@@ -62,7 +83,11 @@ def load(benchmark: Benchmark) -> Dataset:
         negatives=load_negatives(benchmark, classes.names),
         labelled=_labelled_sets(benchmark, sets, inside),
         preprocessing=benchmark.definition.preprocessing,
+        warnings=tuple(warnings_of(benchmark, classes, whole)),
     )
+    shared = tuple(shared_images.find(found.sets, shared_images.by_file))
+    warnings = (*found.warnings, *(f"{benchmark.name}: {images}" for images in shared))
+    return replace(found, shared=shared, warnings=warnings)
 
 
 def _measured_on(benchmark: Benchmark, sets: Mapping[str, ImageSet]) -> ImageSet:
@@ -103,103 +128,21 @@ def _same_images(benchmark: Benchmark, labelled: Mapping[str, ImageSet], limit: 
     return {name: images.sampled(limit, benchmark.definition.seed) for name, images in cells.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Availability:
-    """How much of an image set is there."""
-
-    name: str
-    images: int  # how many there are
-    expected: int | None  # how many there should be; None if that is not known
-    problem: str  # empty if there is none
-
-
-def check_availability(benchmark: Benchmark) -> list[Availability]:
-    """Return how much of every image set is there, without a look into the images.
-
-    Raises:
-        InputError: The classes are not known. The message has file and line.
-    """
-    if isinstance(benchmark.definition.in_distribution, Recorded):
-        sets = load(benchmark).sets
-        return [Availability(name=name, images=len(sets[name]), expected=None, problem="") for name in sets]
-    return [
-        Availability(
-            name=wanted.name,
-            images=0 if isinstance(images, InputError) else len(images),
-            expected=wanted.source.size,
-            problem=str(images) if isinstance(images, InputError) else "",
-        )
-        for wanted, images in _open_sets(benchmark, load_classes(benchmark), whole=True)
-    ]
-
-
-def _open_sets(
-    benchmark: Benchmark, classes: Classes, *, whole: bool = False
-) -> Iterator[tuple[SetSource, ImageSet | InputError]]:
-    """Yield the images of every set, or what is wrong with it; `whole` leaves the limits out."""
-    inside: ImageSet | None = None
-    for wanted in benchmark.sources():
-        if whole and not isinstance(wanted.source, HeldOut):
-            wanted = wanted._replace(source=wanted.source.model_copy(update={"limit": None}))
-        try:
-            images = _open_set(benchmark, classes, wanted, inside)
-        except InputError as error:
-            yield wanted, error
-            continue
-        if wanted.name == IN_DISTRIBUTION:
-            inside = images
-        yield wanted, images
-
-
-def _open_set(benchmark: Benchmark, classes: Classes, wanted: SetSource, inside: ImageSet | None) -> ImageSet:
-    """Return one image set of the benchmark; calibration images that are held out are drawn from `inside`.
-
-    The in-distribution set comes whole, whatever its limit, and so do the cells of a published corruption grid.
-    """
-    name, source, at = wanted
-    seed = benchmark.definition.seed
-    if isinstance(source, HeldOut):
-        return _held_out(benchmark, source, at, inside)
-    assert not isinstance(source, Recorded)  # a benchmark of recorded samples opens no image set
-    is_ood = name.startswith(OOD)
-    reader: LabelReader | None = None
-    if isinstance(source, AnyLabelled):
-        if not is_ood:
-            reader = LabelReader(benchmark=benchmark, classes=classes, source=source, at=at)
-        elif source.classes is not None or source.partial:
-            raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out `classes` and `partial`")
-    labelled = reader is not None and (name != CALIBRATION or listing.offers_labels(source))
-    try:
-        items = listing.list_items(
-            source, lambda text: benchmark.path(text, _location_of(source, text, at)), labelled=labelled
-        )
-    except InputError as error:
-        raise InputError(f"{_where(benchmark, at)}: {error}{source_hint(source)}") from None
-    images = ImageSet(name=name, ids=items.ids, load=items.load, content=items.content)
-    if reader is not None:
-        images = reader.label(images, items.labels)
-    is_whole = name == IN_DISTRIBUTION or name.startswith(CORRUPTION)
-    return images if is_whole else images.sampled(source.limit, seed)
-
-
-def _held_out(benchmark: Benchmark, source: HeldOut, at: Location, inside: ImageSet | None) -> ImageSet:
-    if inside is None:
-        raise InputError(f"{benchmark.where(at)}: there are no in-distribution images to hold out")
-    if source.limit >= len(inside):
-        raise InputError(
-            f"{benchmark.where((*at, 'limit'))}: {source.limit} images to hold out of {len(inside)}: none are left"
-        )
-    return inside.sampled(source.limit, benchmark.definition.seed)
-
-
-def _location_of(source: AnySource, text: str, at: Location) -> Location:
-    """Return where a path of the source is written, which may be in another file than the rest of it."""
-    return (*at, next((key for key, value in source.model_dump().items() if value == text), "path"))
-
-
-def _where(benchmark: Benchmark, at: Location) -> str:
-    """Return file and line of the source's path, or of the source if no path is written."""
-    return next(
-        (benchmark.where((*at, key)) for key in ("path", "root", "name") if (*at, key) in benchmark.document.places),
-        benchmark.where(at),
-    )
+def warnings_of(benchmark: Benchmark, classes: Classes, whole: Mapping[str, ImageSet]) -> Iterator[str]:
+    """Yield what a reader should know: what sources leave out unasked, and classes without images."""
+    sets_by_text: dict[str, list[str]] = {}  # the cells of a corruption grid share theirs
+    for name, images in whole.items():
+        for left_out in images.left_out:
+            if not left_out.on_request:
+                sets_by_text.setdefault(left_out.text, []).append(name)
+    for text, names in sets_by_text.items():
+        yield f"{benchmark.name}: {first_few(names)}: {text}"
+    origins = dict.fromkeys(images.origin for images in whole.values() if images.origin is not None)
+    yield from (f"{benchmark.name}: {origin.warning}" for origin in origins if origin.warning)
+    inside = whole.get(IN_DISTRIBUTION)
+    if inside is not None:
+        empty = sorted(set(range(len(classes.names))) - set(inside.known_labels.tolist()))
+        if empty:
+            shown = first_few([repr(classes.names[label]) for label in empty])
+            count = f"{len(empty):,} of {counted(len(classes.names), 'class')}"
+            yield f"{benchmark.name}: {IN_DISTRIBUTION}: {count} without images: {shown}"

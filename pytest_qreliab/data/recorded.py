@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ from PIL import Image
 from pytest_qreliab.config.benchmark import RECORDED, Benchmark
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD
 from pytest_qreliab.config.sources import Recorded
+from pytest_qreliab.data import shared_images
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.recording import RecordedSet, Recording
+from pytest_qreliab.data.wording import counted, first_few
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.hashing import array_digest
 from pytest_qreliab.metrics.names import NEAR_FAR, SetName
 from pytest_qreliab.statistics.arrays import IntArray
 
@@ -47,27 +51,50 @@ def load_dataset(benchmark: Benchmark) -> Dataset:
     except InputError as error:
         where = f"{benchmark.where(at)}: " if benchmark.document.places else ""
         raise InputError(f"{where}{error}") from None
-    seed, limit = benchmark.definition.seed, source.limit
-    sets = {name: _image_set(recorded) for name, recorded in recording.sets.items()}
+    sets = {name: image_set(recorded) for name, recorded in recording.sets.items()}
+    sets[IN_DISTRIBUTION] = sets[IN_DISTRIBUTION].sampled(source.limit, benchmark.definition.seed)
+    warnings = [*recording.warnings, *(f"{benchmark.name}: {text}" for text in _doubts(recording, sets))]
     ood = {name: SetName.parse(name) for name in sets if name.startswith(OOD)}
     return Dataset(
         classes=tuple(recording.classes),
         templates=(),
-        in_distribution=sets.pop(IN_DISTRIBUTION).sampled(limit, seed),
+        in_distribution=sets.pop(IN_DISTRIBUTION),
         calibration=sets.pop(CALIBRATION, None),
         ood={of.name: sets.pop(name) for name, of in ood.items()},
         near=frozenset(of.name for of in ood.values() if of.group == NEAR_FAR[0]),
         labelled=sets,
         recorded=True,
+        warnings=tuple(warnings),
     )
 
 
-def _image_set(recorded: RecordedSet) -> ImageSet:
+def _doubts(recording: Recording, sets: Mapping[str, ImageSet]) -> Iterator[str]:
+    """Yield what a reader should know of the samples: classes without any, and images that are in two sets."""
+    empty = sorted(set(range(len(recording.classes))) - set(sets[IN_DISTRIBUTION].known_labels.tolist()))
+    if empty:
+        shown = first_few([repr(recording.classes[label]) for label in empty])
+        count = f"{len(empty):,} of {counted(len(recording.classes), 'class')}"
+        yield f"{IN_DISTRIBUTION}: {count} without samples: {shown}"
+    if recording.kind == "image_features":  # different images may well have the same probabilities
+        yield from map(str, shared_images.find(sets, lambda images: list(map(images.identify, range(len(images))))))
+
+
+def image_set(recorded: RecordedSet) -> ImageSet:
+    """Return recorded samples as an image set without images, which are told by their ids and rows."""
+
     def load(index: int) -> Image.Image:
         raise InputError(f"sample {recorded.ids[index]!r} of {recorded.name} was recorded: there is no image")
 
+    def content(index: int) -> str:
+        return array_digest(recorded.values[index])
+
     return ImageSet(
-        name=recorded.name, ids=list(recorded.ids), load=load, labels=recorded.labels, classes=recorded.among
+        name=recorded.name,
+        ids=list(recorded.ids),
+        load=load,
+        labels=recorded.labels,
+        classes=recorded.among,
+        content=content,
     )
 
 

@@ -15,13 +15,11 @@ import numpy.typing as npt
 
 from pytest_qreliab.config import set_names
 from pytest_qreliab.config.cases import Bits
-from pytest_qreliab.data import recording_files
+from pytest_qreliab.data import output_checks, recording_files
 from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, OutputKind
 from pytest_qreliab.errors import InputError, describe_exception, unknown
+from pytest_qreliab.models.logit_scale import check_factor
 from pytest_qreliab.statistics.arrays import IntArray
-
-# A softmax in float16 is off by as much.
-_RANGE_ERROR, _SUM_ERROR = 1e-3, 1e-2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,15 +58,16 @@ class RecordedSet:
 class Recording:
     """The outputs of one model on named sets of samples, to be written to a file or as read from one.
 
-    All floats are stored as float32: float16 exactly, float64 rounded.
+    All floats are stored as float32: float16 exactly, float64 rounded. NaN and infinities are refused.
 
     Args:
         classes: The C distinct names of the classes in label order, two or more.
-        logit_scale: The factor from cosines to logits (100 for CLIP), not its logarithm. Image features need it.
+        logit_scale: The factor from cosines to logits (100 for CLIP), not its logarithm, at most 1e4. Image features
+            need it.
         text_features: One vector for each class, floats (C, dim), normalised or not. Image features need them.
         logit_bias: The constant added to every logit (SigLIP).
         model: The name of the full-precision model, if it can be loaded and quantized here.
-        bits: The bit width of a quantized model, such as `w8a8` or `w8`.
+        bits: The bit width of a quantized model, such as `w8a8` or `w8`, or `fp16`, `bf16` or `fp32`.
 
     Raises:
         InputError: A value cannot be stored.
@@ -91,6 +90,9 @@ class Recording:
     model: str | None = None
     bits: str | None = None
     sets: dict[str, RecordedSet] = field(default_factory=dict, init=False, repr=False)
+    path: Path | None = field(default=None, init=False, repr=False)  # that it was read from
+    _doubts: list[str] = field(default_factory=list, init=False, repr=False)  # about all sets
+    _set_doubts: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)  # by what was checked
     _kind: OutputKind = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,20 +101,22 @@ class Recording:
             raise InputError("classes: give at least two")
         if self.logit_scale is not None:
             self.logit_scale = _number("logit_scale", self.logit_scale)
-            if self.logit_scale <= 0:
-                raise InputError(f"logit_scale must be greater than 0, found {self.logit_scale:g}")
+            if warning := check_factor(self.logit_scale, "logit_scale"):
+                self._doubts.append(warning)
         if self.logit_bias is not None:
             self.logit_bias = _number("logit_bias", self.logit_bias)
         if self.text_features is not None:
-            self.text_features = _floats("text_features", self.text_features, len(self.classes), "class")
+            self.text_features = _floats("text_features", self.text_features, self.classes, "class")
+            if warning := output_checks.check_text_features(self.text_features, self.classes):
+                self._doubts.append(warning)
         if self.model is not None:
             (self.model,) = _strings("model", [self.model])
         if self.bits is not None:
             (text,) = _strings("bits", [self.bits])
-            bits = Bits.parse(text)
-            if isinstance(bits, int):
-                raise InputError(f"bits: {text!r} does not say of what; write w{bits} (weights only) or w{bits}a{bits}")
-            self.bits = str(bits)
+            try:
+                self.bits = str(Bits.of(text))
+            except InputError as error:
+                raise InputError(f"bits: {error}") from None
 
     @property
     def kind(self) -> OutputKind:
@@ -124,6 +128,18 @@ class Recording:
         if not self.sets:
             raise InputError("nothing is recorded: add a set first")
         return self._kind
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know, each in one line with the file it was read from."""
+        found = list(self._doubts)
+        for first, *more in self._set_doubts.values():
+            found.append(first + (f" (and {len(more)} more set{'s' * (len(more) > 1)})" if more else ""))
+        if self.path is None:
+            return found
+        from pytest_qreliab.config.document import display_path  # imports pydantic, which writers do without
+
+        return [f"{display_path(self.path)}: {text}" for text in found]
 
     def add(
         self,
@@ -138,7 +154,7 @@ class Recording:
     ) -> None:
         """Add all samples of a set, with one of the three kinds of outputs.
 
-        Outputs are copied as float32. NaN and infinities are kept, so that the gates see them.
+        Outputs are copied as float32.
 
         Args:
             name: `in_distribution`, `calibration`, `shift.NAME`, `corruption.KIND.SEVERITY`, `spurious.NAME`,
@@ -174,9 +190,7 @@ class Recording:
             if self.text_features is None or self.logit_scale is None:
                 raise InputError("image_features need text_features and a logit_scale in the Recording")
             width = self.text_features.shape[1]
-        values = _floats(kind, given, len(ids), "id", width)
-        if kind == "probabilities":
-            _check_probabilities(values, ids)
+        values = _floats(kind, given, ids, "id", width)
         valid, valid_name = np.arange(len(self.classes)), f"the {len(self.classes)} classes, numbered from 0"
         if among is not None:
             among = valid = _integers("among", among, valid, valid_name)
@@ -189,7 +203,10 @@ class Recording:
             labels = _integers("labels", labels, valid, valid_name, ids)
         elif name != set_names.CALIBRATION and not name.startswith(set_names.OOD):
             raise InputError("needs labels, one integer for each id")
+        doubts = output_checks.check_outputs(kind, values, ids, labels)
         self._kind = kind
+        for check, doubt in doubts.items():
+            self._set_doubts.setdefault(check, []).append(f"{name}: {doubt}")
         self.sets[name] = RecordedSet(name=name, ids=ids, values=values, labels=labels, among=among)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -230,9 +247,11 @@ class Recording:
             InputError: The file cannot be read, or holds what cannot be stored. The message starts with the path.
         """
         try:
-            return _restored(recording_files.read(Path(path)))
+            recording = _restored(recording_files.read(Path(path)))
         except InputError as error:
             raise InputError(f"{Path(path)}: {error}") from None
+        recording.path = Path(path)
+        return recording
 
 
 def _restored(content: Mapping[str, Any]) -> Recording:
@@ -309,16 +328,20 @@ def _strings(what: str, given: Any) -> tuple[str, ...]:
     return tuple(first)
 
 
-def _floats(what: str, given: Any, rows: int, row: str, width: int | None = None) -> npt.NDArray[np.float32]:
-    """Return a copy as float32 (rows, width); None stands for any width but 0."""
+def _floats(
+    what: str, given: Any, owners: Sequence[str], owner: str, width: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return a copy as finite float32, a row for each of the owners; a width of None stands for any but 0."""
     array = _array(what, given)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise InputError(f"{what} must be floats, dequantized if need be; found {array.dtype}")
-    if array.ndim != 2 or len(array) != rows or array.shape[1] == 0 or width not in (None, array.shape[1]):
-        expected = f"({rows}, {'dim' if width is None else width})"
-        raise InputError(f"{what} must have the shape {expected}, a row for each {row}; found {array.shape}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which the gates report
-        return np.array(array, dtype=np.float32, order="C")
+    if array.ndim != 2 or len(array) != len(owners) or array.shape[1] == 0 or width not in (None, array.shape[1]):
+        expected = f"({len(owners)}, {'dim' if width is None else width})"
+        raise InputError(f"{what} must have the shape {expected}, a row for each {owner}; found {array.shape}")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity
+        values = np.array(array, dtype=np.float32, order="C")
+    output_checks.check_finite(what, values, owners, owner)
+    return values
 
 
 def _integers(what: str, given: Any, valid: IntArray, valid_name: str, ids: Sequence[str] | None = None) -> IntArray:
@@ -337,18 +360,3 @@ def _integers(what: str, given: Any, valid: IntArray, valid_name: str, ids: Sequ
             f"the first is {array[wrong[0]]} at {where}"
         )
     return np.array(array, dtype=np.int64)
-
-
-def _check_probabilities(values: npt.NDArray[np.float32], ids: Sequence[str]) -> None:
-    finite = np.isfinite(values)
-    outside = (finite & ((values < -_RANGE_ERROR) | (values > 1 + _RANGE_ERROR))).any(axis=1)
-    sums = np.where(finite.all(axis=1), np.where(finite, values, 0).sum(axis=1, dtype=np.float64), 1)
-    off = np.abs(sums - 1) > _SUM_ERROR
-    wrong = np.flatnonzero(outside | off)
-    if len(wrong):
-        what = "these look like logits, give them as logits=" if (outside & off).any() else "softmax over the classes"
-        raise InputError(
-            f"probabilities: {len(wrong)} of {len(ids)} rows do not lie in 0..1 with the sum 1, the first is of id "
-            f"{ids[wrong[0]]!r} (from {values[wrong[0]].min():g} to {values[wrong[0]].max():g}, sum "
-            f"{values[wrong[0]].sum():g}); {what}"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,11 @@ from pytest_qreliab.embedding.records import (
     FeatureOutputs,
     LabelledEmbeddings,
 )
+from pytest_qreliab.embedding.text_checks import CutWatch, check_distinct, cut_warning
 from pytest_qreliab.hashing import array_digest, digest
 from pytest_qreliab.metrics.definitions import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.logit_scale import check_factor
 from pytest_qreliab.quantizers.calibration import held_out
 
 CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
@@ -70,10 +72,15 @@ class Embedder:
         """
         job = _Job(handle=handle, data=data, needs=needs, advance=advance)
         with handle.store.lock(handle.key):
-            classifier = self._classifier(job, job.data.class_captions)
+            classifier, warnings = self._classifier(job, job.data.class_captions)
             negatives = None
             if "negatives" in needs and data.negatives:
-                negatives = self._classifier(job, [data.filled(word) for word in data.negatives])
+                negatives, more = self._classifier(job, [data.filled(word) for word in data.negatives])
+                warnings += more
+            if handle.full is None:  # what quantization makes of texts is a finding, no fault of the input
+                check_distinct(handle.name, data.classes, classifier, cut=bool(warnings))
+                small = check_factor(handle.facts.logit_scale, f"model {handle.name!r}: logit_scale")
+                warnings += [small] if small is not None else []
             local_to = classifier if "local" in needs else None
             return FeatureEmbeddings(
                 in_distribution=self._in_distribution(job, local_to),
@@ -86,6 +93,7 @@ class Embedder:
                 calibration=self._calibration(job),
                 near=data.near,
                 labelled={name: self._labelled(job, images) for name, images in requested_sets(data, needs).items()},
+                warnings=tuple(warnings) if handle.full is None else (),
             )
 
     def _in_distribution(self, job: _Job, local_to: Classifier | None) -> FeatureOutputs:
@@ -157,20 +165,24 @@ class Embedder:
         key = digest(self._key(job, images), "sensitivity")
         return handle.store.get_or_make(key, f"sensitivity to gratings, {handle.name}", make).arrays["sensitivity"]
 
-    def _classifier(self, job: _Job, captions: Sequence[Sequence[str]]) -> Classifier:
-        """Return text features of classes from all captions of each."""
+    def _classifier(self, job: _Job, captions: Sequence[Sequence[str]]) -> tuple[Classifier, list[str]]:
+        """Return text features of classes from all captions of each, and a warning if prompts are cut."""
         handle, count = job.handle.tower("text"), sum(map(len, captions))
         key = digest("prompts", handle.key, captions)
         entry = handle.store.get(key)
         if entry is not None:
             job.advance(count)
             self.known += count
-            return entry.arrays["classifier"]
-        with self._model(handle) as (clip, size):
-            classifier = forward.classifier(clip, captions, size, job.advance)
-        handle.store.put(key, {"classifier": classifier}, about=f"{count} prompts, {handle.name}")
-        self.encoded += count
-        return classifier
+            classifier, cut = entry.arrays["classifier"], entry.facts
+        else:
+            with self._model(handle) as (clip, size):
+                watch = CutWatch(clip.tokenizer)
+                classifier = forward.classifier(replace(clip, tokenizer=watch), captions, size, job.advance)
+                prompts = watch.cut()
+            cut = {"cut": len(prompts), "first": prompts[0] if prompts else ""}
+            handle.store.put(key, {"classifier": classifier}, cut, about=f"{count} prompts, {handle.name}")
+            self.encoded += count
+        return classifier, [cut_warning(handle.name, cut["cut"], cut["first"], count)] if cut["cut"] else []
 
     @contextmanager
     def _model(self, handle: ModelHandle, data: Dataset | None = None) -> Iterator[tuple[Clip, BatchSize]]:

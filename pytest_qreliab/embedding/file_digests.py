@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class FileDigests:
     """The digests of files' contents, kept in a store beside the files' sizes and times."""
 
     store: Store
+    sha256: bool = False  # the first 32 digits of the SHA-256, which others can compare, in place of our own
     _found: dict[Path, str] = field(default_factory=dict, init=False)
 
     def digests(self, paths: Sequence[Path]) -> list[str]:
@@ -35,7 +37,7 @@ class FileDigests:
 
     def _digests_of(self, paths: Sequence[Path]) -> list[str]:
         stats = np.array([_stat(path) for path in paths], dtype=np.int64)
-        key = digest("files", [str(path.absolute()) for path in paths])
+        key = digest("sha256" if self.sha256 else "files", [str(path.absolute()) for path in paths])
         before = self.store.get(key)
         digests = np.zeros((len(paths), 16), np.uint8)
         changed = np.ones(len(paths), bool)
@@ -44,12 +46,18 @@ class FileDigests:
             digests[~changed] = before.arrays["digests"][~changed]
         places = np.flatnonzero(changed).tolist()
         with ThreadPoolExecutor(min(8, workers.cores())) as pool:
-            for place, value in zip(places, pool.map(_read, [paths[i] for i in places]), strict=True):
+            for place, value in zip(places, pool.map(self._read, [paths[i] for i in places]), strict=True):
                 digests[place] = np.frombuffer(bytes.fromhex(value), np.uint8)
         if places:
             about = f"digests of {len(paths)} files, such as {paths[0]}"
             self.store.put(key, {"stats": stats, "digests": digests}, about=about)
         return [row.tobytes().hex() for row in digests]
+
+    def _read(self, path: Path) -> str:
+        try:
+            return file_digest(path, sha256=self.sha256)[:32]
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _stat(path: Path) -> tuple[int, int, int]:
@@ -60,8 +68,13 @@ def _stat(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _read(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+def sha256_digests(paths: Sequence[Path], store: Store | None) -> list[str]:
+    """Return the first 32 digits of the SHA-256 of files, kept in a store if there is one.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    if store is not None:
+        return FileDigests(store, sha256=True).digests(paths)
+    with TemporaryDirectory() as folder:
+        return FileDigests(Store(Path(folder)), sha256=True).digests(paths)

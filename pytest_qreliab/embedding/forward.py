@@ -22,6 +22,7 @@ from pytest_qreliab.metrics.spectral import high_band_share, power
 from pytest_qreliab.models.block_hooks import BlockOutputs, watch_blocks
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP, LocalOutputs
+from pytest_qreliab.quantizers.engine.input_quantizer import takes_each_token_alone
 
 Advance = Callable[[int], None]
 Encoded = TypeVar("Encoded")
@@ -34,6 +35,7 @@ WATCHED: frozenset[Part] = frozenset({"blocks", "penultimate"})
 LARGE_BATCH = 256  # on a GPU, to begin with
 GRATING_RMS = 0.1  # in units of the pixels' own spread
 PADDING_TRIALS = 4  # prompts, on which padding is tried
+KNOWN_PACKAGES = ("torch", "open_clip", "pytest_qreliab")  # whose layers, but for attention, take each token by itself
 
 
 @dataclass
@@ -282,8 +284,9 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
     """Return a function that encodes prompts without their padding, if the features do not depend on it.
 
     A causal text tower that is read at the end of the text does not see what follows. But a quantizer may take a range
-    over all tokens. So `some` prompts are encoded with other tokens in the place of the padding as well. If that
-    changes the features by a single bit, the padding stays.
+    over all tokens. So the padding stays unless every layer and hook is known to take each token by itself. In
+    addition `some` prompts are encoded with other tokens in the place of the padding. If that changes the features by a
+    single bit, the padding stays as well.
     """
     module: Any = clip.module
     mask = getattr(module, "attn_mask", None)
@@ -293,6 +296,11 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
         and bool(torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1)))
         and getattr(module, "text_pool_type", None) == "argmax"
         and isinstance(getattr(module, "positional_embedding", None), nn.Parameter)
+        and all(
+            type(part).__module__.partition(".")[0] in KNOWN_PACKAGES and takes_each_token_alone(part)
+            for name, part in module.named_modules()
+            if clip.in_scope(name, "text")
+        )
     )
     if not causal:
         return clip.encode_text

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab.hashing import digest, tensor_digest
-from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.hashing import digest
 from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.recipe import Recipe
@@ -48,7 +47,7 @@ def loader_key(loader: Loader, digests: Digests) -> str | None:
     """Return the key of a model that is not loaded yet.
 
     The key comes from the model's files or, without files, from the version that its author gave it. It is None if
-    there is neither: such a model has the key of its weights, or is not kept.
+    there is neither: such a model is not kept.
 
     Args:
         loader: What loads the model.
@@ -57,12 +56,6 @@ def loader_key(loader: Loader, digests: Digests) -> str | None:
     if loader.files:
         return digest("model", loader.architecture, digests(list(loader.files)))
     return digest("model", loader.architecture, "version", loader.version) if loader.version else None
-
-
-def weights_key(clip: Clip) -> str:
-    """Return the key of a model by its weights and its structure."""
-    weights = {name: tensor_digest(tensor) for name, tensor in clip.module.state_dict().items()}
-    return digest("weights", clip.name, str(clip.module), str(clip.preprocess), weights)
 
 
 def recipe_key(recipe: Recipe, digests: Digests) -> str | None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.embedding.forward import full_precision
 from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.hashing import digest
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import layers
+from pytest_qreliab.models.same_tower import Tower, same_tower
 
-Tower = Literal["vision", "text"]
+TOWERS: tuple[Tower, ...] = ("vision", "text")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -42,7 +40,7 @@ class ModelHandle:
     def tower(self, which: Tower) -> ModelHandle:
         """Return the model that the tower belongs to.
 
-        It is the full-precision one if its features are the same to the bit. They are not computed, nor kept, twice.
+        It is the full-precision one if the tower is the same to the bit. Its features are then not computed twice.
         """
         return self.full if self.full is not None and which in self.facts.shared else self
 
@@ -58,12 +56,6 @@ class ModelFacts:
     @classmethod
     def measure(cls, clip: Clip, full: Clip | None) -> ModelFacts:
         """Return the facts of a model, which is compared with the one that it was made from."""
-        shared: list[Tower] = []
-        if full is not None:
-            with full_precision():
-                image, prompt = layers.one_image(clip), ["a photo"]
-                if torch.equal(clip.encode_image(image), full.encode_image(image)):
-                    shared.append("vision")
-                if torch.equal(clip.encode_text(prompt), full.encode_text(prompt)):
-                    shared.append("text")
+        with full_precision():
+            shared = [tower for tower in TOWERS if full is not None and same_tower(clip, full, tower)]
         return cls(clip.logit_scale, clip.logit_bias, shared)

@@ -123,6 +123,25 @@ class Reader:
             spoiled = read_ahead(lambda i: corrupt_pixels(pixels(i, i + 1)[0], corruption), len(images))
             yield from (finish_batch(parts, batch, device) for batch in batched(spoiled, size))
 
+    def fingerprints(self, images: ImageSet, preprocess: Preprocess) -> list[int]:
+        """Return a number for each image, the same for images that a model sees alike, in this process alone.
+
+        Args:
+            images: The images.
+            preprocess: The model's preprocessing.
+
+        Raises:
+            InputError: An image cannot be read.
+        """
+        parts = split_preprocess(preprocess)
+        if parts is not None:
+            key = digest("pixels", self._environment, parts.signature, self.manifest(images))
+            if self._find(images, parts, key) is None:
+                deque(self.batches(images, preprocess), maxlen=0)  # decodes and keeps them
+            if (pixels := self._find(images, parts, key)) is not None:
+                return [hash(pixels(place, place + 1).tobytes()) for place in range(len(images))]
+        return [hash(row.numpy().tobytes()) for batch in self.batches(images, preprocess) for row in batch.cpu()]
+
     def _find(self, images: ImageSet, parts: SplitPreprocess, key: str) -> Callable[[int, int], Pixels] | None:
         """Return a function from a range of images to their pixels, if they are kept, on their own or among others."""
         wanted = self._contents_of(images).each

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD
 from pytest_qreliab.data.dataset import Dataset, requested_sets
+from pytest_qreliab.data.output_checks import probability_floor
 from pytest_qreliab.data.recorded import match_rows
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.embedding.embedder import CALIBRATION_NEEDS
@@ -36,8 +37,7 @@ def recorded(recording: Recording, name: str, data: Dataset, needs: Collection[N
     """Return the embeddings of a benchmark from recorded outputs, as `embed` does from a model.
 
     Args:
-        recording: The outputs. A probability of 0, which was rounded, is taken as half the smallest other one of its
-            set.
+        recording: The outputs.
         name: The model or quantizer that made them, for messages.
         data: The benchmark.
         needs: The optional parts to return as well, as far as they are recorded.
@@ -63,13 +63,11 @@ def recorded(recording: Recording, name: str, data: Dataset, needs: Collection[N
             logit_scale=recording.logit_scale,
             logit_bias=bias,
         )
-    probabilities = recording.kind == "probabilities"
-    logits = {of: _log_probabilities(part) if probabilities else part for of, part in values.items()}
+    floors = {of: None if recording.kind == "logits" else probability_floor(part) for of, part in values.items()}
     return LogitEmbeddings(
-        **vars(_sets({of: LogitOutputs(part) for of, part in logits.items()}, data)),
+        **vars(_sets({of: LogitOutputs(part, floors[of]) for of, part in values.items()}, data)),
         logit_scale=recording.logit_scale,
         logit_bias=bias,
-        probabilities=probabilities,
     )
 
 
@@ -92,11 +90,3 @@ def _sets(outputs: Mapping[str, OutputsT], data: Dataset) -> EmbeddedSets[Output
             if of in outputs
         },
     )
-
-
-def _log_probabilities(values: Values) -> Values:
-    positive = values[values > 0]
-    least = float(positive.min()) / 2 if positive.size else 1.0
-    with np.errstate(invalid="ignore"):  # NaN stays NaN
-        logs: Values = np.log(np.where(values <= 0, np.float32(least), values))
-    return logs

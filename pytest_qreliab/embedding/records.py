@@ -42,12 +42,13 @@ class FeatureOutputs:
 
 @dataclass(frozen=True)
 class LogitOutputs:
-    """The recorded logits of one image set."""
+    """The recorded logits or probabilities of one image set."""
 
-    logits: npt.NDArray[np.float32]  # (n, classes)
+    values: npt.NDArray[np.float32]  # (n, classes)
+    floor: float | None = None  # a probability of 0 in logarithms; None: the values are logits
 
     def __len__(self) -> int:
-        return len(self.logits)
+        return len(self.values)
 
 
 OutputsT = TypeVar("OutputsT", FeatureOutputs, LogitOutputs)
@@ -96,11 +97,10 @@ class FeatureEmbeddings(EmbeddedSets[FeatureOutputs]):
 
 @dataclass(frozen=True, kw_only=True)
 class LogitEmbeddings(EmbeddedSets[LogitOutputs]):
-    """The recorded logits of one benchmark."""
+    """The recorded logits or probabilities of one benchmark."""
 
     logit_scale: float | None
     logit_bias: float
-    probabilities: bool = False  # the logits are known up to a constant of each sample only
 
 
 Embeddings = FeatureEmbeddings | LogitEmbeddings

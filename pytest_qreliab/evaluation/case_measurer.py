@@ -48,7 +48,7 @@ class CaseMeasurer:
             if full.store.is_locked(full.key):  # another process is at work on it: it comes last
                 quantized = self._embed_quantized(case)
         baseline = self._measure_baseline(case)
-        return baseline, measure(quantized or self._embed_quantized(case), self._classes(case))
+        return baseline, self._measure(quantized or self._embed_quantized(case), case)
 
     def measure_model(self, handle: ModelHandle, case: Case, what: str) -> Measurement:
         """Measure another model on the benchmark of a case.
@@ -61,10 +61,11 @@ class CaseMeasurer:
         Raises:
             InputError: The model or an image cannot be used.
         """
-        return measure(self._embed(handle, case, what), self._classes(case))
+        return self._measure(self._embed(handle, case, what), case)
 
-    def _classes(self, case: Case) -> tuple[str, ...]:
-        return self.models.plan.data[case.benchmark].classes
+    def _measure(self, embeddings: Embeddings, case: Case) -> Measurement:
+        data = self.models.plan.data[case.benchmark]
+        return measure(embeddings, data.classes, data.units)
 
     def _embed(self, handle: ModelHandle, case: Case, what: str) -> Embeddings:
         plan = self.models.plan
@@ -98,5 +99,5 @@ class CaseMeasurer:
             embeddings = held.embeddings[benchmark]
             if refitted is not None:
                 embeddings = replace(embeddings, logit_scale=self.facts.refitted_logit_scale(model, refitted))
-            held.measurements[benchmark, refitted] = measure(embeddings, self._classes(case))
+            held.measurements[benchmark, refitted] = self._measure(embeddings, case)
         return held.measurements[benchmark, refitted]

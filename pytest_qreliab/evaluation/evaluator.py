@@ -15,9 +15,11 @@ from pytest_qreliab.embedding import keys
 from pytest_qreliab.embedding.embedder import Embedder
 from pytest_qreliab.embedding.reader import Reader
 from pytest_qreliab.embedding.store import Store
+from pytest_qreliab.errors import NotShownError
 from pytest_qreliab.evaluation import provenance
 from pytest_qreliab.evaluation.cached_facts import CachedFacts
 from pytest_qreliab.evaluation.case_measurer import CaseMeasurer
+from pytest_qreliab.evaluation.duplicates import Duplicates
 from pytest_qreliab.evaluation.last_only import LastOnly
 from pytest_qreliab.evaluation.matched_controls import MatchedControls
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
@@ -27,9 +29,9 @@ from pytest_qreliab.evaluation.model_pool import ModelPool, QuantizedClip
 from pytest_qreliab.evaluation.planning.plan import Plan
 from pytest_qreliab.evaluation.progress import Progress, short_name, silent
 from pytest_qreliab.evaluation.result import Cost, Outline, Result
-from pytest_qreliab.evaluation.verdicts import self_check
+from pytest_qreliab.evaluation.verdicts import baseline_check, self_check
 from pytest_qreliab.evaluation.verdicts.accepted import AcceptedResults
-from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge, judge_drift
+from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge, judge_drift, not_shown
 from pytest_qreliab.evaluation.verdicts.self_check import SelfCheck
 from pytest_qreliab.hashing import digest
 from pytest_qreliab.metrics import registry
@@ -82,6 +84,7 @@ class Evaluator:
         self._measurer = CaseMeasurer(
             models=self.model_cache, facts=self._facts, embedder=self.embedder, progress=progress
         )
+        self._duplicates = Duplicates(models=self.model_cache)
         self._controls = MatchedControls(models=self.model_cache, measurer=self._measurer, progress=progress)
         self._results: LastOnly[Build, dict[str, Result]] = LastOnly()  # as large as their samples
         self._self_checks: dict[Case, SelfCheck] = {}
@@ -134,15 +137,25 @@ class Evaluator:
     def _evaluate(self, case: Case) -> Result:
         plan, embedder = self._plan, self.embedder
         encoded, known = embedder.encoded, embedder.known
+        self._duplicates.check_training(case)
         baseline, quantized = self._measurer.measure_pair(case)
+        shared = self._duplicates.warnings(case)  # now that all images are decoded
         changes = self._compare(case, baseline, quantized)
         if self._draw is not None:
             self._draw(case, baseline, quantized, self._facts.visible_weight_spectra(case.build))
-        verdicts = judge(changes, plan.gates[case], self._rule(case, baseline))
+        skippable = [gate for gate in plan.all_gates(case) if gate.skippable]
+        skipped = {**plan.skipped[case], **not_shown(changes, skippable)}
+        gates, drift = (
+            [gate for gate in group if gate.metric not in skipped] for group in (plan.gates[case], plan.drift[case])
+        )
+        verdicts = judge(changes, gates, self._rule(case, baseline))
         controls = self._controls.findings(case, baseline, quantized)
         data, environment, differences = self._describe(case)
         if self._accepted is not None:
-            verdicts += judge_drift(changes, plan.drift[case], self._accepted.accepted(case, data))
+            verdicts += judge_drift(changes, drift, self._accepted.accepted(case, data))
+        doubts = self._doubts(case, baseline)
+        if doubts and plan.thresholds[case].policy.inconclusive == "fail":
+            verdicts = baseline_check.refuse(verdicts, doubts)
         return Result(
             case=case,
             rescaled=plan.recipes[case.build.quantizer].rescale,
@@ -163,17 +176,31 @@ class Evaluator:
             environment=environment,
             curves=None if self._curves is None else self._curves(baseline, quantized),
             baseline=plan.descriptions[case.build.model].facts,
-            skipped={},
+            skipped=skipped,
             warnings=tuple(
-                dict.fromkeys([*plan.warnings(case), *baseline.warnings, *quantized.warnings, *differences])
+                dict.fromkeys(
+                    [*plan.warnings(case), *shared, *doubts, *baseline.warnings, *quantized.warnings, *differences]
+                )
             ),
         )
 
+    def _doubts(self, case: Case, baseline: Measurement) -> list[str]:
+        """Return why the full-precision model is probably not the one that was meant."""
+        gated = [gate.metric for gate in self._plan.all_gates(case)]
+        doubts = baseline_check.find_doubts(baseline, gated, 1 - self._plan.thresholds[case].policy.confidence)
+        return [f"{short_name(case.build.model)} on {case.benchmark}: {doubt}" for doubt in doubts]
+
     def _compare(self, case: Case, baseline: Measurement, quantized: Measurement) -> dict[str, Change]:
         wanted = {registry.canonical(gate.metric) for gate in self._plan.all_gates(case)}
-        looks = any("weights" in registry.lookup(name).needs for name in wanted)
-        of_weights = weight_spectra.metrics(self._facts.weight_spectra(case.build)) if looks else ()
-        return compare(baseline, quantized, wanted, *of_weights)
+        of_weights = {name for name in wanted if "weights" in registry.lookup(name).needs}
+        if not of_weights:
+            return compare(baseline, quantized, wanted)
+        try:
+            values = weight_spectra.metrics(self._facts.weight_spectra(case.build))
+        except NotShownError as error:
+            unknown = {name: Change.not_shown(name, str(error)) for name in of_weights}
+            return {**compare(baseline, quantized, wanted), **unknown}
+        return compare(baseline, quantized, wanted, *values)
 
     def _rule(self, case: Case, baseline: Measurement) -> JudgingRule:
         policy = self._plan.thresholds[case].policy
@@ -185,8 +212,9 @@ class Evaluator:
         """Return the data and the environment, if anyone asks, and what was different when the case was accepted."""
         if self._accepted is None and not self._plan.records_curves:
             return {}, {}, []
-        data = provenance.describe_data(self._plan.data[case.benchmark], self.embedder.reader.manifest)
-        environment = provenance.describe_environment(self.device)
+        images, model = self._plan.data[case.benchmark], self._plan.descriptions[case.build.model]
+        data = provenance.describe_data(images, self.embedder.reader.manifest)
+        environment = provenance.describe_environment(self.device) | provenance.describe_commits(model.facts, images)
         return data, environment, self._accepted.differences(case, data, environment) if self._accepted else []
 
 

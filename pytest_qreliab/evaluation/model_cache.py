@@ -70,12 +70,7 @@ class ModelCache:
 
     def _baseline_key(self, model: str) -> str | None:
         if model not in self._keys:
-            loader = self.plan.models[model]
-            self._keys[model] = (
-                keys.weights_key(self.pool.baseline(model))
-                if loader.by_weights
-                else keys.loader_key(loader, self.reader.file_digests)
-            )
+            self._keys[model] = keys.loader_key(self.plan.models[model], self.reader.file_digests)
         return self._keys[model]
 
     def _build_key(self, build: Build) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class ModelPool:
 
     def _build(self, full: Clip, build: Build) -> QuantizedClip:
         recipe = self._plan.recipes[build.quantizer]
-        calibration = None
+        calibration, own = None, full.preprocess
         if build.calibration is not None:
             full = with_preprocessing(full, self._plan.data[build.calibration])
             calibration = self._calibration(build.calibration)
@@ -119,6 +119,8 @@ class ModelPool:
         ):
             clip = recipe.quantize(full, self._request(build, recipe, calibration, advance))
             self.refit_logit_scale(clip, build)
+            if clip.preprocess is full.preprocess:  # that of the benchmark, which is asked for again where it is read
+                clip = replace(clip, preprocess=own)
             granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
             bits = build.bits if recipe.quantizer.rounds else None
             coverage = measure_coverage(full, clip, bits, build.scope, granularity)

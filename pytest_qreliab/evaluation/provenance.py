@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -27,6 +27,18 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def describe_commits(model: Mapping[str, str], data: Dataset) -> dict[str, str]:
+    """Return the commits of a hub that a case was measured with.
+
+    Args:
+        model: What is known of the full-precision model.
+        data: The benchmark.
+    """
+    of_model = {f"model {what}": model[what] for what in ("repository", "commit") if what in model}
+    origins = [images.origin for images in data.sets.values() if images.origin is not None]
+    return of_model | {f"data set {origin.repository}": origin.commit for origin in origins}
+
+
 def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[str, str]:
     """Describe what a benchmark measures on.
 
@@ -48,7 +60,7 @@ def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[st
     corrupted = {}
     for name, images in data.sets.items():
         labels = None if images.labels is None else images.labels.tolist()
-        description = f"{len(images)} images {digest(manifest(images), labels)[:8]}"
+        description = f"{len(images)} {'samples' if data.recorded else 'images'} {digest(manifest(images), labels)[:8]}"
         if images.corruption is None and not name.startswith(CORRUPTION):
             parts[name] = description
         else:

@@ -10,6 +10,7 @@ from pytest_qreliab.config.cases import Case
 from pytest_qreliab.evaluation.measurement.comparison import Change
 from pytest_qreliab.evaluation.verdicts.controls import ControlFindings
 from pytest_qreliab.evaluation.verdicts.gates import Verdict
+from pytest_qreliab.metrics import registry
 from pytest_qreliab.quantizers.inspection.coverage import Coverage
 
 Outline = Mapping[str, Any]
@@ -45,6 +46,14 @@ class Result:
     baseline: Mapping[str, str]  # what is known of the full-precision model, in words
     skipped: Mapping[str, str]  # why the gates on a metric were not judged, by the metric
     warnings: tuple[str, ...]  # what a reader should know
+
+    def skipped_for(self, aspect: str | None) -> dict[str, str]:
+        """Return why gates of an aspect were not judged, by metric."""
+        return {
+            metric: reason
+            for metric, reason in self.skipped.items()
+            if aspect in (None, registry.lookup(metric).aspect)
+        }
 
     def verdicts_for(self, aspect: str | None) -> list[Verdict]:
         """Return the verdicts of one aspect, or all of them."""

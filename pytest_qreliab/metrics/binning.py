@@ -14,18 +14,21 @@ from scipy.sparse import csr_array, vstack
 from scipy.special import ndtr
 
 from pytest_qreliab.metrics.classification import CHUNK_ROWS, Predictions
+from pytest_qreliab.metrics.definitions import BINS
 from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 from pytest_qreliab.statistics.half_sampling import BlockIds, HalfMasks
 
-BINS = 15
-CELLS = 64 * BINS  # equal-mass bins of a subset end at ends of cells; up to this many samples are cells of their own
+CELLS = 64  # in each equal-mass bin: the bins of a subset end at ends of cells. Few samples are cells of their own.
+# Confidences that are equal but for the rounding of float32, 16 units in the last place, share a bin.
+TOLERANCE = 2e-6
 
 
 def bin_indices(confidence: FloatArray, bins: int = BINS) -> IntArray:
     """Return the equal-width bin of each confidence.
 
-    Bins are `(lo, hi]` with edges k / bins in float64. 0.0 falls in the first bin and 1.0 in the last. torchmetrics
-    uses `[lo, hi)`, so a confidence on an edge is one bin higher there.
+    Bins are `(lo, hi]` with edges k / bins. 0.0 falls in the first bin and 1.0 in the last. A confidence is on an edge
+    if it is above it by at most 2e-6, so that 0.6 is in one bin however it was rounded. torchmetrics uses
+    `[lo, hi)`, so a confidence on an edge is one bin higher there.
 
     Args:
         confidence: Confidences in [0, 1], any shape.
@@ -36,10 +39,10 @@ def bin_indices(confidence: FloatArray, bins: int = BINS) -> IntArray:
 
     Example:
         >>> import numpy as np
-        >>> bin_indices(np.array([0.0, 0.5, 0.51, 1.0]), bins=2).tolist()
-        [0, 0, 1, 1]
+        >>> bin_indices(np.array([0.0, 0.5, np.nextafter(0.5, 1), 0.51, 1.0]), bins=2).tolist()
+        [0, 0, 0, 1, 1]
     """
-    edges = np.arange(1, bins, dtype=np.float64) / bins
+    edges = np.arange(1, bins, dtype=np.float64) / bins + TOLERANCE
     return np.searchsorted(edges, confidence, side="left").astype(np.int64)
 
 
@@ -77,9 +80,10 @@ def bin_sums(confidence: FloatArray, correct: FloatArray) -> BinSums:
 
 
 class EqualWidthBins:
-    """The table of `ece`, `ece.debiased` and `mce`.
+    """The table of `ece`, `ece.rms`, `ece.debiased` and `mce`.
 
-    `ece` is the mean over samples of |mean confidence - accuracy| of their bin (Guo et al. 2017), in [0, 1]. `mce` is
+    `ece` is the mean over samples of |mean confidence - accuracy| of their bin (Guo et al. 2017), in [0, 1]. `ece.rms`
+    is the root of the mean of its square (Hendrycks et al. 2019; Kumar et al. 2019), which is at least `ece`. `mce` is
     the largest of these gaps. A bin may hold a single sample.
 
     The `ece` of a perfectly calibrated model is above 0 by chance, and more so the fewer samples there are.
@@ -99,7 +103,7 @@ class EqualWidthBins:
         >>> table = EqualWidthBins(np.array([0.9, 0.9, 0.6, 0.6]), np.array([1.0, 1.0, 1.0, 0.0]))
         >>> values = table.metrics_from_sums(table.sums())
         >>> {name: round(float(value[0]), 3) for name, value in values.items()}
-        {'ece': 0.1, 'ece.debiased': -0.081, 'mce': 0.1}
+        {'ece': 0.1, 'ece.rms': 0.1, 'ece.debiased': -0.081, 'mce': 0.1}
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class EqualWidthBins:
         mean_gap = np.divide(gap, count, out=np.zeros_like(gap), where=count > 0)
         return {
             "ece": np.abs(x).sum(axis=0),
+            "ece.rms": np.sqrt((x * mean_gap).sum(axis=0)),
             "ece.debiased": unbiased.sum(axis=0),
             "mce": np.abs(mean_gap).max(axis=0),
         }
@@ -137,8 +142,8 @@ class EqualMassBins:
 
     Numbers are equal as far as ties allow. The edges are the k n / bins-th smallest confidences, rounded up, and bins
     are `(lo, hi]`, so that equal confidences share a bin (Nguyen & O'Connor 2015; Nixon et al. 2019 call it adaptive).
-    Each subset has edges of its own. If there are more than 960 distinct confidences, edges lie between 960 cells of
-    them.
+    A confidence is on an edge if it is above it by at most 2e-6 of it. Each subset has edges of its own. If there are
+    more than 64 distinct confidences for each bin, edges lie between as many cells of them.
 
     Args:
         confidence: Top-label confidences in [0, 1], shape (n,).
@@ -157,12 +162,16 @@ class EqualMassBins:
         self, confidence: FloatArray, correct: FloatArray, bins: int = BINS, blocks: BlockIds | None = None
     ) -> None:
         distinct, member, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+        # The last distinct value that is on an edge at each of them.
+        reach = np.searchsorted(distinct, distinct * (1 + TOLERANCE), side="right") - 1
         self._bins, self._cells = bins, len(distinct)
-        if self._cells > CELLS:
-            # The last distinct value up to each of CELLS evenly spaced ranks, which hold the edges of the whole set.
-            ranks = np.ceil(np.arange(1, CELLS + 1) * len(confidence) / CELLS)
-            last = np.unique(np.searchsorted(counts.cumsum(), ranks))
-            member, self._cells = np.searchsorted(last, member), len(last)
+        cells = CELLS * bins
+        if self._cells > cells:
+            # The last distinct value up to each of so many evenly spaced ranks, which hold the edges of the whole set.
+            ranks = np.ceil(np.arange(1, cells + 1) * len(confidence) / cells)
+            last = np.unique(reach[np.searchsorted(counts.cumsum(), ranks)])
+            member, self._cells, reach = np.searchsorted(last, member), len(last), np.arange(len(last))
+        self._reach = reach
         gap = confidence - correct
         blocks = np.arange(len(gap)) if blocks is None else blocks
         self._sums = vstack([_gather(member, self._cells, values, blocks) for values in (np.ones_like(gap), gap)])
@@ -176,7 +185,8 @@ class EqualMassBins:
         count, gap = sums.reshape(2, self._cells, -1).cumsum(axis=1)
         n = count[-1]
         wanted = np.ceil(np.arange(1, self._bins + 1)[:, None] * n / self._bins - 1e-9)
-        edges = np.stack([np.searchsorted(c, w - 0.5) for c, w in zip(count.T, wanted.T, strict=True)], axis=1)
+        ends = np.stack([np.searchsorted(c, w - 0.5) for c, w in zip(count.T, wanted.T, strict=True)], axis=1)
+        edges = self._reach[ends]
         below = np.take_along_axis(gap, edges, axis=0)
         return {"ece.equal_mass": np.abs(np.diff(below, axis=0, prepend=0)).sum(axis=0) / n}
 
@@ -191,8 +201,6 @@ class ClassBins:
     (Murphy 1973), each summed over classes, apart from how probabilities vary within a bin (Stephenson et al. 2008).
     Reliability is the mean squared gap between a bin's mean probability and its frequency; lower is better. Resolution
     is the mean squared gap between a bin's frequency and the class's; higher is better.
-
-    Probabilities are float32: one within some 1e-7 of an edge may fall on its other side.
 
     Args:
         predictions: Predictions of n samples.
@@ -224,7 +232,7 @@ class ClassBins:
             edges = begin[start : start + step + 1]
             rows = by_block[edges[0] : edges[-1]]
             chunk = predictions.probabilities(rows)
-            row, column = np.divmod(np.flatnonzero(chunk > np.float32(1 / bins)), classes)
+            row, column = np.divmod(np.flatnonzero(chunk > np.float32(1 / bins + TOLERANCE)), classes)
             above.append((rows[row], column, chunk[row, column].astype(np.float64)))
             chunk[row, column] = 0
             self._first[start : start + step] = np.add.reduceat(chunk, edges[:-1] - edges[0])

@@ -12,28 +12,30 @@ import numpy as np
 
 from pytest_qreliab.metrics.binning import ClassBins, EqualMassBins, EqualWidthBins
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.metrics.definitions import BINS
 from pytest_qreliab.statistics import half_sampling
 from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 from pytest_qreliab.statistics.half_sampling import BlockIds, HalfMasks, SumTable
 
-# The metrics of each table.
-BINNED: dict[str, Callable[[Predictions, BlockIds | None], SumTable]] = {
+# The metrics of each table, with the given number of bins.
+BINNED: dict[str, Callable[[Predictions, int, BlockIds | None], SumTable]] = {
     **dict.fromkeys(
-        ("ece", "ece.debiased", "mce"), lambda p, blocks: EqualWidthBins(p.confidence, p.correct, blocks=blocks)
+        ("ece", "ece.rms", "ece.debiased", "mce"),
+        lambda p, bins, blocks: EqualWidthBins(p.confidence, p.correct, bins, blocks),
     ),
-    "ece.equal_mass": lambda p, blocks: EqualMassBins(p.confidence, p.correct, blocks=blocks),
+    "ece.equal_mass": lambda p, bins, blocks: EqualMassBins(p.confidence, p.correct, bins, blocks),
     **dict.fromkeys(
-        ("ece.classwise", "brier.reliability", "brier.resolution"), lambda p, blocks: ClassBins(p, blocks=blocks)
+        ("ece.classwise", "brier.reliability", "brier.resolution"), lambda p, bins, blocks: ClassBins(p, bins, blocks)
     ),
 }
 
 # How much a metric times n changes if one sample is judged otherwise. It is the most for an ECE, which is a mean over
 # samples. For the resolution it is about so much in simulations, if nearly all samples are judged rightly. Others do
 # without.
-ONE_SAMPLE = {"ece": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0, "brier.resolution": 0.5}
+ONE_SAMPLE = {"ece": 1.0, "ece.rms": 1.0, "ece.equal_mass": 1.0, "ece.debiased": 1.0, "brier.resolution": 0.5}
 
 
-def build_tables(predictions: Predictions, names: Collection[str] = BINNED.keys()) -> list[SumTable]:
+def build_tables(predictions: Predictions, names: Collection[str] = BINNED.keys(), bins: int = BINS) -> list[SumTable]:
     """Return the tables of sums for metrics.
 
     A table is built once and kept with the predictions.
@@ -41,6 +43,7 @@ def build_tables(predictions: Predictions, names: Collection[str] = BINNED.keys(
     Args:
         predictions: Predictions of n samples, which go into the blocks of `assign_blocks(n)`.
         names: Names of `BINNED`.
+        bins: The number of bins.
 
     Returns:
         The fewest tables that hold these metrics. They may hold others, too.
@@ -56,9 +59,9 @@ def build_tables(predictions: Predictions, names: Collection[str] = BINNED.keys(
     blocks = half_sampling.assign_blocks(len(predictions))
     for name in names:
         build = BINNED[name]
-        if build not in predictions.memo:
-            predictions.memo[build] = build(predictions, blocks)
-    return [predictions.memo[build] for build in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
+        if (build, bins) not in predictions.memo:
+            predictions.memo[build, bins] = build(predictions, bins, blocks)
+    return [predictions.memo[build, bins] for build in dict.fromkeys(BINNED[name] for name in BINNED if name in names)]
 
 
 class MeanTable:
@@ -91,7 +94,7 @@ class MeanTable:
 
 
 def change_errors(
-    baseline: Sequence[Predictions], quantized: Sequence[Predictions], names: Collection[str]
+    baseline: Sequence[Predictions], quantized: Sequence[Predictions], names: Collection[str], bins: int = BINS
 ) -> dict[str, float]:
     """Estimate the standard errors of changes of binned metrics.
 
@@ -103,6 +106,7 @@ def change_errors(
             example under several corruptions.
         quantized: Predictions of the quantized model on the same sets.
         names: Names of `BINNED`.
+        bins: The number of bins.
 
     Returns:
         The standard error of each metric by name. It is infinite for fewer than 8 samples.
@@ -116,7 +120,7 @@ def change_errors(
         >>> round(errors["ece"], 4)
         0.0141
     """
-    by_model = ([build_tables(predictions, names) for predictions in model] for model in (baseline, quantized))
+    by_model = ([build_tables(predictions, names, bins) for predictions in model] for model in (baseline, quantized))
     before, after = ([MeanTable(of_sets) for of_sets in zip(*model, strict=True)] for model in by_model)
     n = len(baseline[0])
     errors = half_sampling.half_sample_errors(list(zip(before, after, strict=True)), min(n, half_sampling.MAX_BLOCKS))

@@ -66,12 +66,15 @@ class Predictions:
 PER_SAMPLE = tuple(field.name for field in fields(Predictions) if field.name != "factor")
 
 
-def predict(logits: torch.Tensor, labels: IntArray) -> Predictions:
+def predict(logits: torch.Tensor, labels: IntArray, probabilities: torch.Tensor | None = None) -> Predictions:
     """Compute the predictions from logits.
 
     Args:
         logits: Finite logits, float64, shape (n, classes).
         labels: Labels, int64, shape (n,).
+        probabilities: Probabilities that were recorded, float64 in [0, 1], shape (n, classes), with their finite
+            logarithms as the logits. Confidence, nll and brier are then those of the rows as they are, whatever
+            their sums.
 
     Returns:
         The predictions. They keep log probabilities in float32; everything else comes from float64.
@@ -91,7 +94,7 @@ def predict(logits: torch.Tensor, labels: IntArray) -> Predictions:
     first = other < torch.from_numpy(labels)[sample]  # of equal logits the first class counts as larger
     ahead = (logits > own).sum(dim=1) + torch.bincount(sample[first], minlength=len(logits))
     log_probs = torch.log_softmax(logits, dim=1)
-    scores = _label_scores(log_probs, labels)
+    scores = _label_scores(log_probs if probabilities is None else logits, labels, probabilities)
     return Predictions(
         labels=labels,
         logits=log_probs.float().numpy(),
@@ -110,11 +113,14 @@ class _LabelScores(NamedTuple):
     brier: FloatArray
 
 
-def _label_scores(log_probs: torch.Tensor, labels: IntArray) -> _LabelScores:
-    confidence = log_probs.amax(dim=1).exp()
-    nll = -log_probs.gather(1, torch.from_numpy(labels)[:, None])[:, 0]
-    squares = (2 * log_probs).exp_().sum(dim=1)
-    brier = (squares + 1 - 2 * torch.exp(-nll)).clamp_(min=0)
+def _label_scores(log_probs: torch.Tensor, labels: IntArray, probabilities: torch.Tensor | None = None) -> _LabelScores:
+    own = torch.from_numpy(labels)[:, None]
+    nll = -log_probs.gather(1, own)[:, 0]
+    if probabilities is None:
+        confidence, of_label, squares = log_probs.amax(dim=1).exp(), torch.exp(-nll), (2 * log_probs).exp_()
+    else:  # of which the logarithms do not tell a 0
+        confidence, of_label, squares = probabilities.amax(dim=1), probabilities.gather(1, own)[:, 0], probabilities**2
+    brier = (squares.sum(dim=1) + 1 - 2 * of_label).clamp_(min=0)
     return _LabelScores(confidence.numpy(), nll.numpy(), brier.numpy())
 
 

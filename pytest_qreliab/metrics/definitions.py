@@ -31,6 +31,8 @@ Source = Literal["logits", "cosines", "features", "patches"]
 
 ASPECTS = ("accuracy", "calibration", "robustness", "ood", "spectrum")
 
+BINS = 15  # of confidence, if the name of a metric does not say another number
+MOST_BINS = 100
 RANK_BANDS = ("low_rank", "mid_rank", "high_rank")
 GRATINGS = {"low": 1 / 16, "mid": 1 / 4, "high": 7 / 16}  # cycles per pixel of the image as the model sees it
 WITH_GRATINGS = 128  # images, at most, that gratings are added to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 PRIMARY_SCORE = "mcm"  # the OOD score of a name that gives none
@@ -18,7 +19,7 @@ class MetricName:
     family: str  # one of FAMILIES, or PREDICTION
     statistic: str = ""  # what is computed: "auroc", "nll", "sqnr_low_rank", "ece.debiased"
     score: str = ""  # the OOD score
-    part: str = ""  # what it is measured on, if not everything: an image set, a class, a block, other features
+    part: str = ""  # what it is measured on, if not all: an image set, a class, a block, other features; or its bins
     rescaled: bool = False  # with the logit scale refitted
 
     @classmethod
@@ -27,19 +28,21 @@ class MetricName:
 
         Args:
             text: The name as in a thresholds file: `ood.STATISTIC[.SCORE[.SET]]`, `recall.CLASS`,
-                `rescaled.STATISTIC`, `FAMILY.STATISTIC[.PART]`, or the statistic of a prediction alone.
+                `[rescaled.]STATISTIC[.BINS]`, or `FAMILY.STATISTIC[.PART]`.
 
         Example:
             >>> MetricName.parse("ood.fpr95.knn.near")
             MetricName(family='ood', statistic='fpr95', score='knn', part='near', rescaled=False)
-            >>> MetricName.parse("ece.debiased").statistic
-            'ece.debiased'
+            >>> MetricName.parse("rescaled.ece.equal_mass.20")
+            MetricName(family='prediction', statistic='ece.equal_mass', score='', part='20', rescaled=True)
         """
         first, _, rest = text.partition(".")
-        if first == RESCALED and rest:
-            return cls(family=PREDICTION, statistic=rest, rescaled=True)
         if first not in FAMILIES or not rest:
-            return cls(family=PREDICTION, statistic=text)
+            rescaled = first == RESCALED and rest != ""
+            statistic = rest if rescaled else text
+            if bins := re.fullmatch(r"(.+)\.([0-9]+)", statistic, re.DOTALL):
+                return cls(family=PREDICTION, statistic=bins[1], part=bins[2], rescaled=rescaled)
+            return cls(family=PREDICTION, statistic=statistic, rescaled=rescaled)
         if first == "recall":  # the name of a class may hold dots
             return cls(family=first, part=rest)
         statistic, _, rest = rest.partition(".")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pytest_qreliab.lazy import LazyModule
 from pytest_qreliab.metrics.definitions import Direction, Metric
-from pytest_qreliab.metrics.names import MetricName
+from pytest_qreliab.metrics.names import NEAR_FAR, MetricName
 from pytest_qreliab.metrics.ood_scores import SCORES
 
 if TYPE_CHECKING:
@@ -76,13 +76,21 @@ class SortedScores:
         """Return sklearn's `average_precision_score` of finding ID by low scores, or OOD by high ones."""
         return self._counts[positive].average_precision()
 
-    def average_precision_influence(self, positive: Positive) -> GroupInfluences:
+    def average_precision_influence(self, positive: Positive, *, fixed_sizes: bool = True) -> GroupInfluences:
         """Return the first-order influence of each sample on the average precision.
 
-        It is the derivative by the sample's weight, times the size of its group, centred: with ID and OOD as
-        independent samples of fixed sizes, the variance is about `of_id.var() / n_id + of_ood.var() / n_ood`.
+        It is the derivative by the sample's weight, times the size of its group.
+
+        Args:
+            positive: The positive class.
+            fixed_sizes: Whether ID and OOD are independent samples of fixed sizes. Influences are then centred in each
+                group, and the variance is about `of_id.var() / n_id + of_ood.var() / n_ood`. If not, the share of
+                positives varies too, and it is all samples together that have mean 0, each times n over its group's.
         """
-        return self._id_first(positive, self._counts[positive].average_precision_influence())
+        influences = self._counts[positive].average_precision_influence()
+        if fixed_sizes:
+            influences = influences[0] - influences[0].mean(), influences[1] - influences[1].mean()
+        return self._id_first(positive, influences)
 
     def fpr95(self, positive: Positive) -> float:
         """Return the share of negatives that pass at the first threshold that 95 % of the positives pass.
@@ -151,7 +159,7 @@ class _ThresholdCounts:
         With p_k positives at threshold k, P_k positives and N_k negatives passed there, and P positives in all, the
         average precision is the sum over k of p_k / P * P_k / (P_k + N_k). A positive at k counts by its own precision
         and raises that of every threshold i from k on, by N_i / (P_i + N_i)^2; a negative lowers it, by
-        P_i / (P_i + N_i)^2; each p_i times.
+        P_i / (P_i + N_i)^2; each p_i times. And it is a share of P, which a positive raises.
         """
         precision, flagged = self._precision()
 
@@ -159,9 +167,9 @@ class _ThresholdCounts:
             reversed_sums: FloatArray = np.cumsum((self.found * values / flagged)[::-1])[::-1]
             return reversed_sums
 
-        of_positives = (precision + from_each_on(1 - precision))[self.positives]
+        of_positives = (precision - self.average_precision() + from_each_on(1 - precision))[self.positives]
         of_negatives = -len(self.negatives) / len(self.positives) * from_each_on(precision)[self.negatives]
-        return of_positives - of_positives.mean(), of_negatives - of_negatives.mean()
+        return of_positives, of_negatives
 
     def rate(self) -> _Rate:
         """Return the share of negatives that pass at the first threshold that 95 % of the positives pass."""
@@ -238,6 +246,10 @@ STATISTICS = {
 }
 
 
+def _where(part: str) -> str:
+    return f", mean over the {part} sets" if part in NEAR_FAR else f", on {part}" if part else ""
+
+
 def find(name: MetricName) -> Metric | None:
     """Return the metric of an OOD name; None if there is none.
 
@@ -253,7 +265,7 @@ def find(name: MetricName) -> Metric | None:
         aspect="ood",
         better=statistic.better,
         header=" ".join(["OOD", name.statistic.upper(), name.score, *filter(None, [name.part])]),
-        help=statistic.help,
+        help=f"{statistic.help}{_where(name.part)}",
         spread=statistic.spread,
         needs=score.needs,
         reads=score.reads,

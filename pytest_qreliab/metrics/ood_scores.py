@@ -39,13 +39,14 @@ class ScoredSamples:
     negative_logits: torch.Tensor | None = None  # float64 (n, labels), of the negative labels
     # (n,), the largest log-softmax of the local cosines at temperature 1, over patches and classes.
     local: FloatArray | None = None
-    up_to_constant: bool = False  # the logits are those of recorded probabilities: a constant of each sample is lost
+    # float64 (n, classes), as recorded: the logits are their logarithms, and a constant of each sample is lost.
+    probabilities: torch.Tensor | None = None
 
     @property
     def holds(self) -> frozenset[Need | Source]:
         """The parts that a score can read."""
         there: dict[Need | Source, bool] = {
-            "logits": not self.up_to_constant,
+            "logits": self.probabilities is None,
             "cosines": self.cosines is not None,
             "negatives": self.negative_logits is not None,
             "local": self.local is not None,

@@ -1,211 +1,29 @@
-"""The table of the metrics of predictions, with how the value and the bounds of each are computed.
-
-A new metric is one entry. Plans read the table too, so that nothing heavy is imported before a value is asked for.
-"""
+"""The table of the metrics of predictions. A new metric is one entry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pytest_qreliab.metrics.definitions import ID, Direction, Metric, PairedBounds
+from pytest_qreliab.metrics.definitions import BINS, MOST_BINS, Direction
+from pytest_qreliab.metrics.names import MetricName
+from pytest_qreliab.metrics.prediction_kinds import (
+    Accuracy,
+    BalancedAccuracy,
+    Binned,
+    HitRate,
+    MeanGap,
+    PairMean,
+    PairShare,
+    PredictionMetric,
+    SampleMean,
+    Selective,
+)
 
 if TYPE_CHECKING:
     from pytest_qreliab.metrics.classification import Predictions
     from pytest_qreliab.statistics.arrays import FloatArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionMetric(Metric):
-    """The base of the metrics that each model has of its own."""
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the metric of one model."""
-        raise NotImplementedError
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return the bounds on its change between two models, for at least two samples."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleMean(PredictionMetric):
-    """The mean of one number per sample, (n,)."""
-
-    samples: Callable[[Predictions], FloatArray]
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the mean."""
-        return float(self.samples(predictions).mean())
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return the bounds of paired differences."""
-        return _paired_t(self.samples(quantized) - self.samples(baseline))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanGap(PredictionMetric):
-    """The difference of the means of two numbers per sample."""
-
-    first: Callable[[Predictions], FloatArray]
-    second: Callable[[Predictions], FloatArray]
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the first mean less the second."""
-        return float(self.first(predictions).mean() - self.second(predictions).mean())
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return the bounds of paired differences."""
-        first, second = (samples(quantized) - samples(baseline) for samples in (self.first, self.second))
-        return _paired_t(first - second)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HitRate(SampleMean):
-    """The share of samples that are hits, each 1 or 0."""
-
-    proportion: bool = True
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return Tango's score interval."""
-        return paired_score(self.samples(quantized) - self.samples(baseline))
-
-
-class Accuracy(HitRate):
-    """The share of samples that are classified rightly."""
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return Tango's score interval, with McNemar's test in the words of the method."""
-        from pytest_qreliab.statistics import proportions
-
-        change = self.samples(quantized) - self.samples(baseline)
-        gained, lost = int((change > 0).sum()), int((change < 0).sum())
-        p = proportions.mcnemar(gained, lost)
-        return PairedBounds(
-            partial(proportions.score_interval, gained, lost, len(change)),
-            f"paired score; McNemar p = {p:.2g}, {lost} lost, {gained} gained",
-        )
-
-
-class BalancedAccuracy(HitRate):
-    """The share of hits under weights that make every class count alike."""
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the mean over classes of the recall."""
-        from pytest_qreliab.metrics import classification
-
-        return classification.balanced_accuracy(self.samples(predictions), predictions.labels)
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return Tango's score interval of the weighted changes."""
-        from pytest_qreliab.metrics import classification
-
-        change = self.samples(quantized) - self.samples(baseline)
-        return paired_score(change, classification.class_weights(baseline.labels))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RiskCoverage(PredictionMetric):
-    """The area under the risk-coverage curve."""
-
-    excess: bool  # above the least that the accuracy allows
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the area, or its excess."""
-        from pytest_qreliab.metrics import selective
-
-        area = selective.excess_aurc if self.excess else selective.aurc
-        return area(predictions.confidence, predictions.correct)
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return the bounds by influence values."""
-        from pytest_qreliab.metrics import selective
-        from pytest_qreliab.statistics.influence import Estimate
-        from pytest_qreliab.statistics.interval import widen_if_empty
-
-        before, after = (
-            Estimate(self.value(p), {ID: selective.aurc_influence(p.confidence, p.correct)[self.excess]})
-            for p in (baseline, quantized)
-        )
-        return PairedBounds(widen_if_empty((after - before).pad().interval, len(baseline)), "paired, influence values")
-
-
-class Binned(PredictionMetric):
-    """A metric of bins of probabilities, which `calibration.BINNED` computes."""
-
-    def value(self, predictions: Predictions) -> float:
-        """Return the metric from the sums over all samples, computed once for all metrics of its table."""
-        from pytest_qreliab.metrics import calibration
-
-        (table,) = calibration.build_tables(predictions, [self.name])
-        values = _remembered(predictions, (table,), lambda: table.metrics_from_sums(table.sums()))
-        return float(values[self.name][0])
-
-    def bounds(self, baseline: Predictions, quantized: Predictions) -> PairedBounds:
-        """Return the bounds by random halves of the samples, drawn once for all metrics of its table."""
-        from pytest_qreliab.metrics import calibration
-        from pytest_qreliab.statistics.interval import normal_interval, widen_if_empty
-
-        tables = tuple(table for p in (baseline, quantized) for table in calibration.build_tables(p, [self.name]))
-        errors = _remembered(quantized, tables, lambda: calibration.change_errors([baseline], [quantized], [self.name]))
-        change = self.value(quantized) - self.value(baseline)
-        bounds = widen_if_empty(partial(normal_interval, change, errors[self.name]), len(baseline))
-        return PairedBounds(bounds, "paired, resampled halves")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairMean(Metric):
-    """The mean of one number per sample of two models together, (n,)."""
-
-    samples: Callable[[Predictions, Predictions], FloatArray]
-    at_baseline: float = 0.0  # the value of two equal models
-    distance: bool = True
-
-    def bounds(self, samples: FloatArray) -> PairedBounds:
-        """Return the bounds on a mean that is at least 0."""
-        from pytest_qreliab.statistics import influence
-
-        return PairedBounds(influence.paired_mean(samples, ID).pad(both_sides=False).interval, "paired t")
-
-
-class PairShare(PairMean):
-    """The share of the samples for which something holds of two models together."""
-
-    def bounds(self, samples: FloatArray) -> PairedBounds:
-        """Return Wilson's score interval."""
-        from pytest_qreliab.statistics import proportions
-
-        hits, shift = int(samples.sum()), 0.0 - self.at_baseline
-        return PairedBounds(partial(proportions.wilson_interval, hits, len(samples), shift=shift), "Wilson score")
-
-
-def paired_score(change: FloatArray, weights: FloatArray | None = None) -> PairedBounds:
-    """Return Tango's interval on the mean, or weighted mean, of changes in {-1, 0, 1}, (n,).
-
-    Example:
-        >>> import numpy as np
-        >>> low, high = paired_score(np.array([1.0, 0.0, 0.0, -1.0])).bounds(0.05)
-        >>> round(low + high, 6)  # as many samples gained as lost
-        0.0
-    """
-    from pytest_qreliab.statistics import proportions
-
-    return PairedBounds(proportions.paired_score(change, weights), "paired score")
-
-
-def _paired_t(differences: FloatArray) -> PairedBounds:
-    from pytest_qreliab.statistics import influence
-
-    return PairedBounds(influence.paired_mean(differences, ID).pad().interval, "paired t")
-
-
-def _remembered(predictions: Predictions, key: Any, compute: Callable[[], Any]) -> Any:
-    """Return what was computed of these predictions, now or before."""
-    if key not in predictions.memo:
-        predictions.memo[key] = compute()
-    return predictions.memo[key]
 
 
 def _kl(baseline: Predictions, quantized: Predictions) -> FloatArray:
@@ -215,7 +33,8 @@ def _kl(baseline: Predictions, quantized: Predictions) -> FloatArray:
 
 
 def _binned(name: str, header: str, text: str, spread: float | None = None, *, better: Direction = "lower") -> Binned:
-    return Binned(name=name, aspect="calibration", better=better, header=header, help=text, spread=spread)
+    help_text = text.format(bins=BINS)
+    return Binned(name=name, aspect="calibration", better=better, header=header, help=help_text, spread=spread)
 
 
 # In the order in which results list them.
@@ -305,26 +124,27 @@ TABLE: tuple[PredictionMetric | PairMean, ...] = (
     _binned(
         "brier.reliability",
         "Brier reliability",
-        "what the Brier score owes to miscalibration: squared gaps of 15 bins, summed over classes",
+        "what the Brier score owes to miscalibration: squared gaps of {bins} bins, summed over classes",
         0.12,
     ),
     _binned(
         "brier.resolution",
         "Brier resolution",
-        "what the Brier score gains by telling samples apart: 15 bins, summed over classes",
+        "what the Brier score gains by telling samples apart: {bins} bins, summed over classes",
         0.14,
         better="higher",
     ),
-    _binned("ece", "ECE", "expected calibration error, 15 equal-width bins (lo, hi]", 0.32),
-    _binned("ece.equal_mass", "ECE equal mass", "ECE in 15 bins of as many samples each", 0.31),
+    _binned("ece", "ECE", "expected calibration error, {bins} equal-width bins (lo, hi]", 0.32),
+    _binned("ece.equal_mass", "ECE equal mass", "adaptive ECE: {bins} bins of as many samples each", 0.31),
+    _binned("ece.rms", "RMS CE", "root mean square calibration error, {bins} equal-width bins", 0.42),
     _binned(
         "ece.debiased",
         "ECE debiased",
-        "ECE less what chance adds to it: 0 on average when perfectly calibrated",
+        "ECE less what chance adds to it: 0 on average when perfectly calibrated, {bins} bins",
         0.44,
     ),
-    _binned("ece.classwise", "ECE classwise", "mean over classes of the ECE of that class", 0.05),
-    _binned("mce", "MCE", "largest gap of confidence and accuracy in a bin"),
+    _binned("ece.classwise", "ECE classwise", "mean over classes of the ECE of that class, {bins} bins", 0.05),
+    _binned("mce", "MCE", "largest gap of confidence and accuracy in one of {bins} bins"),
     MeanGap(
         name="confidence_gap",
         aspect="calibration",
@@ -335,26 +155,82 @@ TABLE: tuple[PredictionMetric | PairMean, ...] = (
         first=lambda p: p.confidence,
         second=lambda p: p.correct,
     ),
-    RiskCoverage(
+    Selective(
         name="aurc",
         aspect="calibration",
         better="lower",
         header="AURC",
         help="area under the risk-coverage curve",
         spread=0.09,
-        excess=False,
     ),
-    RiskCoverage(
+    Selective(
         name="eaurc",
         aspect="calibration",
         better="lower",
         header="E-AURC",
         help="AURC above the least that the accuracy allows",
         spread=0.11,
-        excess=True,
+    ),
+    Selective(
+        name="augrc",
+        aspect="calibration",
+        better="lower",
+        header="AUGRC",
+        help="area under the generalized risk-coverage curve: how often an error is accepted, 0 to 0.5",
+        spread=0.06,
+    ),
+    Selective(
+        name="failure.auroc",
+        aspect="calibration",
+        better="higher",
+        header="failure AUROC",
+        help="failure prediction: AUROC of errors against right samples by confidence",
+        spread=0.32,
+    ),
+    Selective(
+        name="failure.aupr_error",
+        aspect="calibration",
+        better="higher",
+        header="failure AUPR error",
+        help="failure prediction: average precision with errors as the positive class",
+        spread=0.88,
+    ),
+    Selective(
+        name="failure.aupr_success",
+        aspect="calibration",
+        better="higher",
+        header="failure AUPR success",
+        help="failure prediction: average precision with right samples as the positive class",
+        spread=0.11,
+    ),
+    Selective(
+        name="failure.fpr95",
+        aspect="calibration",
+        better="lower",
+        header="failure FPR95",
+        help="failure prediction: share of errors accepted where 95 % of the right samples are",
+        spread=1.15,
     ),
 )
 
 METRICS = {metric.name: metric for metric in TABLE}
 OWN = {metric.name: metric for metric in TABLE if isinstance(metric, PredictionMetric)}  # of each model
 PAIRED = {metric.name: metric for metric in TABLE if isinstance(metric, PairMean)}  # of two models together
+
+
+def find(name: MetricName) -> PredictionMetric | None:
+    """Return the metric of a statistic and a number of bins; None if there is none.
+
+    It computes what the name says under any logit scale, and is called by its statistic.
+
+    Example:
+        >>> find(MetricName.parse("ece.equal_mass.20")).header, find(MetricName.parse("ece.equal_mass.0"))
+        ('ECE equal mass 20 bins', None)
+    """
+    metric = OWN.get(name.statistic)
+    if not name.part:
+        return metric
+    if not isinstance(metric, Binned) or not re.fullmatch("[1-9][0-9]{0,2}", name.part) or int(name.part) > MOST_BINS:
+        return None
+    help_text = metric.help.replace(f"{BINS} ", f"{name.part} ")
+    return replace(metric, bins=int(name.part), header=f"{metric.header} {name.part} bins", help=help_text)

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from pytest_qreliab.errors import unknown
 from pytest_qreliab.metrics import ood, ood_scores, prediction_metrics, set_metrics, spectral_metrics
-from pytest_qreliab.metrics.definitions import (
-    Metric,
-)
+from pytest_qreliab.metrics.definitions import Metric
 from pytest_qreliab.metrics.names import NEAR_FAR, PRIMARY_SCORE, RESCALED, MetricName, SetName
 
 OOD_SCORES = tuple(ood_scores.SCORES)
@@ -28,7 +26,8 @@ def lookup(name: str) -> Metric:
 
     OOD metrics are `ood.STATISTIC.SCORE` (mean over the benchmark's OOD sets), `ood.STATISTIC.SCORE.near` and `.far`
     (over those sets alone) and `ood.STATISTIC.SCORE.SET`; `ood.auroc` is short for the `mcm` score. `rescaled.` goes
-    before a calibration metric, and `recall.CLASS` is one class's. `shift.accuracy` is the mean over the shifted sets,
+    before a calibration metric, and a number of bins, 1 to 100, behind one that has bins, as in `ece.equal_mass.20`.
+    `recall.CLASS` is one class's. `shift.accuracy` is the mean over the shifted sets,
     `shift.accuracy.SET` of one; `corruption.accuracy` over the grid, `.KIND`, `.SEVERITY` or `.KIND.SEVERITY` of a part
     of it; both are there for `nll` and `ece`. `spurious.accuracy.SET` is on one set. `spectral.high_band_energy.N` and
     `spectral.map_error.N` are after block N of the image tower; behind the metrics by rank `.penultimate` and `.text`
@@ -47,6 +46,7 @@ def lookup(name: str) -> Metric:
     found = _FINDERS[parsed.family](parsed)
     if found is None or canonical(name) not in (name, f"{name}.{PRIMARY_SCORE}"):
         hint = "one set: ood.auroc.mcm.SET; one class: recall.CLASS; one block: spectral.high_band_energy.3"
+        hint += "; other bins: ece.20"
         raise unknown("metric", name, names(), hint=hint)
     if found.name != name:
         return replace(found, name=name, header=found.header.removesuffix(f" {PRIMARY_SCORE}"))
@@ -54,10 +54,12 @@ def lookup(name: str) -> Metric:
 
 
 def _find_prediction(name: MetricName) -> Metric | None:
-    """Return a calibration metric with the logit scale refitted."""
-    if str(name) not in RESCALED_METRICS:
+    """Return a calibration metric with the logit scale refitted, or with another number of bins."""
+    plain = prediction_metrics.find(name)
+    if plain is None or plain.aspect != "calibration":
         return None
-    plain = prediction_metrics.METRICS[name.statistic]
+    if not name.rescaled:
+        return replace(plain, name=str(name))
     return replace(
         plain,
         name=str(name),
@@ -145,6 +147,50 @@ def image_sets(name: str, available: Iterable[str]) -> list[str]:
         pair = [f"{metric.family}.{of}" for of in set_metrics.SPURIOUS_PAIR]
         return pair if sets.keys() >= set(pair) else []
     return [of for of, parsed in sets.items() if not metric.part or belongs(metric.part, parsed)]
+
+
+def parts(name: str, classes: Iterable[str], available: Iterable[str]) -> list[str]:
+    """Return what may end a metric's name on a benchmark.
+
+    Args:
+        name: The name of a metric on one class, or on image sets.
+        classes: The names of the benchmark's classes.
+        available: The full names of its image sets.
+
+    Returns:
+        Names of classes; or of image sets, and of groups of them.
+
+    Example:
+        >>> parts("ood.auroc.mcm.lettres", [], ["in_distribution", "ood.near.letters"])
+        ['near', 'letters']
+        >>> parts("corruption.ece", [], ["corruption.fog.1", "corruption.fog.3"])
+        ['fog', '1', 'fog.1', '3', 'fog.3']
+    """
+    metric = MetricName.parse(name)
+    if metric.family == "recall":
+        return list(dict.fromkeys(classes))
+    found: dict[str, None] = {}
+    for of in map(SetName.parse, available):
+        if of.category == metric.family:
+            found.update(dict.fromkeys(filter(None, (of.group, of.name))))
+            if of.category == "corruption":
+                found[f"{of.group}.{of.name}"] = None
+    return list(found)
+
+
+def with_other_scores(name: str) -> list[str]:
+    """Return the same OOD metric with each other score.
+
+    Example:
+        >>> with_other_scores("ood.auroc")[:2]
+        ['ood.auroc.msp', 'ood.auroc.maxlogit']
+        >>> with_other_scores("ece")
+        []
+    """
+    metric = MetricName.parse(name)
+    if metric.family != "ood":
+        return []
+    return [str(replace(metric, score=score)) for score in OOD_SCORES if score != metric.score]
 
 
 # Whether the part of a metric's name means an image set, by the family of the metric.

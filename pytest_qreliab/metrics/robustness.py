@@ -16,9 +16,10 @@ from pytest_qreliab.metrics import calibration, registry, set_metrics
 from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.metrics.definitions import PairedBounds
 from pytest_qreliab.metrics.names import MetricName, SetName
-from pytest_qreliab.metrics.prediction_metrics import OWN, paired_score
+from pytest_qreliab.metrics.prediction_kinds import paired_score
+from pytest_qreliab.metrics.prediction_metrics import OWN
 from pytest_qreliab.statistics import influence
-from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Interval, normal_interval, widen_if_empty
 
@@ -149,8 +150,15 @@ def vulnerability(baseline: Sets, quantized: Sets) -> float | None:
     return additional_vulnerability(_spurious(baseline), _spurious(quantized)).value
 
 
-def bounds(name: str, baseline: Sets, quantized: Sets) -> PairedBounds:
+def bounds(name: str, baseline: Sets, quantized: Sets, units: Mapping[str, IntArray] | None = None) -> PairedBounds:
     """Return the bounds on the change of a metric that both models have, and their method.
+
+    Args:
+        name: The name of the metric.
+        baseline: The predictions in full precision, by the full name of the set.
+        quantized: The predictions of the quantized model on the same samples.
+        units: The number of the unit that each sample shows, (n,), by the full name of the set. Samples of one unit,
+            in one set or in several, are one observation. None: every sample is one of its own.
 
     Example:
         >>> import numpy as np, torch
@@ -159,13 +167,13 @@ def bounds(name: str, baseline: Sets, quantized: Sets) -> PairedBounds:
         >>> bounds("shift.accuracy", sets, sets).method
         'paired score'
     """
-    on, parsed = registry.image_sets(name, baseline), MetricName.parse(name)
+    on, parsed, units = registry.image_sets(name, baseline), MetricName.parse(name), units or {}
     fewest = min(len(baseline[of]) for of in on)
     if fewest < 2:
         return PairedBounds(lambda alpha: Interval(-math.inf, math.inf), "one sample")
     if name == VULNERABILITY:
         change = additional_vulnerability(_spurious(baseline), _spurious(quantized))
-    elif parsed.statistic == "accuracy" and len(on) == 1:
+    elif parsed.statistic == "accuracy" and len(on) == 1 and not _repeats(units.get(on[0])):
         return paired_score(quantized[on[0]].correct - baseline[on[0]].correct)
     elif (estimate := _estimator(name)) is not None:
         change = estimate(quantized, on) - estimate(baseline, on)
@@ -173,8 +181,13 @@ def bounds(name: str, baseline: Sets, quantized: Sets) -> PairedBounds:
         delta = _value(quantized, name) - _value(baseline, name)
         error = _error(parsed.statistic, on, baseline, quantized)
         return PairedBounds(widen_if_empty(partial(normal_interval, delta, error), fewest), "paired, resampled halves")
-    method = "paired, images as clusters" if parsed.family == GRID else "paired, influence values"
-    return PairedBounds(widen_if_empty(change.pad().interval, fewest), method)
+    clusters = parsed.family == GRID or any(of in units for of in on)
+    method = "paired, images as clusters" if clusters else "paired, influence values"
+    return PairedBounds(widen_if_empty(change.clustered(units).pad().interval, fewest), method)
+
+
+def _repeats(units: IntArray | None) -> bool:
+    return units is not None and len(np.unique(units)) < len(units)
 
 
 def _value(sets: Sets, name: str) -> float:
@@ -222,7 +235,8 @@ def _mean(samples: FloatArray, group: str) -> Estimate:
 
 
 def _spurious(sets: Sets) -> SpuriousAccuracies:
-    return SpuriousAccuracies(*(_mean(sets[f"spurious.{of}"].correct, of) for of in set_metrics.SPURIOUS_PAIR))
+    pair = [f"spurious.{of}" for of in set_metrics.SPURIOUS_PAIR]
+    return SpuriousAccuracies(*(_mean(sets[of].correct, of) for of in pair))
 
 
 def _error(metric: str, on: Sequence[str], baseline: Sets, quantized: Sets) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class SetCategory:
     together: str  # all sets in words
     part: str  # the pattern of the part of a name that says which sets are meant, if not all
     spreads: dict[str, tuple[float, float]]  # by statistic, of the mean over all sets and of one set
+    same_images: int = 0  # the number of sets that the first of these spreads is of, if they hold the same images
 
 
 STATISTICS = {
@@ -58,6 +60,7 @@ CATEGORIES = {
         together="the grid",
         part=r"[a-z_]+(\.[1-5])?|[1-5]",
         # The grid is of the same images, whose changes even out over its cells.
+        same_images=15,
         spreads={"accuracy": (0.07, 0.32), "nll": (0.13, 0.57), "ece": (0.12, 0.5)},
     ),
 }
@@ -117,10 +120,44 @@ def find(name: MetricName) -> Metric | None:
         aspect="robustness",
         better=statistic.better,
         header=" ".join([header, *filter(None, name.part.split("."))]),
-        help=f"{statistic.header} under {category.condition}{statistic.unit}, mean over {category.together}",
+        help=f"{statistic.header} under {category.condition}{statistic.unit}, {_where(name, category)}",
         spread=of_one if name.part else of_all,
         needs=frozenset({category.need}),
     )
+
+
+def spread_over(name: MetricName, sets: int) -> float:
+    """Return the spread of a mean over so many shifted sets, or cells of a grid.
+
+    The variance of a grid falls with the reciprocal of its cells, from that of one to that of fifteen. More cells are
+    taken for no better.
+
+    Args:
+        name: The name of a metric on shifted or corrupted sets.
+        sets: The number of sets, at least 1.
+
+    Example:
+        >>> [round(spread_over(MetricName.parse("corruption.accuracy"), cells), 2) for cells in (1, 4, 15, 75)]
+        [0.32, 0.16, 0.07, 0.07]
+    """
+    category = CATEGORIES[name.family]
+    of_all, of_one = category.spreads[name.statistic]
+    if not category.same_images:
+        return of_one if name.part else of_all
+    share = max(0.0, (1 / sets - 1 / category.same_images) / (1 - 1 / category.same_images))
+    return math.sqrt(of_all**2 + share * (of_one**2 - of_all**2))
+
+
+def _where(name: MetricName, category: SetCategory) -> str:
+    """Return the sets that a metric is measured on, in words."""
+    kind, _, severity = name.part.rpartition(".")
+    if not name.part:
+        return f"mean over {category.together}"
+    if name.family != "corruption":
+        return f"on {name.part}"
+    if kind:
+        return f"of {kind} at severity {severity}"
+    return f"mean over {f'kinds at severity {severity}' if severity.isdigit() else f'severities of {severity}'}"
 
 
 def find_spurious(name: MetricName) -> Metric | None:

@@ -58,7 +58,7 @@ class Clip:
         vision: Sequence[str] = (),
         coverage: float = 1.0,
     ) -> Clip:
-        """Wrap a model of your own; it encodes one image and one prompt, which are checked.
+        """Wrap a model of your own; it encodes a few images and prompts, which are checked.
 
         Args:
             module: The model, best an `nn.Module` in float32, which is taken over and put into eval mode. Any other
@@ -69,8 +69,8 @@ class Clip:
             encode_image: A function (module, images) in place of the method. It returns features (batch, dim), or
                 those and the last patch map (batch, channels, rows, columns), for the high-band energy.
             encode_text: A function (module, tokens) in place of the method. It returns features (texts, dim).
-            vision: Names of the modules and parameters of the image tower; all else is text. By default a tower is
-                what one image, or one prompt, passes through.
+            vision: Names of the modules and parameters of the image tower; all else is text, and what the other tower
+                reads as well is part of both. By default a tower is what a few images, or prompts, pass through.
             coverage: The share of the towers' weights that quantizers can reach, in (0, 1]. It is below 1 if the
                 module computes with bare parameters. A quantizer that promises all weights must reach this share.
 
@@ -78,7 +78,7 @@ class Clip:
             The model without a name, which it gets where it is registered.
 
         Raises:
-            InputError: The model does not encode one image and one prompt to finite features.
+            InputError: The model does not encode images and prompts to finite features.
         """
         options = WrapOptions(
             preprocess=preprocess,

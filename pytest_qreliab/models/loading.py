@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.description import ModelDescription
 from pytest_qreliab.models.names import TINY_DIGITS
 
@@ -22,12 +25,20 @@ class Loader:
     architecture: str = ""
     files: tuple[Path, ...] = ()  # that the model is loaded from
     version: str = ""  # the author's own
-    by_weights: bool = False  # only the loaded weights tell it from others
     describe: Callable[[], ModelDescription] = ModelDescription  # says what is known of the model without loading it
+    fetch: Callable[[], Loader] | None = None  # brings the files of a hub's model here, and returns what loads them
 
     def __call__(self) -> Clip:
         """Load the model."""
         return self.load()
+
+    def fetched(self) -> Loader:
+        """Return what loads the model from files that are on this machine.
+
+        Raises:
+            InputError: The files cannot be downloaded, or are of no model that can be loaded.
+        """
+        return self if self.fetch is None else self.fetch()
 
 
 def check_model_name(name: str, registered: Iterable[str] = ()) -> None:
@@ -53,26 +64,84 @@ def load_model(source: str, name: str | None = None) -> Clip:
     Raises:
         InputError: The model cannot be loaded.
     """
-    from dataclasses import replace
-
     from pytest_qreliab.models import openclip, tiny_digits
 
+    if source != TINY_DIGITS and not openclip.local_files(source)[1]:
+        return _fetch(source, name or source)()
     clip = tiny_digits.load() if source == TINY_DIGITS else openclip.load(source)
     return clip if name is None else replace(clip, name=name)
 
 
 def find_loader(source: str, name: str) -> Loader:
-    """Return the function that loads a model from its source, and calls it by a name."""
-    from functools import partial
+    """Return the function that loads a model from its source, and calls it by a name.
 
+    Nothing is downloaded before it is asked for by `Loader.fetched`.
+    """
     if source == TINY_DIGITS:
         folder = Path(__file__).parent / "tiny_digits"
         files = tuple(sorted(folder.iterdir()))
-        return Loader(load=partial(load_model, source, name), architecture=source, files=files)
+        describe = partial(_describe_folder, folder, name)
+        return Loader(load=partial(load_model, source, name), architecture=source, files=files, describe=describe)
     from pytest_qreliab.models import openclip
 
     architecture, files = openclip.local_files(source)
-    return Loader(load=partial(load_model, source, name), architecture=architecture, files=files, by_weights=not files)
+    return Loader(
+        load=partial(load_model, source, name),
+        architecture=architecture,
+        files=files,
+        describe=partial(openclip.describe, source, name),
+        fetch=None if files else partial(_fetch, source, name),
+    )
+
+
+def _describe_folder(folder: Path, name: str) -> ModelDescription:
+    from pytest_qreliab.models import local_models, openclip
+
+    return openclip.describe_local(local_models.in_folder(name, folder))
+
+
+def _fetch(source: str, name: str) -> Loader:
+    """Return the function that loads a model of a hub, after bringing its files here, if that is allowed."""
+    from pytest_qreliab.models import hub, hub_models, openclip
+    from pytest_qreliab.models.local_models import LOCAL
+
+    try:
+        fetched = hub_models.fetch(source)
+    except hub.NotDownloadedError as error:
+        refuse = partial(_refuse, str(error))
+        nothing = ModelDescription(facts={"files": "not downloaded yet"})
+        fetch = partial(_fetch, source, name)
+        return Loader(load=refuse, architecture=source, describe=lambda: nothing, fetch=fetch)
+    local = f"{LOCAL}{fetched.folder}"
+    with _named(source, fetched.folder):
+        openclip.check_name(local)
+    loader = find_loader(local, name)
+
+    def load() -> Clip:
+        with _named(source, fetched.folder):
+            return loader()
+
+    def describe() -> ModelDescription:
+        known = loader.describe()
+        facts = {**fetched.facts, **known.facts, **fetched.facts}  # its own come first, and count
+        return replace(known, facts=facts, warnings=(*fetched.warnings, *known.warnings))
+
+    architecture = source.partition("@")[0]
+    return replace(loader, load=load, architecture=architecture, files=fetched.files, describe=describe)
+
+
+@contextmanager
+def _named(source: str, folder: Path) -> Iterator[None]:
+    """Let errors name a model by its source in place of the folder that its files are in."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace(f"local-dir:{folder}", source).replace(f"{folder}/", "")
+        raise InputError(text if source in text else f"model {source!r}: {text}") from None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InputError(message)
 
 
 def load_registered_model(name: str, make: object) -> Clip:
@@ -92,19 +161,24 @@ def load_registered_model(name: str, make: object) -> Clip:
 
 def architectures() -> list[str]:
     """Return the names of the architectures that open_clip describes."""
-    from pytest_qreliab.models import openclip
+    from pytest_qreliab.models import local_models
 
-    return openclip.architectures()
+    return local_models.architectures()
 
 
 def anchor_path(name: str, folder: Path | None) -> str:
-    """Return a model's name with its path made one below `folder`, if it leads to something there."""
-    from pytest_qreliab.models import openclip
+    """Return a model's name with its path made one below `folder`, if it is the path of a file or folder."""
+    from pytest_qreliab.models.checkpoints import SUFFIXES
+    from pytest_qreliab.models.local_models import HUB, LOCAL, split_tag
 
-    head, path = (openclip.LOCAL, name.removeprefix(openclip.LOCAL)) if name.startswith(openclip.LOCAL) else ("", "")
-    if not head and not name.startswith(openclip.HUB):
+    if folder is None or name.startswith(HUB):
+        return name
+    head, path = LOCAL, name.removeprefix(LOCAL)
+    if path == name:
         architecture, _, path = name.partition("/")
         head = f"{architecture}/"
-    if folder is None or not path or not (folder / path).exists():
+    if not path:
         return name
-    return f"{head}{folder / path}"
+    below, tag = split_tag(str(folder / Path(path).expanduser()))
+    is_path = head == LOCAL or below.suffix in SUFFIXES or below.exists()
+    return f"{head}{below}{'@' * bool(tag)}{tag}" if is_path else name

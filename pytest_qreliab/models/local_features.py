@@ -42,9 +42,9 @@ def encode_patches(visual: Any, x: torch.Tensor) -> torch.Tensor:
         (batch, patches, dim), not normalised.
     """
     if hasattr(visual, "attnpool"):
+        # Without the positional embedding that attention adds, as in the code of GL-MCM.
         pool = visual.attnpool
-        places = x.flatten(2).transpose(1, 2) + pool.positional_embedding[1:]
-        projected: torch.Tensor = pool.c_proj(pool.v_proj(places))
+        projected: torch.Tensor = pool.c_proj(pool.v_proj(x.flatten(2).transpose(1, 2)))
         return projected
     tokens = x[:, 1:].reshape(-1, 1, x.shape[-1])
     alone = [_encode_tokens(visual, tokens[at : at + SEQUENCES]) for at in range(0, len(tokens), SEQUENCES)]

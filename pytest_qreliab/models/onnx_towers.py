@@ -31,6 +31,7 @@ class Tower(nn.Module):
     def __init__(self, source: bytes | Path, device: torch.device) -> None:
         super().__init__()
         self.source, self.device = source, device
+        self.preprocess_cfg: Any = None  # that of the tower that it stands for, if any
         runtime = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors
@@ -108,6 +109,8 @@ class OnnxClip(nn.Module):
         self.visual: nn.Module = towers.get("visual", original.visual)
         self.text = towers.get("text")
         self.original: Any = original if self.text is None else None
+        if "visual" in towers:  # so that a benchmark can change it, as that of the original
+            towers["visual"].preprocess_cfg = getattr(original.visual, "preprocess_cfg", None)
 
     def towers(self) -> dict[str, Tower]:
         """Return the graphs, by `visual` and `text`."""
@@ -116,7 +119,8 @@ class OnnxClip(nn.Module):
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Return image features, (n, dim)."""
-        features: torch.Tensor = self.visual(images)
+        out = self.visual(images)
+        features: torch.Tensor = out[0] if isinstance(out, tuple) else out  # CoCa's tower gives its tokens as well
         return features
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.hashing import file_digest
 from pytest_qreliab.models import openclip
 from pytest_qreliab.models.clip import Clip
+from pytest_qreliab.models.local_models import in_folder
 from pytest_qreliab.models.names import TINY_DIGITS
 
 FOLDER = Path(__file__).parent / "tiny_digits"
@@ -29,11 +30,12 @@ class ByteTokenizer:
     def __init__(self, context_length: int) -> None:
         self.context_length = context_length
 
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return tokens, int64 (texts, context_length); longer texts are cut, which CLIP's own tokenizer does too."""
-        tokens = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+    def __call__(self, texts: Sequence[str], context_length: int | None = None) -> torch.Tensor:
+        """Return tokens, int64 (texts, context length); longer texts are cut, which CLIP's own tokenizer does too."""
+        length = context_length or self.context_length
+        tokens = torch.zeros(len(texts), length, dtype=torch.long)
         for row, text in zip(tokens, texts, strict=True):
-            body = list(text.encode())[: self.context_length - 2]
+            body = list(text.encode())[: length - 2]
             row[: len(body) + 2] = torch.tensor([self.START, *body, self.END])
         return tokens
 
@@ -49,5 +51,5 @@ def load() -> Clip:
         raise InputError(
             f"{WEIGHTS}: the weights of {TINY_DIGITS} are damaged (sha256 {digest[:12]}...); reinstall pytest-qreliab"
         )
-    module, preprocess = openclip.create(f"local-dir:{FOLDER}")
+    module, preprocess = openclip.create(in_folder(TINY_DIGITS, FOLDER))
     return Clip(name=TINY_DIGITS, module=module, preprocess=preprocess, tokenizer=ByteTokenizer(module.context_length))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,12 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytest_qreliab.errors import InputError, describe_exception, unknown
+from pytest_qreliab.models import probes
 from pytest_qreliab.models.layout import Layout, LocalOutputs, no_fused_attention
+from pytest_qreliab.models.logit_scale import MEND, check_factor, check_logarithm
 
 Towers = Mapping[str, frozenset[str]]  # the towers that each module and parameter is part of, by its name
-
-# exp(15) is 3 million: a larger "logarithm" is the factor itself.
-LARGEST_LOG_SCALE = 15.0
 
 
 class Opaque(nn.Module):
@@ -117,7 +117,7 @@ class WrappedLayout(Layout):
 
 
 def inspect_model(model: object, options: WrapOptions) -> tuple[nn.Module, WrappedLayout]:
-    """Return a model as a module, and its layout, found by encoding one image and one prompt.
+    """Return a model as a module, and its layout, found by encoding a few images and prompts.
 
     Raises:
         InputError: The model does not encode them to finite features.
@@ -145,7 +145,9 @@ def inspect_model(model: object, options: WrapOptions) -> tuple[nn.Module, Wrapp
     )
     _check_bias(getattr(module, "logit_bias", None))
     read = _trial(module, layout)
-    towers = _towers_by_name(module, options.vision) if options.vision else _towers_by_use(module, read)
+    towers = _towers_by_use(module, read)
+    if options.vision:
+        towers = _towers_by_name(module, options.vision, towers)
     return module, replace(layout, towers=towers)
 
 
@@ -166,73 +168,88 @@ def _check_bias(bias: object) -> None:
 def _scale(model: object, given: float | None) -> torch.Tensor | None:
     """Return the logarithm of the given factor; None if the module's own parameter counts."""
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, float | int) or not 0 < given < math.inf:
-            raise InputError(f"logit_scale={given!r}: give the factor from cosines to logits, as in logit_scale=100.0")
+        if isinstance(given, bool) or not isinstance(given, float | int):
+            raise InputError(f"logit_scale={given!r}; {MEND}")
+        check_factor(given, "logit_scale")
         return torch.tensor(math.log(given))
     own = getattr(model, "logit_scale", None)
-    mend = "give the factor from cosines to logits, as in logit_scale=100.0"
     if not isinstance(own, torch.Tensor) or own.numel() != 1:
         has = "has no logit_scale" if own is None else f"has a logit_scale that is {_shown(own)}"
-        raise InputError(f"{type(model).__name__} {has}; {mend}")
-    if not abs(float(own)) < LARGEST_LOG_SCALE:
-        raise InputError(f"logit_scale is {float(own):g}, which is no logarithm of a factor; {mend}")
+        raise InputError(f"{type(model).__name__} {has}; {MEND}")
+    check_logarithm(float(own), "logit_scale")
     return None if isinstance(model, nn.Module) else own.detach().clone()
 
 
 @torch.no_grad()
-def _trial(module: nn.Module, layout: WrappedLayout) -> dict[str, set[int]]:
-    """Encode an image and a prompt, check the features, and return the storages that each tower read."""
-    with _explained("preprocess"):
-        image = layout.preprocess(Image.new("RGB", (64, 64)))
-    if not isinstance(image, torch.Tensor) or image.dtype != torch.float32 or image.ndim != 3 or len(image) != 3:
-        raise InputError(f"preprocess gave {_shown(image)}; a float32 tensor (3, height, width) is needed")
-    with _explained("tokenizer"):
-        tokens = layout.tokenizer(["a", "photo"])
+def _trial(module: nn.Module, layout: WrappedLayout) -> dict[str, list[int]]:
+    """Encode images and prompts, check the features, and return the addresses that each tower read, in order.
+
+    They are passed one by one and together. What is used for some inputs only is seen if it is for one of these.
+    """
+    images = [_preprocess(layout, image) for image in probes.images()]
     device = layout.device(module)
-    with _StorageWatch() as vision:
-        image_features = layout.encode_image(module, torch.stack([image, image]).to(device))
-    with _StorageWatch() as text:
-        text_features = layout.encode_text(module, tokens, device)
-    if len(text_features) != 2:
-        raise InputError(f"encode_text gave {_shown(text_features)} for 2 texts; (texts, dim) is needed")
+    with _MemoryWatch() as vision:
+        for batch in ([images[0]] * 2, *([image] for image in images)):
+            image_features = layout.encode_image(module, torch.stack(batch).to(device))
+            if not bool(image_features.isfinite().all()):
+                raise InputError(
+                    f"encode_image gave NaN or infinity for {'a black' if batch[0] is images[0] else 'an'} image"
+                )
+    with _MemoryWatch() as text:
+        for prompts in (probes.PROMPTS[:2], probes.PROMPTS, *([prompt] for prompt in probes.PROMPTS)):
+            with _explained("tokenizer"):
+                tokens = layout.tokenizer(list(prompts))
+            text_features = layout.encode_text(module, tokens, device)
+            if len(text_features) != len(prompts):
+                raise InputError(
+                    f"encode_text gave {_shown(text_features)} for {len(prompts)} texts; (texts, dim) is needed"
+                )
+            if not bool(text_features.isfinite().all()):
+                raise InputError("encode_text gave NaN or infinity for a prompt")
     if image_features.shape[1] != text_features.shape[1]:
         raise InputError(
             f"encode_image gives {image_features.shape[1]} features and encode_text {text_features.shape[1]}; "
             "both must be after their projection into the common space"
         )
-    for features, what in ((image_features, "encode_image gave NaN or infinity for a black image"),
-                           (text_features, "encode_text gave NaN or infinity for a prompt")):  # fmt: skip
-        if not bool(features.isfinite().all()):
-            raise InputError(what)
-    return {"vision": vision.storages, "text": text.storages}
+    return {"vision": sorted(vision.addresses), "text": sorted(text.addresses)}
 
 
-class _StorageWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A record of the storage of every tensor that an operation reads."""
+def _preprocess(layout: WrappedLayout, image: Image.Image) -> torch.Tensor:
+    with _explained("preprocess"):
+        tensor = layout.preprocess(image)
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32 or tensor.ndim != 3 or len(tensor) != 3:
+        raise InputError(f"preprocess gave {_shown(tensor)}; a float32 tensor (3, height, width) is needed")
+    return tensor
+
+
+class _MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A record of where every tensor begins that an operation reads."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.storages: set[int] = set()
+        self.addresses: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         read = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-        self.storages |= {t.untyped_storage().data_ptr() for t in read if t.layout == torch.strided and t.numel()}
+        self.addresses |= {t.data_ptr() for t in read if t.layout == torch.strided and t.numel()}
         return func(*args, **(kwargs or {}))
 
 
-def _towers_by_use(module: nn.Module, read: Mapping[str, set[int]]) -> Towers:
-    """Return the towers by the storages that each read."""
+def _towers_by_use(module: nn.Module, read: Mapping[str, list[int]]) -> Towers:
+    """Return the towers by the addresses that each read. Parameters may be parts of one storage."""
     towers: dict[str, set[str]] = {name: set() for name, _ in module.named_modules(remove_duplicate=False)}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        storage = parameter.untyped_storage().data_ptr()
-        towers[name] = {tower for tower, storages in read.items() if storage in storages}
+        begin, end = parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes
+        towers[name] = {
+            which for which, places in read.items() if bisect_left(places, begin) < bisect_left(places, end)
+        }
         for end in [place for place, sign in enumerate(name) if sign == "."]:
             towers[name[:end]] |= towers[name]
     return {name: frozenset(which) for name, which in towers.items()}
 
 
-def _towers_by_name(module: nn.Module, vision: Sequence[str]) -> Towers:
-    """Return the towers by the names that the user gave."""
+def _towers_by_name(module: nn.Module, vision: Sequence[str], used: Towers) -> Towers:
+    """Return the towers by the names that the user gave; what the other tower reads as well is part of both."""
     wanted = [vision] if isinstance(vision, str) else vision
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
@@ -240,7 +257,7 @@ def _towers_by_name(module: nn.Module, vision: Sequence[str]) -> Towers:
         if name not in names:
             raise unknown("module or parameter in vision=", name, names)
     inside = tuple(f"{name}." for name in wanted)
-    return {name: frozenset({"vision" if f"{name}.".startswith(inside) else "text"}) for name in names}
+    return {name: used[name] | {"vision" if f"{name}.".startswith(inside) else "text"} for name in names}
 
 
 def _inner(module: nn.Module) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from pytest_qreliab.config.cases import Case
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.measurement.comparison import Change
 from pytest_qreliab.evaluation.result import Result
@@ -19,12 +20,13 @@ from pytest_qreliab.report.failure_message import explain
 from pytest_qreliab.report.self_check import SelfCheckRecord
 
 
-@dataclass(frozen=True)
+@dataclass
 class CaseCheck:
     """The value of the fixture `qreliab_result`: a case, measured and judged."""
 
     result: Result
     repeat: str  # the command that repeats the test
+    judged: bool = field(default=False, init=False)  # whether the test asked for anything to judge by
 
     @property
     def case(self) -> Case:
@@ -34,16 +36,19 @@ class CaseCheck:
     @property
     def changes(self) -> Mapping[str, Change]:
         """The change of every metric, by its name."""
+        self.judged = True
         return self.result.changes
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict of every gate."""
+        self.judged = True
         return self.result.verdicts
 
     @property
     def coverage(self) -> Coverage | None:
         """The share of the model that is quantized; None for recorded outputs."""
+        self.judged = True
         return self.result.coverage
 
     @property
@@ -54,12 +59,19 @@ class CaseCheck:
     def check(self, aspect: str) -> None:
         """Fail the running test, with an explanation, if a gate of an aspect does not pass.
 
+        The test is skipped if the thresholds let all gates of the aspect be skipped, and it fails if the thresholds let
+        all gates of the case be skipped: a check of nothing is no pass.
+
         Raises:
-            InputError: The thresholds hold no gate of that aspect. A check of nothing is no pass.
+            InputError: The thresholds hold no gate of that aspect.
         """
-        verdicts = self.result.verdicts_for(aspect)
-        if not verdicts:
+        verdicts, skipped = self.result.verdicts_for(aspect), self.result.skipped_for(aspect)
+        if not verdicts and not skipped:
             raise InputError(f"{self.case.id}: the thresholds hold no {aspect} gate")
+        if not self.verdicts:
+            pytest.fail(f"nothing was judged of {self.case.id}: {in_words(self.result.skipped)}", pytrace=False)
+        if not verdicts:
+            pytest.skip(f"not judged: {in_words(skipped)}")
         violated = [verdict for verdict in verdicts if not verdict.passed]
         if violated:
             text = explain(
@@ -81,7 +93,7 @@ class CaseCheck:
         pairs: list[tuple[str, object]] = [("qreliab.case", self.case.id)]
         verdicts = self.result.verdicts_for(aspect)
         for verdict in verdicts:
-            name = f"{verdict.gate.metric}.{verdict.gate.limit}"
+            name = printable(f"{verdict.gate.metric}.{verdict.gate.limit}")  # pytest escapes values alone
             pairs += [
                 (f"{name}.baseline", verdict.baseline),
                 (f"{name}.quantized", verdict.quantized),
@@ -91,31 +103,45 @@ class CaseCheck:
             ]
             if verdict.accepted is not None:
                 pairs.append((f"{name}.accepted", verdict.accepted))
+        pairs += [
+            (printable(f"{metric}.skipped"), reason) for metric, reason in self.result.skipped_for(aspect).items()
+        ]
         if self.result.controls is not None:
             gated = {registry.canonical(verdict.gate.metric) for verdict in verdicts}
             pairs += [
-                (f"{explanation.metric}.controls", explanation.conclusion)
+                (printable(f"{explanation.metric}.controls"), explanation.conclusion)
                 for explanation in self.result.controls.explanations
                 if explanation.metric in gated
             ]
         return pairs
 
 
-@dataclass(frozen=True)
+def in_words(skipped: Mapping[str, str]) -> str:
+    """Return why gates were not judged in one line."""
+    return "; ".join(f"{metric}: {reason}" for metric, reason in skipped.items())
+
+
+@dataclass
 class CaseSelfCheck:
     """The value of the fixture `qreliab_self_check`: the gates of a case, tried where there is nothing to find."""
 
     findings: SelfCheck
     repeat: str  # the command that repeats the test
+    judged: bool = field(default=False, init=False)  # whether the test asked for anything to judge by
 
     @property
     def replicates(self) -> int:
         """The number of pairs without a difference that the gates were tried on."""
+        self.judged = True
         return self.findings.replicates
 
     def check(self) -> None:
         """Fail the running test, with an explanation, if the gates fail too often."""
+        self.judged = True
         findings = self.findings
+        if not findings.gates:
+            left_out = ", ".join(findings.left_out) or "there are none but on the drift"
+            pytest.fail(f"none of the gates of {findings.case.id} can be tried: {left_out}", pytrace=False)
         if findings.passed:
             return
         worst = sorted(findings.gates, key=lambda check: -check.false_failures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.plugin.state import CHECK, SELF_CHECK, get_session
+from pytest_qreliab.plugin.state import CHECK, PROBLEM, PROBLEMS, SELF_CHECK, get_session
 
 if TYPE_CHECKING:
     from pytest_qreliab.config.cases import Build, Case
@@ -36,7 +36,7 @@ def qreliab_result(request: pytest.FixtureRequest, qreliab_case: Case) -> CaseCh
     from pytest_qreliab.plugin.case_check import CaseCheck
 
     session = get_session(request.config)
-    with _readable_errors():
+    with _readable_errors(request):
         result = session.evaluator.result(qreliab_case)
     check = CaseCheck(result, session.repeat.command(request.node.nodeid))
     request.node.stash[CHECK] = check
@@ -52,7 +52,7 @@ def qreliab_self_check(request: pytest.FixtureRequest, qreliab_case: Case) -> Ca
     from pytest_qreliab.plugin.case_check import CaseSelfCheck
 
     session = get_session(request.config)
-    with _readable_errors():
+    with _readable_errors(request):
         findings = session.evaluator.self_check(qreliab_case)
     check = CaseSelfCheck(findings, session.repeat.command(request.node.nodeid))
     request.node.stash[SELF_CHECK] = check
@@ -65,7 +65,7 @@ def quantized_clip(request: pytest.FixtureRequest, _qreliab_build: Build) -> Qua
 
     The test runs once for each model, quantizer, bits and scope.
     """
-    with _readable_errors():
+    with _readable_errors(request):
         return get_session(request.config).evaluator.quantized(_qreliab_build)
 
 
@@ -75,17 +75,23 @@ def baseline_clip(request: pytest.FixtureRequest, _qreliab_model: str) -> Clip:
 
     The test runs once for each model.
     """
-    with _readable_errors():
+    with _readable_errors(request):
         return get_session(request.config).evaluator.baseline(_qreliab_model)
 
 
 @contextmanager
-def _readable_errors() -> Iterator[None]:
-    """Fail the test with a message and without a traceback if the user's input cannot be used."""
+def _readable_errors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test with a message and without a traceback if the user's input cannot be used.
+
+    The message is printed once. Other tests with the same problem name the test that has it.
+    """
     try:
         yield
     except InputError as error:
         message = str(error)
-    else:
-        return
-    pytest.fail(message, pytrace=False)
+        request.node.stash[PROBLEM] = message
+        first = request.config.stash.setdefault(PROBLEMS, {}).setdefault(message, request.node.nodeid)
+        if first != request.node.nodeid:
+            message = f"no result, for the reason that {first} gives"
+        # Without a context, which pytest would print as well.
+        raise pytest.fail.Exception(message, pytrace=False) from None

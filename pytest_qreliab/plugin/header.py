@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_qreliab.config.document import display_path
+from pytest_qreliab.data.wording import counted
+from pytest_qreliab.report.queries import describe_skipped
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluation.planning.plan import Plan
@@ -28,15 +30,16 @@ def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot |
             facts = ", ".join(f"{what} {value}" for what, value in description.facts.items())
             lines.append(f"qreliab: {name}: {facts}")
     if snapshot is not None:
-        drift_gates = _count(sum(map(len, plan.drift.values())), "gate")
+        drift_gates = counted(sum(map(len, plan.drift.values())), "gate")
         lines.append(f"qreliab: {drift_gates} on the drift from {snapshot.folder}{UPDATES[snapshot.update]}")
     if shard is not None:
         here = sum(case in shard.parts for case in plan.cases)
         lines.append(f"qreliab: {shard}: {here} of {len(plan.cases)} cases")
     if plan.figures is not None:
         lines.append(f"qreliab: figures go to {display_path(plan.figures)}")
-    for source, metrics in plan.unmeasurable.items():
-        lines.append(f"qreliab: {source} has nothing for {', '.join(metrics)}: not tested")
+    skipped = {case.id: plan.skipped[case] for case in plan.cases}
+    lines += [f"qreliab: {line}" for line in describe_skipped(skipped)]
+    lines += [f"qreliab: {where}: this override matches no case of the run" for where in _unmatched(plan)]
     warnings = dict.fromkeys(text for case in plan.cases for text in plan.warnings(case))
     return [*lines, *(f"qreliab: warning: {text}" for text in warnings), *underpowered_lines(plan)]
 
@@ -63,7 +66,7 @@ def _cases(plan: Plan) -> str:
         dict.fromkeys(case.quantization for case in plan.cases),
         dict.fromkeys(case.benchmark for case in plan.cases),
     ]
-    return f"qreliab: {_count(len(plan.cases), 'case')}: " + " x ".join(", ".join(axis) for axis in axes)
+    return f"qreliab: {counted(len(plan.cases), 'case')}: " + " x ".join(", ".join(axis) for axis in axes)
 
 
 def _gates(plan: Plan) -> str:
@@ -71,9 +74,11 @@ def _gates(plan: Plan) -> str:
         f"{display_path(thresholds.document.path)}, {thresholds.policy.confidence:.0%} confidence over all of them"
         for thresholds in plan.thresholds.values()
     )
-    gates = _count(sum(map(len, plan.gates.values())), "gate")
+    gates = counted(sum(map(len, plan.gates.values())), "gate")
     return f"qreliab: {gates} of {', '.join(policies)}, device {plan.device}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _unmatched(plan: Plan) -> list[str]:
+    """Return the places of the overrides that hold for no case of the plan."""
+    policies = {thresholds.document.path: thresholds for thresholds in plan.thresholds.values()}
+    return [where for thresholds in policies.values() for where in thresholds.unmatched(plan.cases)]

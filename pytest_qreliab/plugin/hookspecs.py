@@ -15,7 +15,8 @@ def pytest_qreliab_register(catalog: Catalog) -> None:
     """Register quantizers and models.
 
     The hook is called once, when a run that has cases is planned. It reaches the conftest.py files and plugins that
-    pytest has loaded by then: those of the paths on the command line, or of the working directory.
+    pytest has loaded by then: those of the paths on the command line, or of the working directory. If only a collected
+    test asks for the plan, those beside the test as well.
 
     Args:
         catalog: Takes them with `catalog.add_quantizer(...)` and `catalog.add_model(...)`.

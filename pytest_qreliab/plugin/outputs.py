@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_qreliab.config.document import display_path
+from pytest_qreliab.errors import InputError, describe_exception
 
 if TYPE_CHECKING:
     from pytest_qreliab.plugin.session import Session
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 def write_outputs(
     session: Session, records: Mapping[str, CaseRecord], errors: Mapping[str, str], exitstatus: int
-) -> None:
+) -> list[str]:
     """Write the files of results that the settings name, and the summary of a GitHub step.
+
+    A file that cannot be written does not keep the others from being written.
 
     Args:
         session: The run, with its plan and the files that it writes.
@@ -27,24 +29,50 @@ def write_outputs(
         errors: Why a case has no result, by its id.
         exitstatus: pytest's exit status.
 
-    Raises:
-        OSError: A file cannot be written.
+    Returns:
+        What could not be written, and why.
     """
-    has_results = bool(records or errors)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY") if session.writes_files and has_results else None
+    summary = os.environ.get("GITHUB_STEP_SUMMARY") if session.writes_files and (records or errors) else None
     if session.json_file is None and session.html_file is None and not summary:
-        return
+        return []
     from pytest_qreliab.report import files, markdown, results_file
     from pytest_qreliab.report.html import page
 
     results = collect_results(session, records, errors, exitstatus)
-    if session.json_file is not None:
-        results_file.write(session.json_file, results)
-    if session.html_file is not None:
-        files.write(session.html_file, page.render(results))
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:  # other steps write there as well
-            file.write(markdown.render(results))
+
+    def append_summary(path: Path) -> None:
+        text = markdown.render(results)
+        with path.open("a", encoding="utf-8", errors="replace") as file:  # other steps write there as well
+            file.write(text)
+
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (session.json_file, lambda path: results_file.write(path, results)),
+        (session.html_file, lambda path: files.write(path, page.render(results))),
+        (Path(summary) if summary else None, append_summary),
+    ]
+    problems = []
+    for path, write in writers:
+        if path is None:
+            continue
+        try:
+            write(path)
+        except Exception as error:  # of any kind: one file must not cost the others
+            problems.append(explain_failure(str(path), error))
+    return problems
+
+
+def explain_failure(what: str, error: Exception) -> str:
+    """Say in a line what could not be made, and why.
+
+    Args:
+        what: A file, or a part of the report.
+        error: What was raised.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or what} cannot be written: {error.strerror}"
+    return f"{what} cannot be made: {describe_exception(error)}"
 
 
 def collect_results(
@@ -80,6 +108,8 @@ def renew_snapshot(session: Session, records: Mapping[str, CaseRecord]) -> list[
     snapshot = session.snapshot
     if snapshot is None or not session.writes_files:
         return []
+    from pytest_qreliab.config.document import display_path  # imports YAML
+
     folder = display_path(snapshot.folder.absolute())
     lines = []
     if snapshot.update != "none":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,11 +18,15 @@ from pytest_qreliab.errors import InputError, describe_exception, unknown, user_
 from pytest_qreliab.evaluation.planning import make_plan, shards
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.metrics.definitions import ASPECTS
-from pytest_qreliab.report import files, snapshot_settings
+from pytest_qreliab.models import hub
+from pytest_qreliab.models.hub import Access
+from pytest_qreliab.plugin.options import runs_tests
+from pytest_qreliab.report import downloads, files, snapshot_settings
 
 if TYPE_CHECKING:
     from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.evaluation.evaluator import Evaluator
+    from pytest_qreliab.evaluation.planning.plan import Plan
     from pytest_qreliab.evaluation.result import Result
     from pytest_qreliab.report.records import CaseRecord
 
@@ -50,27 +55,39 @@ class Session:
     """One pytest run.
 
     The plan is made at once, so that input that cannot be used ends the run early. torch is imported when it is first
-    needed.
+    needed. Files of earlier runs stay until it is known that a reliability test is selected.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
         self.snapshot = snapshot_settings.select_snapshot(settings.snapshot, settings.update)
-        self.plan = make_plan.make_plan(settings, _register_all(config), with_drift=self.snapshot is not None)
+        catalog = _register_all(config)
+        # Nothing is downloaded to list tests. Workers of pytest-xdist take the commits that their controller found.
+        self.hub = Access(network=runs_tests(config), show=downloads.show, commits=_known_commits(config))
         self._cache_size = parse_size(settings.cache_size)
         _check_cache_dir(settings.cache_dir)
+        with hub.access(self.hub), _terminal(config):
+            self.plan = make_plan.make_plan(settings, catalog, with_drift=self.snapshot is not None)
+        if runs_tests(config):
+            self.plan = _with_digests(self.plan, self.store)
         self.shard = shards.select(settings.shard, self.plan.cases)
         self.repeat = RepeatCommand(settings, bool(config.getoption("qreliab_aa")))
         if self.repeat.self_check:
             _refuse_outputs(settings)
-        self.writes_files = not hasattr(config, "workerinput") and not config.getoption("collectonly")
+        self.writes_files = not hasattr(config, "workerinput") and runs_tests(config)
         self.json_file, self.html_file = (
             files.prepare(setting.values(many=False)[0]) if self.writes_files else None
             for setting in (settings.json, settings.html)
         )
+        self.begun = False  # whether a reliability test is selected, so that the run has results
         self._order = _plan_order(self.plan.cases)
         self._recorded: set[Case] = set()
+
+    @cached_property
+    def store(self) -> Store | None:
+        """The store that keeps embeddings for later runs; None if nothing is kept."""
+        return _open_store(self._config, self._settings.cache_dir, self._cache_size)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -91,13 +108,20 @@ class Session:
         evaluator = Evaluator(
             self.plan,
             progress=progress.for_config(self._config),
-            store=_open_store(self._config, self._settings.cache_dir.text, self._cache_size),
+            store=self.store,
             draw=draw,
             curves=build_curves,
             accepted=self.snapshot,
         )
         workers.limit_to_share(evaluator.device)
         return evaluator
+
+    def begin(self) -> None:
+        """Remove the files of earlier runs, as a reliability test is selected."""
+        if not self.begun:
+            for path in filter(None, (self.json_file, self.html_file)):
+                files.remove_old(path)
+        self.begun = True
 
     def cases(self, aspect: str | None) -> list[Case]:
         """Return the plan's cases, or those with a gate of an aspect.
@@ -145,14 +169,35 @@ def _plan_order(cases: tuple[Case, ...]) -> dict[Case | Build | str, float]:
     return order
 
 
-def _open_store(config: pytest.Config, cache_dir: str, size: float) -> Store | None:
+def _known_commits(config: pytest.Config) -> dict[str, tuple[str, str]]:
+    known = getattr(config, "workerinput", {}).get("qreliab_commits", {})
+    return {reference: (commit, warning) for reference, (commit, warning) in known.items()}
+
+
+def _terminal(config: pytest.Config) -> AbstractContextManager[None]:
+    """Return a context in which output reaches the terminal, although pytest captures it."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    return nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+
+def _with_digests(plan: Plan, store: Store | None) -> Plan:
+    """Return the plan with the digests of checkpoints among the facts of its models."""
+    from pytest_qreliab.embedding.file_digests import sha256_digests
+
+    known = {name: of.checkpoint for name, of in plan.descriptions.items() if of.checkpoint is not None}
+    digests = dict(zip(known, sha256_digests(list(known.values()), store), strict=True))
+    described = {name: of.with_digest(digests[name]) for name, of in plan.descriptions.items() if name in digests}
+    return replace(plan, descriptions={**plan.descriptions, **described})
+
+
+def _open_store(config: pytest.Config, cache_dir: Setting, size: float) -> Store | None:
     """Open the store that keeps embeddings for later runs; None if nothing is kept."""
     from pytest_qreliab.embedding.store import Store
 
-    if cache_dir == "none":
+    if cache_dir.text == "none":
         return None
-    if cache_dir != "auto":
-        return Store(Path(cache_dir).expanduser().absolute(), size)
+    if cache_dir.text != "auto":
+        return Store(cache_dir.values(many=False)[0].path().absolute(), size)
     cache = config.cache if hasattr(config, "cache") else None  # absent with -p no:cacheprovider
     try:
         return None if cache is None else Store(Path(cache.mkdir("qreliab")), size)
@@ -162,9 +207,10 @@ def _open_store(config: pytest.Config, cache_dir: str, size: float) -> Store | N
 
 def _check_cache_dir(setting: Setting) -> None:
     """Raise InputError if the cache's folder is a file."""
-    folder = Path(setting.text).expanduser()
-    if setting.text not in ("auto", "none") and folder.exists() and not folder.is_dir():
-        raise InputError(f"{setting.origin}: {folder} is a file; give a folder, which need not exist yet")
+    (value,) = setting.values(many=False)
+    folder = value.path()
+    if value.text not in ("auto", "none") and folder.exists() and not folder.is_dir():
+        raise InputError(f"{value.origin}: {folder} is a file; give a folder, which need not exist yet")
 
 
 def _refuse_outputs(settings: Settings) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import re
 import signal
 import subprocess
 from typing import Any
 
 import pytest
 from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScheduling, LoadScopeScheduling, WorkStealingScheduling
 from xdist.workermanage import WorkerController
 
 from pytest_qreliab.evaluation.planning.plan import Plan
+from pytest_qreliab.plugin.subjects import Subjects
 
 
 class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -27,38 +27,33 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
     scheduler is a plugin of the controller as well, to report that.
     """
 
-    def __init__(self, config: pytest.Config, log: Producer, plan: Plan) -> None:
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
         config.option.loadscopereorder = False  # which would sort by the number of tests
-        self._scopes: dict[str, str] = {}
-        self._models: dict[str, str] = {}
-        for case in plan.cases:
-            build = case.build
-            self._scopes |= {case.id: build.id, build.id: build.id, build.model: build.model}
-            self._models |= {build.id: build.model, build.model: build.model}
-        # Ids of a further parametrization may stand before and after, with a hyphen between.
-        ids = "|".join(re.escape(name) for name in sorted(self._scopes, key=len, reverse=True))
-        self._ids = re.compile(rf"(?<=[\[-])(?:{ids})(?=[\]-])")
+        self._subjects = Subjects(None)
         self._died_with: list[str] = []
         self._crashed = False
 
+    def learn(self, plan: Plan) -> None:
+        """Take the plan, before anything is handed out."""
+        self._subjects = Subjects(plan)
+
     def subject(self, nodeid: str) -> str | None:
         """Return the id of the case, build or model of a test; None for a test that is not the plugin's."""
-        ids: list[str] = self._ids.findall(nodeid, max(nodeid.find("::"), 0))
-        return max(ids, key=len, default=None)
+        return self._subjects.find(nodeid)
 
     def _split_scope(self, nodeid: str) -> str:
         subject = self.subject(nodeid)
-        return nodeid if subject is None else self._scopes[subject]
+        return nodeid if subject is None else self._subjects.scopes[subject]
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         """Assign the next unit of the node's model, else the next that no other node is at work on, else the next."""
-        if len(set(self._models.values())) > 1:
+        if len(set(self._subjects.models.values())) > 1:
             mine = self._model(node)
             others = {self._model(other) for other in self.nodes if other is not node} - {None}
 
             def rank(scope: str) -> int:
-                model = self._models.get(scope)
+                model = self._subjects.models.get(scope)
                 return 2 if model in others - {mine} else 0 if model is not None and model == mine else 1
 
             self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
@@ -67,7 +62,7 @@ class BuildScheduling(LoadScopeScheduling):  # type: ignore[misc]
     def _model(self, node: WorkerController) -> str | None:
         """Return the model of the plugin's unit that a node was given last."""
         scopes = reversed(self.assigned_work[node])
-        return next((self._models[scope] for scope in scopes if scope in self._models), None)
+        return next((self._subjects.models[scope] for scope in scopes if scope in self._subjects.models), None)
 
     def _reschedule(self, node: WorkerController) -> None:
         if node not in self.registered_collections:  # it replaces one that died, and is not ready yet
@@ -134,8 +129,24 @@ def _cause(node: Any) -> str:
     return f": {name}{hint}"
 
 
-def make_scheduler(config: pytest.Config, log: Producer, plan: Plan) -> BuildScheduling:
+def replace_scheduler(config: pytest.Config) -> BuildScheduling | None:
+    """Put the plugin's scheduler in place of that which `-n` implies, before any test is handed out.
+
+    Returns:
+        The scheduler; None if the user chose another one.
+    """
+    session = config.pluginmanager.get_plugin("dsession")
+    if session is None or type(session.sched) not in (LoadScheduling, WorkStealingScheduling):
+        return None
+    made = make_scheduler(config, session.log)
+    for node in session.sched.nodes:
+        made.add_node(node)
+    session.sched = made
+    return made
+
+
+def make_scheduler(config: pytest.Config, log: Producer) -> BuildScheduling:
     """Return the scheduler of a run, after registering it as a plugin."""
-    scheduler = BuildScheduling(config, log, plan)
+    scheduler = BuildScheduling(config, log)
     config.pluginmanager.register(scheduler, "qreliab-scheduler")
     return scheduler

@@ -145,7 +145,7 @@ BUILTIN = (
     ),
     Quantizer(
         name="artifact",
-        help="write artifact:PATH: ONNX towers, a torchao checkpoint or rounded weights, made elsewhere",
+        help="write artifact:PATH: ONNX towers, a torchao or int8 checkpoint, or rounded weights",
         function=f"{_LIBRARIES}.artifact:quantize",
         parameters=Artifact,
         needs="nothing",

@@ -124,6 +124,12 @@ class Recipe:
         return needs
 
     @property
+    def trains(self) -> bool:
+        """True if calibration images shape the model as training images do: by gradients, or by a refitted scale."""
+        matched = self.matched is not None and self.matched.trains
+        return self.rescale or self.steps > 0 or self.quantizer.needs == "pairs" or matched
+
+    @property
     def steps(self) -> int:
         """The number of steps that it reports while it works.
 

@@ -13,6 +13,7 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.report import export, files, markdown, results_file, run_comparison, snapshot, terminal
 from pytest_qreliab.report.command_output import CommandOutput
 from pytest_qreliab.report.html import page
+from pytest_qreliab.report.queries import count_skipped, describe_skipped
 from pytest_qreliab.report.results_file import Results
 
 FORMATS: dict[str, Callable[[Results], str | bytes]] = {
@@ -93,10 +94,12 @@ def compare(before: str, after: str, thresholds: str) -> CommandOutput:
         The differences of each case, and their number. The exit code is 1 if the later run is worse, else 0.
 
     Raises:
-        InputError: A file cannot be read.
+        InputError: A file cannot be read, or a gate is on a metric that the results do not hold.
     """
     first, second = (results_file.read(Path(name)) for name in (before, after))
-    differences = run_comparison.compare(first, second, Thresholds.load(thresholds))
+    limits = Thresholds.load(thresholds)
+    skipped = describe_skipped(run_comparison.unjudged(first, second, limits))
+    differences = run_comparison.compare(first, second, limits)
     lines = []
     for case in dict.fromkeys(difference.case for difference in differences):
         lines.append(Text(case, style="bold"))
@@ -112,7 +115,7 @@ def compare(before: str, after: str, thresholds: str) -> CommandOutput:
     count = len({record["case"] for record in (*first.cases, *second.cases)})
     others = len(differences) - worse
     total = f"{count} case{'s' * (count != 1)}: {worse} regression{'s' * (worse != 1)}, {others} other changes"
-    return CommandOutput([*lines, Text(total, style="red" if worse else "green")], int(worse > 0))
+    return CommandOutput([*lines, *map(Text, skipped), Text(total, style="red" if worse else "green")], int(worse > 0))
 
 
 def accept(name: str, folder: str, update: str) -> CommandOutput:
@@ -162,6 +165,8 @@ def _count(results: Results) -> Text:
     """Return the line that counts the cases."""
     cases, failed, unmeasured = len(results.plan.cases), len(results.failed()), len(results.unmeasured())
     counts = f"{len(results.cases) - failed} passed, {failed} failed, {unmeasured} without result"
+    skipped = count_skipped(results.cases)
+    counts += f", {skipped}" if skipped else ""
     style = "red" if failed or unmeasured or results.exitstatus else "green"
     return Text(f"{cases} case{'s' * (cases > 1)}: {counts}", style=style)
 

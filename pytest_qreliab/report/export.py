@@ -36,8 +36,14 @@ def rows(results: Results) -> list[dict[str, Any]]:
         gate_records = {registry.canonical(metric): gate_record for metric, gate_record in worst.items()}
         for metric_record in record["metrics"]:
             gate_record: Any = gate_records.get(metric_record["metric"], {})
-            table.append({**case, **metric_record, **{name: gate_record.get(name) for name in GATE_COLUMNS}})
+            row = {**case, **metric_record, **{name: gate_record.get(name) for name in GATE_COLUMNS}}
+            table.append({name: _as_utf8(value) for name, value in row.items()})
     return table
+
+
+def _as_utf8(value: object) -> object:
+    """Return text without what UTF-8 cannot hold, as file names may have it; anything else as it is."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def to_csv(results: Results) -> str:

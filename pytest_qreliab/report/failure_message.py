@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report.formatting import number
 
@@ -28,7 +29,7 @@ def explain(case: str, violated: Sequence[Verdict], *, gates: int, samples: int,
         alpha: The error probability of each bound.
         repeat: The command that repeats the test.
     """
-    metrics = ", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated))
+    metrics = printable(", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated)))
     lines = [f"{metrics}: {len(violated)} of {gates} gates failed", f"  case: {case}, {samples} samples"]
     for verdict in violated:
         lines += ["", *_paragraph(verdict, alpha)]
@@ -39,13 +40,13 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
     """Return the lines on one gate."""
     gate = verdict.gate
     lines = [
-        f"  {gate.metric} ({registry.lookup(gate.metric).help})",
+        printable(f"  {gate.metric} ({registry.lookup(gate.metric).help})"),
         f"    baseline   {number(verdict.baseline)}",
         *([] if verdict.accepted is None else [f"    accepted   {number(verdict.accepted)}"]),
         f"    quantized  {number(verdict.quantized)}",
     ]
     if verdict.problem:
-        lines.append(f"    problem    {verdict.problem}")
+        lines.append(printable(f"    problem    {verdict.problem}"))
     else:
         interval = verdict.interval
         bounds = "" if interval is None else f", interval {number(interval.low)} to {number(interval.high)}"
@@ -53,7 +54,8 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
         if interval is not None:
             lines.append(f"    method     {verdict.method}; each bound holds with {1 - alpha:.2%} confidence")
         if verdict.outcome == "inconclusive":
-            settle = f"; about {verdict.samples_to_settle} samples would settle it" if verdict.samples_to_settle else ""
-            lines.append(f"    verdict    inconclusive: the interval holds the limit{settle}")
-    lines.append(f"    limit      {gate.limit} {gate.value:g}, {gate.where}")
+            n = verdict.samples_to_settle
+            settle = "the estimate stands at the limit" if n is None else f"about {n} samples would settle it"
+            lines.append(f"    verdict    inconclusive: the interval holds the limit; {settle}")
+    lines.append(printable(f"    limit      {gate.limit} {gate.value:g}, {gate.where}"))
     return lines

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_qreliab.config.settings import SettingValue
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.hashing import text_sha256
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+LONGEST_NAME = 160  # letters; file systems take 255 bytes, and an ending comes behind
 
 
 def read(path: Path) -> bytes:
@@ -31,6 +36,12 @@ def first_problem(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
+def safe_name(name: str) -> str:
+    """Return a name for a file or folder: without odd letters, and short enough for every file system."""
+    plain = re.sub(r"[^\w.+-]+", "_", name, flags=re.ASCII)
+    return plain if len(plain) <= LONGEST_NAME else f"{plain[: LONGEST_NAME - 9]}-{text_sha256(name)[:8]}"
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file in one step, in place of an older one.
 
@@ -43,7 +54,8 @@ def write(path: Path, content: str | bytes) -> None:
     """
     part = _part(path)
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        # A path that is no UTF-8 holds what UTF-8 cannot.
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
@@ -54,7 +66,7 @@ def write(path: Path, content: str | bytes) -> None:
 def prepare(value: SettingValue) -> Path | None:
     """Make room for the file that a setting names.
 
-    The folder is created, and a file of an earlier run is removed.
+    The folder is created. A file of an earlier run stays until `remove_old`.
 
     Returns:
         The absolute path; None for the setting `none`.
@@ -64,17 +76,22 @@ def prepare(value: SettingValue) -> Path | None:
     """
     if value.text == "none":
         return None
-    path = Path(value.text).expanduser().absolute()
+    path = value.path().absolute()
     if path.exists() and not path.is_file():
         raise InputError(f"{value.origin}: {path} is no file; give a file, which need not exist yet, or none")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _part(path).touch()
         _part(path).unlink()
-        path.unlink(missing_ok=True)  # of a run before, which must not be taken for this one's
     except OSError as error:
         raise InputError(f"{value.origin}: {path} cannot be written: {error.strerror}") from None
     return path
+
+
+def remove_old(path: Path) -> None:
+    """Remove the file of an earlier run, which must not be taken for this one's."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _part(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.report.formatting import number
 from pytest_qreliab.report.records import CaseRecord, GateRecord
 
@@ -33,7 +34,7 @@ def _explain(gate_record: GateRecord) -> str:
 
 def _message(text: str) -> str:
     """Escape the message of a workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return "%0A".join(printable(line).replace("%", "%25") for line in text.split("\n"))
 
 
 def _property(text: str) -> str:

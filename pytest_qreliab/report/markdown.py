@@ -5,20 +5,24 @@ It is for the summary of a workflow's step and for comments on pull requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
 from pytest_qreliab.report.formatting import number, size_in_words
 from pytest_qreliab.report.queries import (
     baseline_name,
     baseline_values,
+    count_skipped,
     drift_failures,
     drift_of,
     gated_metrics,
     group_by_benchmark,
     passed,
     shown_verdict,
+    skipped_lines,
     worst_gates,
 )
 from pytest_qreliab.report.records import CaseRecord, GateRecord
@@ -37,12 +41,14 @@ def render(results: Results) -> str:
     failed = [record for record in records if not passed(record)]
     counts = [f"{len(records) - len(failed)} passed", f"{len(failed)} failed"]
     counts += [f"{len(unmeasured)} without result"] if unmeasured else []
+    counts += filter(None, [count_skipped(records)])
     sign = SIGNS["fail" if failed or unmeasured else "pass"]
     count = len(results.plan.cases)
     lines = [f"## {sign} Reliability of {count} quantized case{'s' * (count > 1)}: {', '.join(counts)}", ""]
-    lines += [f"- ❌ `{case}` has no result: {_escape(why)}" for case, why in unmeasured.items()]
+    lines += [f"- ❌ {_code(case)} has no result: {_escape(why)}" for case, why in unmeasured.items()]
     warnings = dict.fromkeys(text for record in records for text in record["warnings"])
     lines += [f"- ⚠️ {_escape(warning)}" for warning in warnings]
+    lines += [f"- ⏭️ {_escape(line)}" for line in skipped_lines(records)]
     lines += [f"- {_escape(line)}" for line in tradeoff.smallest_passing(records)]
     for record in failed:
         lines += ["", *_failure(record)]
@@ -68,13 +74,14 @@ def _failure(record: CaseRecord) -> list[str]:
                 number(gate_record["quantized"]),
                 _harm(gate_record),
                 f"{gate_record['limit']} {gate_record['value']:g}",
-                f"`{gate_record['where']}`",
+                _code(gate_record["where"]),
             ]
             for gate_record in record["gates"]
             if not gate_record["passed"]
         ),
     )
-    return [*lines, "", "```sh", record["repeat"], "```"]
+    fence = _fence(record["repeat"], 3)
+    return [*lines, "", f"{fence}sh", record["repeat"], fence]
 
 
 def _harm(gate_record: GateRecord) -> str:
@@ -93,7 +100,7 @@ def _table(records: Sequence[CaseRecord]) -> list[str]:
     A cell holds the value and its change from full precision. The table is turned if it is wider than high.
     """
     metrics = gated_metrics(records)
-    table = [["", "size", *(registry.lookup(metric).header for metric in metrics)]]
+    table = [["", "size", *(_escape(registry.lookup(metric).header) for metric in metrics)]]
     for rescaled in dict.fromkeys(record["rescaled"] for record in records):
         members = [record for record in records if record["rescaled"] == rescaled]
         baseline = baseline_values(members)
@@ -132,4 +139,17 @@ def _table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
 
 def _escape(text: str) -> str:
     """Return text on one line in which nothing is markup."""
-    return " ".join(text.translate(ESCAPED).split())
+    return printable(" ".join(text.split())).translate(ESCAPED)
+
+
+def _code(text: str) -> str:
+    """Return text on one line as code, also in a cell of a table."""
+    line = printable(" ".join(text.split())).replace("|", "\\|")
+    fence = _fence(line, 1)
+    gap = " " * (fence != "`")
+    return f"{fence}{gap}{line}{gap}{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """Return more backticks than stand side by side in the text."""
+    return "`" * max(least, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_qreliab.quantizers.recipe import RESCALE
 from pytest_qreliab.report.records import CaseRecord, GateRecord
 
+MOST_NAMED = 3  # cases in a line
 SEVERITY = {"pass": 0, "inconclusive": 1, "fail": 2}
 
 
 def passed(record: CaseRecord) -> bool:
-    """Return whether every gate lets the case pass."""
-    return all(gate_record["passed"] for gate_record in record["gates"])
+    """Return whether every gate lets the case pass.
+
+    A case of which nothing was judged does not pass.
+    """
+    return bool(record["gates"]) and all(gate_record["passed"] for gate_record in record["gates"])
+
+
+def skipped_lines(records: Iterable[CaseRecord]) -> list[str]:
+    """Return lines that say which gates were not judged, and why."""
+    return describe_skipped({record["case"]: record["skipped"] for record in records})
+
+
+def describe_skipped(skipped: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each reason why gates were not judged.
+
+    Args:
+        skipped: The reasons of each case, by metric.
+    """
+    cases: dict[tuple[str, str], list[str]] = {}  # by metric and reason
+    for case, reasons in skipped.items():
+        for metric, reason in reasons.items():
+            cases.setdefault((metric, reason), []).append(case)
+    metrics: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # by reason and cases
+    for (metric, reason), members in cases.items():
+        metrics.setdefault((reason, tuple(members)), []).append(metric)
+    return [
+        f"not judged: {', '.join(names)}{_of_cases(members, len(skipped))}: {reason}"
+        for (reason, members), names in metrics.items()
+    ]
+
+
+def count_skipped(records: Iterable[CaseRecord]) -> str:
+    """Say how many gated metrics were not judged, if any."""
+    count = sum(len(record["skipped"]) for record in records)
+    return f"{count} gated metric{'s' * (count != 1)} not judged" if count else ""
+
+
+def _of_cases(cases: Sequence[str], total: int) -> str:
+    """Say which cases are meant; nothing if they are all."""
+    if len(cases) == total:
+        return ""
+    more = f" and {len(cases) - MOST_NAMED} more" if len(cases) > MOST_NAMED else ""
+    return f" of {', '.join(cases[:MOST_NAMED])}{more}"
 
 
 def worst_gates(record: CaseRecord) -> dict[str, GateRecord]:

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.report.formatting import number
 from pytest_qreliab.report.terminal import Output
 
@@ -31,12 +32,12 @@ def render(records: Iterable[SelfCheckRecord], output: Output) -> str:
     """Return the tables of all self-checks, one for each case."""
     for record in records:
         output.print(
-            Text(record["case"], style="bold"),
+            Text(printable(record["case"]), style="bold"),
             Text(f"({record['samples']} samples, {record['replicates']} pairs that do not differ)", style="dim"),
         )
         output.print(_table(record))
         if record["left_out"]:
-            output.print(Text(f"not tried: {', '.join(record['left_out'])}", style="dim"))
+            output.print(Text(printable(f"not tried: {', '.join(record['left_out'])}"), style="dim"))
         output.print()
     output.print(
         Text("caught in 4 of 5: the least true harm that the gate would fail with 80 % probability", style="dim")
@@ -50,7 +51,8 @@ def _table(record: SelfCheckRecord) -> Table:
     for header in ("", "limit", "false\nfailures", "caught in\n4 of 5"):
         table.add_column(header, justify="right" if header else "left", vertical="bottom")
     for metric, limit, value, false_failures, detectable in record["gates"]:
-        table.add_row(metric, f"{limit} {value:g}", f"{false_failures:.1%}", number(detectable))
+        cells = (printable(metric), f"{limit} {value:g}", f"{false_failures:.1%}", number(detectable))
+        table.add_row(*map(Text, cells))
     rate = record["failed"] / record["replicates"]
     table.add_row(
         Text("any of them"),

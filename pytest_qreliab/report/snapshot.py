@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,7 +195,8 @@ class Snapshot:
         cases = dict(before.cases)
         for record in records:
             case = record["case"]
-            if not all(gate_record["passed"] for gate_record in record["gates"] if not is_drift(gate_record)):
+            paired = [gate_record for gate_record in record["gates"] if not is_drift(gate_record)]
+            if not record["gates"] or not all(gate_record["passed"] for gate_record in paired):
                 update.refused.append(case)
                 continue
             old = before.cases.get(case)
@@ -289,7 +289,7 @@ def _read(path: Path) -> ModelSnapshot:
 
 def _file_name(model: str, by_model: Mapping[str, SnapshotFile]) -> str:
     """Return a name for the file of a new model."""
-    stem = re.sub(r"[^\w.+-]+", "_", model, flags=re.ASCII).strip("_") or "model"
+    stem = files.safe_name(model).strip("_") or "model"
     if any(file.path.stem == stem for file in by_model.values()):
         stem += f"-{text_sha256(model)[:6]}"
     return f"{stem}.json"

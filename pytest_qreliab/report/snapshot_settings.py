@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pytest_qreliab.config.settings import Setting
 from pytest_qreliab.errors import InputError, unknown
@@ -25,7 +24,7 @@ def select_snapshot(folder: Setting, update: Setting) -> Snapshot | None:
         if wanted != "none":
             raise InputError(f"{update.origin}: there is no snapshot to update; name one with --qreliab-snapshot=DIR")
         return None
-    path = Path(value.text).expanduser()
+    path = value.path()
     if path.exists() and not path.is_dir():
         raise InputError(f"{value.origin}: {path} is a file; give a folder, which need not exist yet")
     if wanted == "none" and not path.exists():

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pytest_qreliab.config.text_forms import printable
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import formatting, tradeoff
 from pytest_qreliab.report.formatting import number
@@ -25,6 +27,7 @@ from pytest_qreliab.report.queries import (
     gated_metrics,
     group_by_benchmark,
     shown_verdict,
+    skipped_lines,
     worst_gates,
 )
 from pytest_qreliab.report.records import CaseRecord, ControlsRecord
@@ -34,6 +37,7 @@ SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ASCII_SIGNS = {"pass": "+", "fail": "x", "inconclusive": "?"}
 MATCHED = {"weights": "each weight errs by as much", "features": "the features err by as much"}
 GAP = 2  # letters between columns
+LONGEST, END = 36, 12  # letters of a name in a table, and those of its end that are kept
 
 
 class Output:
@@ -73,7 +77,7 @@ def render(records: Iterable[CaseRecord], output: Output) -> str:
     for (model, benchmark), members in groups.items():
         devices = ", ".join(sorted({record["device"] for record in members}))
         output.print(
-            Text(f"{model} on {benchmark}", style="bold"),
+            Text(printable(f"{model} on {benchmark}"), style="bold"),
             Text(f"({members[0]['samples']} samples, {devices})", style="dim"),
         )
         parts = _split_to_fit(gated_metrics(members), members, output.width)
@@ -89,9 +93,12 @@ def render(records: Iterable[CaseRecord], output: Output) -> str:
 
 
 def notes(records: Sequence[CaseRecord]) -> list[str]:
-    """Return the lines below the tables: warnings, and the smallest that passes."""
+    """Return the lines below the tables.
+
+    They are warnings, the smallest that passes, and what was not judged.
+    """
     warnings = [f"warning: {text}" for text in dict.fromkeys(text for record in records for text in record["warnings"])]
-    return [*warnings, *tradeoff.smallest_passing(records)]
+    return [printable(line) for line in (*warnings, *tradeoff.smallest_passing(records), *skipped_lines(records))]
 
 
 def cost(records: Sequence[CaseRecord]) -> str:
@@ -122,7 +129,7 @@ def _table(metrics: Sequence[str], records: Sequence[CaseRecord], signs: Mapping
     labels, coverages = [], []
     for label, members in _by_baseline(records).items():
         baseline = baseline_values(members)
-        labels += [label, *(record["quantization"] for record in members)]
+        labels += [label, *map(_row_label, members)]
         coverages += ["", *(formatting.coverage(record["coverage"]) for record in members)]
         for metric, column in zip(metrics, columns, strict=True):
             column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
@@ -131,7 +138,7 @@ def _table(metrics: Sequence[str], records: Sequence[CaseRecord], signs: Mapping
         for cell in row:  # heads are moved to the bottom, and so would be cells of fewer lines
             cell.append("\n" * (max(other.plain.count("\n") for other in row) - cell.plain.count("\n")))
     for metric, column in zip(metrics, columns, strict=True):
-        table.add_column(_header(metric), justify="right", no_wrap=True, vertical="bottom")
+        table.add_column(Text(_header(metric)), justify="right", no_wrap=True, vertical="bottom")
         # rich strips a line before it aligns it, and with that the room for the sign.
         width = max(len(line) for cell in column for line in cell.plain.split("\n"))
         column[:] = [_align_right(cell, width) for cell in column]
@@ -152,21 +159,23 @@ def _empty_table() -> Table:
 
 def _print_controls(record: CaseRecord, controls: ControlsRecord, output: Output) -> None:
     """Print the changes of the quantized model beside its controls'."""
-    output.print(Text(f"why {record['quantization']} moves {record['model']} on {record['benchmark']}", style="bold"))
+    what = f"why {record['quantization']} moves {record['model']} on {record['benchmark']}"
+    output.print(Text(printable(what), style="bold"))
     if controls["problem"]:
-        output.print(Text(f"no matched controls: {controls['problem']}\n", style="yellow"))
+        output.print(Text(printable(f"no matched controls: {controls['problem']}") + "\n", style="yellow"))
         return
-    ratios = ", ".join(f"{name} {ratio:.3g}" for name, ratio in controls["residuals"].items())
+    ratios = printable(", ".join(f"{name} {ratio:.3g}" for name, ratio in controls["residuals"].items()))
     output.print(Text(f"beside controls in which {MATCHED[controls['matched']]}; of the features", style="dim"))
     output.print(Text(f"error over signal is {ratios}", style="dim"))
     table = _empty_table()
     for name in controls["residuals"]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     for metric, changes in controls["changes"].items():
         conclusion = controls["conclusions"][metric]
-        cells = [f"{number(change, '+')}\n{low:+.3f}..{high:+.3f}" for change, low, high in changes]
+        cells = [Text(f"{number(change, '+')}\n{low:+.3f}..{high:+.3f}") for change, low, high in changes]
         style = "dim" if conclusion.startswith("cannot tell") else ""
-        table.add_row(f"{registry.lookup(metric).header}\n{conclusion}", *cells, style=style)
+        label = f"{_shorten(printable(registry.lookup(metric).header))}\n{printable(conclusion)}"
+        table.add_row(Text(label), *cells, style=style)
     output.print(table, soft_wrap=False)
     output.print()
 
@@ -185,7 +194,22 @@ def _by_baseline(records: Sequence[CaseRecord]) -> dict[str, list[CaseRecord]]:
 
 
 def _header(metric: str) -> str:
-    return registry.lookup(metric).header.replace(" ", "\n")
+    """Return the head of a column, a word a line."""
+    return "\n".join(map(_shorten, printable(registry.lookup(metric).header).split(" ")))
+
+
+def _row_label(record: CaseRecord) -> str:
+    return _shorten(printable(record["quantization"]))
+
+
+def _shorten(name: str) -> str:
+    """Return a name of a row or column, without its middle if it would leave no room for values."""
+    if cell_len(name) <= LONGEST:
+        return name
+    end = name[-END:]
+    while cell_len(end) > END:
+        end = end[1:]
+    return f"{set_cell_size(name, LONGEST - END - 3)}...{end}"
 
 
 def _cell(metric: str, record: CaseRecord, signs: Mapping[str, str]) -> Text:
@@ -206,15 +230,15 @@ def _split_to_fit(metrics: Sequence[str], records: Sequence[CaseRecord], width: 
 
     A part holds at least one.
     """
-    labels = [*_by_baseline(records), *(record["quantization"] for record in records)]
-    room = width - max(map(len, labels)) - GAP
+    labels = [*_by_baseline(records), *map(_row_label, records)]
+    room = width - max(map(cell_len, labels)) - GAP
     parts: list[list[str]] = [[]]
     left = room
     for metric in metrics:
         lines = _header(metric).split("\n")
         for record in records:
             lines += _cell(metric, record, SIGNS).plain.split("\n")
-        needed = max(map(len, lines)) + GAP
+        needed = max(map(cell_len, lines)) + GAP
         if parts[-1] and left < needed + (len("coverage") if metric == metrics[-1] else 0):
             parts.append([])
             left = room

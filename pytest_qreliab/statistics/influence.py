@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from pytest_qreliab.statistics.arrays import FloatArray, check_finite
+from pytest_qreliab.statistics.arrays import FloatArray, IntArray, check_finite
 from pytest_qreliab.statistics.interval import Interval, skewed_interval
+
+UNITS = "units"  # the group of the samples that `Estimate.clustered` has joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,33 @@ class Estimate:
             most = influence[np.abs(influence).argmax()]
             padded[group] = np.append(influence, [most, -most] if both_sides else [most])
         return Estimate(self.value, padded)
+
+    def clustered(self, units: Mapping[str, IntArray]) -> Estimate:
+        """Return the estimate with the samples that show the same as one observation.
+
+        The influence of a unit is the sum of those of its samples, wherever they are. So the variance is that of
+        clusters (Liang & Zeger 1986, without a model).
+
+        Args:
+            units: The number of the unit of each sample, (n,), by group. A group without them stays as it is.
+
+        Returns:
+            The estimate. The groups that have units are one group of all their units.
+
+        Example:
+            >>> change = paired_mean([1, 0, 0, 1], "common") - paired_mean([0, 0, 1, 1], "counter")
+            >>> same = change.clustered({"common": np.arange(4), "counter": np.arange(4)})
+            >>> [float(influence) for influence in same.influences["units"]]
+            [1.0, 0.0, -1.0, 0.0]
+        """
+        mine = {group: units[group] for group in self.influences if group in units}
+        if not mine:
+            return self
+        numbers, places = np.unique(np.concatenate(list(mine.values())), return_inverse=True)
+        shares = np.concatenate([self.influences[group] / len(self.influences[group]) for group in mine])
+        total: FloatArray = np.bincount(places, shares).astype(np.float64) * len(numbers)
+        rest = {group: influence for group, influence in self.influences.items() if group not in mine}
+        return Estimate(self.value, {**rest, UNITS: total})
 
     def interval(self, alpha: float) -> Interval:
         """Return the interval of the value.

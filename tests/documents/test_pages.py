@@ -151,7 +151,7 @@ def check_pytest(config: pytest.Config, args: list[str]) -> None:
 
 def check_value(name: str, text: str) -> None:
     """Raise InputError, or fail, for a value that a run would refuse, as far as can be told without its files."""
-    setting = Setting(text, name, given=True)
+    setting = Setting(text=text, origin=name, given=True)
     for value in text.split(",") if name in ("models", "quantizers", "bits", "scopes", "benchmarks") else [text]:
         path_like = re.fullmatch(r"[\w./$~-]+\.yaml|recorded:[\w.-]+\.npz", value)
         match name:
@@ -488,7 +488,9 @@ def test_the_outputs_in_thresholds_are_those_of_its_files(folder, monkeypatch):
     files = {block.name: block.text for block in of_page("thresholds.md", "yaml") if block.name}
     for name, text in files.items():
         Path(name).write_text(text)
-    of_head, of_self_check = of_page("thresholds.md", "text")
+    of_refusal, of_head, of_self_check = of_page("thresholds.md", "text")
+    assert folder.run(["pytest", "--qreliab-bits=4", "--qreliab-thresholds=typo.yaml"]) == 4
+    compare(of_refusal, folder.output)
     folder.run(["pytest", "--collect-only", "--qreliab-bits=4", "--qreliab-thresholds=strict.yaml"])
     compare(of_head, folder.output)
     assert folder.run(["pytest", SELF_CHECK, "--qreliab-bits=4", "--qreliab-thresholds=limits.yaml"]) in (0, 1)
@@ -644,10 +646,33 @@ OPTIONS_HEAD = """\
 Each option is a command-line option, an environment variable and an ini setting (`pytest.ini`, or
 `[tool.pytest.ini_options]` in `pyproject.toml`). The command line wins over the environment, the environment over the
 ini file; a [suite](suites.md) comes after all three and before the default. An empty variable counts as none. Lists are
-separated by commas. Relative paths start in the working directory, in a suite file in its folder.
+separated by commas or line ends; TOML takes `["w4", "w8"]`, and `true` and `false` for yes and no, as well.
+
+Relative paths on the command line and in variables start in the working directory, those in an ini file or a suite file
+in the folder of that file. So `pytest` may be started in any folder of a project.
 
 An option on the command line, without a path, runs the shipped tests in place of `testpaths`; with settings from
 elsewhere `pytest qreliab` does. Input that cannot be used ends the run with exit code 4 and one message.
+
+## When settings count
+
+Settings in an ini file, in variables or in `addopts` are there for the runs that ask for reliability tests: by an
+option on the command line, by `pytest qreliab`, or by a test that uses a fixture of the plugin and is collected. Any
+other run (unit tests, `--help`, `--markers`, `--fixtures`, `--cache-show`) reads no benchmark, model or device, and
+leaves the files of results as they are. `--collect-only` and `--setup-plan` make the plan and write nothing.
+
+A file of an earlier run is removed when a reliability test has been collected and selected, and written at the end.
+
+A run that asked and judged nothing is no success: it ends with exit code 5 and a line that says why.
+
+| what ran | exit code |
+|---|---|
+| options on the command line or `pytest qreliab`, and `-k`, `--lf` or a path selects no reliability test | 5 |
+| every reliability test was skipped | 5 |
+| tests use `qreliab_result`, and none calls `check` or reads `verdicts`, `changes` or `coverage` | 5 |
+| only the other [shards](ci.md#shards) have the selected tests | 0, with a line that says so |
+| tests of one's own use the models or the case alone: they judge by themselves | as they pass or fail |
+| `--collect-only`, `--setup-plan`, `--setup-only` | as ever |
 
 | option | environment | ini | default | what it is |
 |---|---|---|---|---|

@@ -23,17 +23,18 @@ def no_settings_from_outside(monkeypatch):
 
 
 @pytest.fixture
-def run(pytester, small_benchmark):
+def run(pytester, small_benchmark, kept):
     """Runs pytest in an empty folder, in this process, on the small benchmark."""
 
     def run(*args: str, benchmark: bool = True):
-        given = [f"--qreliab-benchmarks={small_benchmark}"] if benchmark else []
+        given = [f"--qreliab-benchmarks={small_benchmark}", f"--qreliab-cache-dir={kept}"] if benchmark else []
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", *given, *args)
 
     return run
 
 
-def test_the_main_job_passes_in_an_empty_folder_and_prints_the_table(pytester):
+def test_the_main_job_passes_in_an_empty_folder_and_prints_the_table(pytester, kept, monkeypatch):
+    monkeypatch.setenv("QRELIAB_CACHE_DIR", str(kept))
     result = pytester.runpytest_inprocess("--qreliab-bits=4,8")
     result.assert_outcomes(passed=10)
     result.stdout.fnmatch_lines(
@@ -171,7 +172,7 @@ def test_an_open_clip_model_on_image_folders(run, folder_benchmark, tmp_path, wr
 
 def test_aspects_without_gates_or_without_data_yield_no_test(run, folder_benchmark, write_thresholds):
     folder_benchmark.write_text(folder_benchmark.read_text().partition("ood:")[0])
-    limits = write_thresholds("accuracy: {max_drop: 1}\nood.auroc: {max_drop: 1}")
+    limits = write_thresholds("accuracy: {max_drop: 1}\nood.auroc: {max_drop: 1, where_missing: skip}")
     result = run(
         f"--qreliab-benchmarks={folder_benchmark}", f"--qreliab-thresholds={limits}", "--qreliab-bits=w8",
         "--collect-only", "-q", benchmark=False,
@@ -180,7 +181,7 @@ def test_aspects_without_gates_or_without_data_yield_no_test(run, folder_benchma
         "qreliab::test_accuracy[tiny-digits/minmax/w8/folders]"
     ]
     result = run(f"--qreliab-benchmarks={folder_benchmark}", f"--qreliab-thresholds={limits}", "--co", benchmark=False)
-    result.stdout.fnmatch_lines(["qreliab: benchmark folders has nothing for ood.auroc: not tested"])
+    result.stdout.fnmatch_lines(["qreliab: not judged: ood.auroc: benchmark 'folders' has no ood images; add *"])
 
 
 def test_items_come_case_by_case_in_the_order_of_the_axes(run):
@@ -249,8 +250,8 @@ def test_selection_works_as_people_expect(run, selection, count):
     assert result.ret == (pytest.ExitCode.OK if count else pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def test_last_failed_runs_the_failed_ones_again(pytester, small_benchmark):
-    args = (f"--qreliab-benchmarks={small_benchmark}", "--qreliab-bits=w2,w8", "--lf")
+def test_last_failed_runs_the_failed_ones_again(pytester, small_benchmark, kept):
+    args = (f"--qreliab-benchmarks={small_benchmark}", f"--qreliab-cache-dir={kept}", "--qreliab-bits=w2,w8", "--lf")
     first = pytester.runpytest_inprocess(*args)
     failed = first.parseoutcomes()["failed"]
     assert 0 < failed < 8
@@ -442,7 +443,7 @@ def test_every_correction_runs(run, write_thresholds, correction):
     [
         (
             "ood.auroc.neglabel",
-            "*limits.yaml:3: ood.auroc.neglabel needs `negatives:`, a list of words, in *small.yaml*",
+            "*limits.yaml:3: ood.auroc.neglabel cannot be judged: *add `negatives:`, a list of words, to *small.yaml*",
         ),
         ("ood.auroc.negative", "*limits.yaml:3: *unknown metric 'ood.auroc.negative'; did you mean*"),
         ("rescaled.accuracy", "*limits.yaml:3: *unknown metric 'rescaled.accuracy'*"),
@@ -455,14 +456,17 @@ def test_a_metric_that_cannot_be_measured_ends_the_run_at_once(run, write_thresh
     result.stderr.fnmatch_lines([message])
 
 
-def test_every_metric_can_be_gated_on_the_embedded_benchmark(pytester, write_thresholds):
+def test_every_metric_can_be_gated_on_the_embedded_benchmark(pytester, write_thresholds, kept):
     """Also those that need local features, negative labels, calibration images or a refitted logit scale."""
     names = [*registry.names(), "recall.seven", "ood.auroc.mcm.near", "ood.fpr95.knn.photos"]
     names += ["shift.ece.printed", "corruption.accuracy.fog.4", "corruption.nll.snow", "corruption.ece.4"]
     names += ["spurious.accuracy.common"]
     limits = {"higher": "max_drop", "lower": "max_rise", "neither": "max_change"}
     gates = "".join(f"{name}: {{{limits[registry.lookup(name).better]}: 1000}}\n" for name in names)
-    result = pytester.runpytest_inprocess("--qreliab-bits=w8", f"--qreliab-thresholds={write_thresholds(gates)}")
+    thresholds = write_thresholds(gates)
+    result = pytester.runpytest_inprocess(
+        "--qreliab-bits=4", f"--qreliab-thresholds={thresholds}", f"--qreliab-cache-dir={kept}"
+    )
     result.assert_outcomes(passed=5)
     result.stdout.no_fnmatch_line("*?inconclusive:*")
 

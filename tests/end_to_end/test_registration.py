@@ -29,11 +29,11 @@ def pytest_qreliab_register(catalog):
 
 
 @pytest.fixture
-def run(pytester, small_benchmark):
+def run(pytester, small_benchmark, kept):
     """Runs pytest in this process on the small benchmark, with weights at 8 bits."""
 
     def run(*args: str):
-        options = (f"--qreliab-benchmarks={small_benchmark}", "--qreliab-bits=w8")
+        options = (f"--qreliab-benchmarks={small_benchmark}", f"--qreliab-cache-dir={kept}", "--qreliab-bits=w8")
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options, *args)
 
     return run

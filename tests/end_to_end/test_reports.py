@@ -8,13 +8,14 @@ pytestmark = pytest.mark.usefixtures("everything_imported")
 
 
 @pytest.fixture
-def run(pytester, small_benchmark, monkeypatch):
+def run(pytester, small_benchmark, monkeypatch, kept):
     """Runs pytest in this process on the small benchmark."""
     for name in [name for name in os.environ if name.startswith(("QRELIAB_", "GITHUB_"))]:
         monkeypatch.delenv(name)
 
     def run(*args: str):
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", f"--qreliab-benchmarks={small_benchmark}", *args)
+        given = (f"--qreliab-benchmarks={small_benchmark}", f"--qreliab-cache-dir={kept}")
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *given, *args)
 
     return run
 
@@ -32,7 +33,8 @@ def test_github_gets_a_summary_and_annotations(pytester, run, monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     result = run("--qreliab-bits=w2", "--qreliab-thresholds=default")
     text = summary.read_text()
-    assert text.startswith("before\n## ❌ Reliability of 1 quantized case: 0 passed, 1 failed\n")
+    head = "## ❌ Reliability of 1 quantized case: 0 passed, 1 failed, 5 gated metrics not judged"
+    assert text.startswith(f"before\n{head}\n")
     assert [line for line in result.outlines if line.startswith("::error file=")]
     run("--co", "-q")
     assert summary.read_text() == text

@@ -23,11 +23,12 @@ def no_settings_from_outside(monkeypatch):
 
 
 @pytest.fixture
-def run(pytester, small_benchmark):
+def run(pytester, small_benchmark, kept):
     """Runs pytest in this process on the small benchmark."""
 
     def run(*args: str):
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", f"--qreliab-benchmarks={small_benchmark}", *args)
+        given = (f"--qreliab-benchmarks={small_benchmark}", f"--qreliab-cache-dir={kept}")
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *given, *args)
 
     return run
 
@@ -165,13 +166,13 @@ def test_a_case_without_result_is_in_the_file_with_its_reason(pytester, run, mer
     ]
 
 
-def test_a_file_of_a_run_before_is_gone_when_a_run_starts(pytester, run):
+def test_a_file_of_a_run_before_is_gone_when_a_run_starts(pytester, run, small_benchmark):
     path = pytester.path / "it.json"
     path.write_text("old")
     run("--qreliab-json=it.json", "--co")
     assert path.read_text() == "old"
-    pytester.makeconftest("def pytest_sessionstart():\n    import os\n    os._exit(7)\n")
-    pytester.runpytest_subprocess("--qreliab-json=it.json")
+    pytester.makeconftest("def pytest_runtestloop():\n    import os\n    os._exit(7)\n")
+    pytester.runpytest_subprocess("--qreliab-json=it.json", f"--qreliab-benchmarks={small_benchmark}")
     assert not path.exists()
 
 

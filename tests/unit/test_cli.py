@@ -189,3 +189,24 @@ def test_the_cache_is_verified_and_what_is_damaged_goes(cache, capsys):
 def test_a_cache_that_is_not_there_and_a_size_that_is_none(cache, capsys, args, message):
     assert cli.main(["cache", *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_check_counts_what_is_measured_says_what_is_left_out_and_goes_on_after_a_wrong_file(
+    image_folders, capsys, monkeypatch
+):
+    monkeypatch.chdir(image_folders)
+    (image_folders / "images" / "cat" / "notes.txt").write_text("x")
+    text = "version: 1\nin_distribution: {source: image-folder, path: %s, limit: 9}\n"
+    (image_folders / "wrong.yaml").write_text(text % "nowhere")
+    (image_folders / "right.yaml").write_text(text % "images" + "calibration: {source: held-out, limit: 3}\n")
+    assert cli.main(["check", "wrong.yaml", "right.yaml"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "wrong",
+        f"  wrong    wrong.yaml:2: {image_folders / 'nowhere'}: the folder cannot be read: No such file or directory",
+        "right",
+        "  present  in_distribution: 9 images of 18 (3 held out for calibration, 6 over the limit)",
+        "  present  calibration: 3 images",
+        "  warning: right: in_distribution: 1 file left out, without the suffix of an image that Pillow reads: "
+        "cat/notes.txt",
+    ]
+    assert cli.main(["check", "right.yaml"]) == 0

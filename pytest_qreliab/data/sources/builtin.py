@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import string
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ def digits(part: DigitsPart) -> ImageSet:
 def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
     """Return the digits as RGB images in ten colours.
 
-    The hues are a tenth of the circle apart. Black stays black.
+    The hues are a tenth of the circle apart. Black stays black. Each digit is one unit, whatever its colour.
 
     Args:
         part: The part of the digits.
@@ -50,7 +51,8 @@ def coloured_digits(part: DigitsPart, colour: Colour) -> ImageSet:
     hues = np.array([colorsys.hsv_to_rgb(hue / 10, 0.75, 1.0) for hue in range(10)])
     ink = np.stack([np.asarray(grey.load(i)) for i in range(len(grey))])
     images = np.rint(ink[..., None] * hues[labels][:, None, None]).astype(np.uint8)
-    return from_arrays(f"{grey.name}-{colour}", images, grey.labels)
+    units = [f"{grey.name} {identity}" for identity in grey.ids]
+    return replace(from_arrays(f"{grey.name}-{colour}", images, grey.labels), units=units)
 
 
 def printed_digits() -> ImageSet:
@@ -72,15 +74,21 @@ def letters() -> ImageSet:
 
 
 def photo_patches() -> ImageSet:
-    """Return 520 RGB patches of 32x32 pixels that tile scikit-learn's two photographs (a temple, a flower)."""
+    """Return 520 RGB patches of 32x32 pixels that tile scikit-learn's two photographs (a temple, a flower).
+
+    Patches that lie near each other look alike. So each photograph has 15 units, 3 parts from top to bottom by 5 from
+    left to right. The photographs as units would be two observations, too few for any interval.
+    """
     from sklearn.datasets import load_sample_images
 
-    patches = []
-    for photo in load_sample_images().images:
+    patches, units = [], []
+    for number, photo in enumerate(load_sample_images().images):
         rows, columns = photo.shape[0] // PATCH, photo.shape[1] // PATCH
         tiles = photo[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH, 3)
         patches.append(tiles.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3))
-    return from_arrays("photo-patches", np.concatenate(patches))
+        places = [(row * 3 // rows, column * 5 // columns) for row in range(rows) for column in range(columns)]
+        units += [f"photograph {number}, part {place}" for place in places]
+    return replace(from_arrays("photo-patches", np.concatenate(patches)), units=units)
 
 
 def _draw(letter: str, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from PIL import Image
 
 from pytest_qreliab.data import decode
 from pytest_qreliab.data.images import Items
+from pytest_qreliab.data.sources import hub_rows
+from pytest_qreliab.data.sources.hub_rows import HubRows
 from pytest_qreliab.errors import InputError, unknown
 
 
@@ -19,6 +22,7 @@ class HubDataset:
 
     path: Path | None = None  # of one saved to disk
     name: str | None = None  # of one on the hub
+    revision: str | None = None  # of one on the hub: a branch, tag or commit; None: main
     config: str | None = None
     split: str | None = None
     image: str = "image"  # a column
@@ -46,7 +50,8 @@ def list_items(wanted: HubDataset) -> Items:
         import datasets
     except ImportError:
         raise InputError("data sets of Hugging Face need pip install 'pytest-qreliab[datasets]'") from None
-    rows, where = _open(wanted, datasets), wanted.where
+    opened, where = _open(wanted, datasets), wanted.where
+    rows = _split(opened.rows, wanted)
     for column in wanted.columns:
         if column not in rows.column_names:
             raise InputError(f"{where}: {unknown('column', column, rows.column_names)}")
@@ -64,19 +69,24 @@ def list_items(wanted: HubDataset) -> Items:
         return decode.image(Path(value["path"]) if value.get("bytes") is None else value["bytes"], what)
 
     labels = None if wanted.label is None else _labels(rows, wanted.label, wanted.label_names, datasets.ClassLabel)
-    return Items(ids=list(map(str, range(len(rows)))), load=load, labels=labels)
+    return Items(ids=list(map(str, range(len(rows)))), load=load, labels=labels, origin=opened.origin)
 
 
-def _open(wanted: HubDataset, datasets: Any) -> Any:
+def _open(wanted: HubDataset, datasets: Any) -> HubRows:
+    if wanted.name is not None and not Path(wanted.name).is_dir():  # the library takes a folder for a data set
+        return hub_rows.load_rows(hub_rows.reference_of(wanted.name, wanted.revision), wanted.config, wanted.split)
     try:
         if wanted.path is not None:
-            opened = datasets.load_from_disk(str(wanted.path))
-        else:
-            opened = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
-    # Files, network, names: the library raises whatever it comes across.
+            return HubRows(datasets.load_from_disk(str(wanted.path)))
+        return HubRows(datasets.load_dataset(wanted.name, wanted.config, split=wanted.split))
+    # Files, names: the library raises whatever it comes across.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the data set {wanted.where} cannot be loaded: {reason}") from None
+
+
+def _split(opened: Any, wanted: HubDataset) -> Any:
+    """Return the split that is wanted of a data set; raise InputError if there are others only."""
     if not isinstance(opened, dict):
         return opened
     split = wanted.split
@@ -89,5 +99,7 @@ def _open(wanted: HubDataset, datasets: Any) -> Any:
 def _labels(rows: Any, label: str, names: bool, class_label: type) -> list[str]:
     feature, values = rows.features[label], list(rows[label])
     if names and isinstance(feature, class_label):
-        return [feature.names[value] for value in values]  # type: ignore[attr-defined]
+        known: Sequence[str] = feature.names  # type: ignore[attr-defined]
+        # Test splits often have -1 in place of the label.
+        return [known[value] if value in range(len(known)) else str(value) for value in values]
     return list(map(str, values))

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_qreliab.config import sources as schema
 from pytest_qreliab.data.images import ImageSet, Items
 from pytest_qreliab.data.sources import builtin, folders
+from pytest_qreliab.errors import InputError
 
 # What a source writes as a label if the benchmark does not say; `index` for all others.
 LABELLED_BY: dict[str, schema.LabelledBy] = {"image-folder": "key", "table": "key"}
@@ -52,7 +53,7 @@ def list_items(source: schema.AnySource, path: ResolvePath, *, labelled: bool) -
         case schema.PhotoPatches():
             return _of_set(builtin.photo_patches())
         case schema.ImageFolder():
-            return folders.list_labelled(path(source.path), source.pattern)
+            return folders.list_labelled(path(source.path), source.pattern, partial=source.partial)
         case schema.FlatFolder():
             return folders.list_unlabelled(path(source.path))
     return _list_by_library(source, path, labelled=labelled)
@@ -75,6 +76,7 @@ def _list_by_library(
                 head=source.columns,
                 delimiter=source.delimiter,
                 where=source.where,
+                skips_missing=source.missing_images == "skip",
             )
             return tables.list_items(path(source.path), columns, None if source.root is None else path(source.root))
         case schema.Torchvision():
@@ -86,13 +88,14 @@ def _list_by_library(
         case schema.WebDataset():
             from pytest_qreliab.data.sources import webdataset
 
-            return webdataset.list_items(path(source.path), source.label or ("cls" if labelled else None))
+            return webdataset.list_items(path(source.path), source.label or ("cls" if labelled else None), source.image)
         case schema.HuggingFace():
             from pytest_qreliab.data.sources import huggingface
 
             wanted = huggingface.HubDataset(
                 path=None if source.path is None else path(source.path),
                 name=source.name,
+                revision=source.revision,
                 config=source.config,
                 split=source.split,
                 image=source.image,
@@ -101,13 +104,23 @@ def _list_by_library(
             )
             return huggingface.list_items(wanted)
         case schema.Arrays():
-            from pytest_qreliab.data.sources import arrays
+            return _list_arrays(source, path, labelled=labelled)
 
-            in_file = source.path.endswith(".npz") or source.labels is None
-            labels = source.labels if in_file else path(source.labels or "")
-            return arrays.list_items(path(source.path), source.images, labels if labelled else None, source.part)
+
+def _list_arrays(source: schema.Arrays, path: ResolvePath, *, labelled: bool) -> Items:
+    from pytest_qreliab.data.sources import arrays
+
+    labels: Path | str | None = None
+    if labelled:
+        if source.labels is None:
+            raise InputError(
+                "`labels:` is missing: the path of a .npy file with the index of each image's class, or in a .npz file "
+                "the name of its array"
+            )
+        labels = source.labels if source.path.endswith(".npz") else path(source.labels)
+    return arrays.list_items(path(source.path), source.images, labels, source.part)
 
 
 def _of_set(images: ImageSet) -> Items:
     labels = None if images.labels is None else [str(label) for label in images.labels]
-    return Items(ids=images.ids, load=images.load, labels=labels, content=images.content)
+    return Items(ids=images.ids, load=images.load, labels=labels, content=images.content, units=images.units)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pytest_qreliab.data import decode
 from pytest_qreliab.data.images import Items
+from pytest_qreliab.data.sources.suffixes import is_hidden, is_image, not_images
 from pytest_qreliab.errors import InputError, unknown
 
 # The attributes that hold the labels; a class without one is asked for every sample.
@@ -33,7 +34,8 @@ def list_items(
     Raises:
         InputError: The name or an argument is unknown, the data do not exist, or the labels are no indices.
     """
-    samples = _open(dataset, root, arguments, download=download)
+    others: list[str] = []
+    samples = _open(dataset, root, arguments, others, download=download)
 
     def load(index: int) -> Image.Image:
         try:
@@ -45,10 +47,12 @@ def list_items(
         )
 
     labels = _labels(samples, dataset) if labelled else None
-    return Items(ids=list(map(str, range(len(samples)))), load=load, labels=labels)
+    left_out = (not_images(others),) if others else ()
+    return Items(ids=list(map(str, range(len(samples)))), load=load, labels=labels, left_out=left_out)
 
 
-def _open(dataset: str, root: Path, arguments: Mapping[str, object], *, download: bool) -> Any:
+def _open(dataset: str, root: Path, arguments: Mapping[str, object], others: list[str], *, download: bool) -> Any:
+    """Return an instance of the class; the names of files that it leaves out are added to `others`."""
     from torchvision import datasets
 
     classes: dict[str, Any] = {
@@ -67,6 +71,8 @@ def _open(dataset: str, root: Path, arguments: Mapping[str, object], *, download
     if "loader" in parameters or issubclass(classes[dataset], datasets.DatasetFolder):
         # Torchvision's own loader clips 16-bit images and leaves photographs as the camera was held.
         call.setdefault("loader", lambda path: decode.image(Path(path), str(path)))
+    if "is_valid_file" in parameters and "extensions" not in arguments:
+        call["is_valid_file"] = lambda path: _is_sample(Path(path), others)
     try:
         return classes[dataset](**call)
     # Each class has its own way to say that the data are not there, or damaged.
@@ -74,6 +80,18 @@ def _open(dataset: str, root: Path, arguments: Mapping[str, object], *, download
         mend = "; to get it, `download: true`" if can_download and not download else ""
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"torchvision's {dataset} in {root} cannot be opened: {reason}{mend}") from None
+
+
+def _is_sample(path: Path, others: list[str]) -> bool:
+    """Return whether a file is an image; torchvision would leave out some that Pillow reads, and take hidden files."""
+    if is_hidden(path.name):
+        return False
+    if not path.exists():
+        raise InputError(f"{path} is a link to nothing: fetch the file, as with `git annex get` or `dvc pull`")
+    if not is_image(path.name):
+        others.append(path.name)
+        return False
+    return True
 
 
 def _labels(samples: Any, dataset: str) -> list[str]:

@@ -24,6 +24,13 @@ class Change:
     bounds: Bounds | None = None
     method: str = ""  # of the bounds, in words
     problem: str = ""  # why a value is not a number; empty if both are
+    missing: bool = False  # whether that is because a model does not show what the metric is measured on
+
+    @classmethod
+    def not_shown(cls, metric: str, problem: str) -> Change:
+        """Return the change of a metric that a model does not show."""
+        nan = float("nan")
+        return cls(metric=metric, baseline=nan, quantized=nan, method=NO_INTERVAL[1], problem=problem, missing=True)
 
     @property
     def delta(self) -> float:
@@ -51,15 +58,18 @@ def compare(
     before, after = {**baseline.values, **weights}, {**quantized.values, **quantized_weights}
     problems = _problems(baseline, quantized)
     costly = sorted(name for name in wanted if name not in problems)
+    missing: set[str] = set()
     for family in FAMILIES:
         for name, value in family.pair_values(pair, costly).items():
             before[name], after[name] = value.baseline, value.quantized
             problems.update({name: value.problem} if value.problem else {})
+            missing.update({name} if value.missing else ())
     names = list(dict.fromkeys([*before, *after]))
     for who, values in (("baseline", before), ("quantized", after)):
         for name in names:
             if name not in values:
-                problems.setdefault(name, f"{who}: not measured")
+                missing.update({name} if name not in problems else ())
+                problems.setdefault(name, f"{who}: {_why_missing(name)}")
     nan, changes = float("nan"), {}
     for name in names:
         bounds, method = _bounds(pair, name) if name in wanted and name not in problems else NO_INTERVAL
@@ -70,11 +80,13 @@ def compare(
             bounds=bounds,
             method=method,
             problem=problems.get(name, ""),
+            missing=name in missing,
         )
     return changes
 
 
 NO_INTERVAL = (None, "no interval")
+NO_LOCAL = "the image tower shows no local features"
 
 
 def _bounds(pair: MeasuredPair, name: str) -> tuple[Bounds | None, str]:
@@ -85,6 +97,11 @@ def _bounds(pair: MeasuredPair, name: str) -> tuple[Bounds | None, str]:
         return ONE_SAMPLE
     parsed = MetricName.parse(name)
     return BY_NAME[parsed.family].bounds(parsed, pair)
+
+
+def _why_missing(name: str) -> str:
+    """Say what a model does not show that a metric is measured on."""
+    return NO_LOCAL if "local" in registry.lookup(name).needs else "not measured"
 
 
 def _problems(baseline: Measurement, quantized: Measurement) -> dict[str, str]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, NotShownError
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.spectral import SpectralComparison
-from pytest_qreliab.metrics import classification, registry, robustness
+from pytest_qreliab.metrics import classification, prediction_metrics, registry, robustness
 from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.metrics.definitions import ID, PairedBounds
-from pytest_qreliab.metrics.names import NEAR_FAR, MetricName
+from pytest_qreliab.metrics.names import NEAR_FAR, PREDICTION, MetricName, SetName
 from pytest_qreliab.metrics.ood import STATISTICS
-from pytest_qreliab.metrics.prediction_metrics import OWN, PAIRED, paired_score
+from pytest_qreliab.metrics.prediction_kinds import paired_score
+from pytest_qreliab.metrics.prediction_metrics import OWN, PAIRED
 from pytest_qreliab.metrics.rank import RANKS
 from pytest_qreliab.statistics import influence
 from pytest_qreliab.statistics.arrays import FloatArray
@@ -31,6 +32,7 @@ class PairValue(NamedTuple):
     baseline: float
     quantized: float
     problem: str = ""  # why there is none
+    missing: bool = False  # whether that is because a model does not show what the metric is measured on
 
 
 @dataclass(frozen=True)
@@ -82,27 +84,42 @@ class PredictionFamily:
     def values(self, measurement: Measurement, wanted: Collection[str] | None) -> dict[str, float]:
         """Return the metrics that each model has of its own."""
         found = {}
-        for name, metric in OWN.items():
-            if measurement.predictions is not None and (wanted is None or name in wanted):
-                found[name] = metric.value(measurement.predictions)
-        for name in registry.RESCALED_METRICS:
-            if measurement.rescaled is not None and (wanted is None or name in wanted):
-                found[name] = OWN[MetricName.parse(name).statistic].value(measurement.rescaled)
+        for text in [*OWN, *registry.RESCALED_METRICS] if wanted is None else wanted:
+            name = MetricName.parse(text)
+            metric = prediction_metrics.find(name) if name.family == PREDICTION else None
+            predictions = measurement.rescaled if name.rescaled else measurement.predictions
+            if metric is not None and predictions is not None:
+                found[text] = metric.value(predictions)
         return found
 
     def pair_values(self, pair: MeasuredPair, wanted: Iterable[str]) -> dict[str, PairValue]:
-        """Return the agreement of two models."""
-        if pair.baseline.predictions is None or pair.quantized.predictions is None:
-            return {}
-        return {
-            name: PairValue(metric.at_baseline, float(pair.samples(name).mean())) for name, metric in PAIRED.items()
-        }
+        """Return the agreement of two models, and what is wanted with a number of bins."""
+        found = {}
+        if pair.baseline.predictions is not None and pair.quantized.predictions is not None:
+            for text, metric in PAIRED.items():
+                found[text] = PairValue(metric.at_baseline, float(pair.samples(text).mean()))
+        for text in wanted:
+            name = MetricName.parse(text)
+            if name.family == PREDICTION and name.part:
+                found[text] = self._with_bins(text, str(replace(name, part="")), pair)
+        return found
+
+    def _with_bins(self, text: str, without: str, pair: MeasuredPair) -> PairValue:
+        """Return a metric with a number of bins, whose problems are those of the same without."""
+        values, problems = [], []
+        for who, measurement in (("baseline", pair.baseline), ("quantized", pair.quantized)):
+            values.append(self.values(measurement, [text]).get(text, float("nan")))
+            if np.isnan(values[-1]):
+                problems.append(f"{who}: {measurement.problems.get(without, 'not measured')}")
+        return PairValue(values[0], values[1], "; ".join(problems))
 
     def bounds(self, name: MetricName, pair: MeasuredPair) -> PairedBounds:
         """Return the bounds as the metric's entry in the table says."""
         if name.statistic in PAIRED:
             return PAIRED[name.statistic].bounds(pair.samples(name.statistic))
-        return OWN[name.statistic].bounds(*pair.predictions(rescaled=name.rescaled))
+        metric = prediction_metrics.find(name)
+        assert metric is not None  # a gate has been looked up
+        return metric.bounds(*pair.predictions(rescaled=name.rescaled))
 
 
 class RecallFamily:
@@ -167,6 +184,12 @@ class OodFamily:
         fewest = min(pair.baseline.samples, *(len(pair.baseline.ood_scores[name.score][of]) for of in sets))
         if fewest < 2:
             return ONE_SAMPLE
+        units = {
+            of.name: numbers
+            for of, numbers in ((SetName.parse(full), units) for full, units in pair.baseline.units.items())
+            if of.category == "ood"
+        }
+        change = change.clustered(units)
         if statistic.smooth:
             change = change.pad()
         return PairedBounds(widen_if_empty(change.interval, fewest), statistic.method)
@@ -199,7 +222,7 @@ class RobustnessFamily:
 
     def bounds(self, name: MetricName, pair: MeasuredPair) -> PairedBounds:
         """Return the bounds on a mean over sets, or on a ratio."""
-        return robustness.bounds(str(name), pair.baseline.labelled, pair.quantized.labelled)
+        return robustness.bounds(str(name), pair.baseline.labelled, pair.quantized.labelled, pair.baseline.units)
 
 
 class SpectralFamily:
@@ -226,7 +249,8 @@ class SpectralFamily:
             try:
                 found[name] = PairValue(*pair.spectra.values(name))
             except InputError as error:
-                found[name] = PairValue(float("nan"), float("nan"), str(error))
+                missing = isinstance(error, NotShownError)
+                found[name] = PairValue(float("nan"), float("nan"), str(error), missing)
         return found
 
     def bounds(self, name: MetricName, pair: MeasuredPair) -> PairedBounds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -120,7 +120,7 @@ class FeatureLogits:
 
 @dataclass(frozen=True)
 class RecordedLogits:
-    """The logits that were recorded, and the cosines that follow from them."""
+    """The logits or probabilities that were recorded, and the cosines that follow from them."""
 
     embeddings: LogitEmbeddings
 
@@ -130,31 +130,34 @@ class RecordedLogits:
         return self.embeddings.logit_scale
 
     def problem(self, images: LogitOutputs, name: str) -> str:
-        """Return how many samples are not finite; empty if none is."""
-        bad = int((~np.isfinite(images.logits)).any(axis=1).sum())
-        return f"NaN or infinity in {bad} of {len(images)} {name} logits" if bad else ""
+        """Return nothing: a recording with NaN or infinities is refused."""
+        return ""
 
     def chunks(self, images: LogitOutputs, *, everything: bool = False) -> Iterator[tuple[slice, ScoredSamples]]:
-        """Yield some samples at a time."""
+        """Yield some samples at a time, of probabilities with their logarithms."""
         scale, bias = self.embeddings.logit_scale, self.embeddings.logit_bias
         for rows in _slices(len(images)):
-            logits = torch.from_numpy(images.logits[rows]).double()
+            logits = torch.from_numpy(images.values[rows]).double()
+            probabilities = None
+            if images.floor is not None:
+                probabilities = logits.clamp(0, 1)  # a softmax in float16 is off by some 1e-4
+                logits = probabilities.clamp(min=images.floor).log()
             yield (
                 rows,
                 ScoredSamples(
                     logits=logits,
                     cosines=None if scale is None else (logits - bias) / scale,
-                    up_to_constant=self.embeddings.probabilities,
+                    probabilities=probabilities,
                 ),
             )
 
     def classes(self, images: LogitOutputs) -> int:
         """Return the number of classes."""
-        return int(images.logits.shape[1])
+        return int(images.values.shape[1])
 
     def take(self, images: LogitOutputs, mask: npt.NDArray[np.bool_]) -> LogitOutputs:
-        """Return the logits of some of the samples."""
-        return LogitOutputs(images.logits[mask])
+        """Return the outputs of some of the samples."""
+        return replace(images, values=images.values[mask])
 
     def features(self, images: LogitOutputs) -> None:
         """Return None: no features were recorded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,11 +17,15 @@ from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.measurement.scoring import fit_scorers, score_features, score_ood_sets
 from pytest_qreliab.metrics import calibration, classification, registry, robustness, spectral_metrics
 from pytest_qreliab.metrics.classification import Predictions
+from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.metrics.ood_scores import score_samples
-from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.metrics.prediction_metrics import OWN
+from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 
 
-def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
+def measure(
+    embeddings: Embeddings, classes: Sequence[str] = (), units: Mapping[str, IntArray] | None = None
+) -> Measurement:
     """Measure every metric that the embeddings allow.
 
     NaN or infinity in an image set makes its metrics NaN. Logits are computed in float64 from the float32 features,
@@ -30,6 +34,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
     Args:
         embeddings: The outputs of one model for a benchmark.
         classes: The classes whose recalls are measured, in label order.
+        units: The number of the unit that each sample shows, (n,), by the full name of the set.
     """
     if isinstance(embeddings, FeatureEmbeddings):
         found = _measure(embeddings, FeatureLogits(embeddings), classes)
@@ -43,6 +48,7 @@ def measure(embeddings: Embeddings, classes: Sequence[str] = ()) -> Measurement:
         )
     else:
         found = _measure(embeddings, RecordedLogits(embeddings), classes)
+    found = replace(found, units=units or {})
     found.values.update(values(found))
     found.values.update(dict.fromkeys(found.problems, float("nan")))
     return found
@@ -72,6 +78,7 @@ def _measure(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT], classe
         if refitted.scale is not None:
             rescaled = classification.rescale(predictions, refitted.scale / (source.logit_scale or 1.0))
         problems.update(dict.fromkeys(registry.RESCALED_METRICS if refitted.problem else (), refitted.problem))
+        problems.update(_undefined(predictions, rescaled))
     scored = score_ood_sets(sets, source, fitted, id_scores=id_scores, id_problem=problem)
     problems.update(scored.problems_by_metric(sets.near))
     return Measurement(
@@ -84,6 +91,10 @@ def _measure(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT], classe
         id_scores=id_scores,
         ood_scores=scored.scores,
         labelled=further.predictions,
+        candidates={
+            of: source.classes(given.images) if given.candidates is None else len(given.candidates)
+            for of, given in sets.labelled.items()
+        },
         warnings=sets.warnings,
     )
 
@@ -93,6 +104,15 @@ def _metrics_of_predictions(classes: Sequence[str]) -> list[str]:
     return [*names, *(f"recall.{name}" for name in classes)]
 
 
+def _undefined(predictions: Predictions, rescaled: Predictions | None) -> dict[str, str]:
+    """Return why predictions do not define a metric, by its name."""
+    of = {name: (metric, predictions) for name, metric in OWN.items()}
+    if rescaled is not None:
+        of |= {name: (OWN[MetricName.parse(name).statistic], rescaled) for name in registry.RESCALED_METRICS}
+    problems = {name: metric.problem(of_model) for name, (metric, of_model) in of.items()}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
 def _predictions(
     sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT]
 ) -> tuple[Predictions, dict[str, FloatArray]]:
@@ -100,7 +120,7 @@ def _predictions(
     images, parts, scores = sets.in_distribution, [], []
     kept = np.empty((len(sets.labels), source.classes(images)), np.float32)  # not twice, in parts and joined
     for rows, samples in source.chunks(images, everything=True):
-        part = classification.predict(samples.logits, sets.labels[rows])
+        part = classification.predict(samples.logits, sets.labels[rows], samples.probabilities)
         kept[rows] = part.logits
         parts.append(replace(part, logits=kept[:0]))
         scores.append(score_samples(samples))
@@ -125,10 +145,10 @@ def _further(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT]) -> _Fu
         if given.candidates is not None:
             labels = np.searchsorted(given.candidates, labels)
         for rows, samples in source.chunks(given.images):
-            logits = samples.logits
-            if given.candidates is not None:
-                logits = logits[:, torch.from_numpy(given.candidates)]
-            part = classification.predict(logits, labels[rows])
+            logits, probabilities = samples.logits, samples.probabilities
+            if given.candidates is not None:  # the probabilities among them alone
+                logits, probabilities = logits[:, torch.from_numpy(given.candidates)], None
+            part = classification.predict(logits, labels[rows], probabilities)
             parts.append(replace(part, logits=part.logits[:, :0]))
         found[name] = classification.join(parts)
     return _Further(found, problems)
@@ -154,13 +174,13 @@ def _refitted_scale(sets: EmbeddedSets[OutputsT], source: LogitSource[OutputsT])
 
 def _high_band(images: FeatureOutputs, problems: dict[str, str]) -> FloatArray | None:
     """Return the high-band energy share of each sample, or note the problem."""
-    name = "spectral.high_band_energy"
     if images.high_band is None:
-        problems[name] = "the image tower shows no patch map"
         return None
     bad = int((~np.isfinite(images.high_band)).sum())
     if bad:
-        problems[name] = f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
+        problems["spectral.high_band_energy"] = (
+            f"NaN, infinity or nothing but a constant in {bad} of {len(images.high_band)} patch maps"
+        )
         return None
     return images.high_band
 

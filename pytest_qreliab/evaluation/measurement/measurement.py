@@ -14,7 +14,7 @@ from pytest_qreliab.metrics.classification import Predictions
 from pytest_qreliab.metrics.names import NEAR_FAR, MetricName
 from pytest_qreliab.metrics.ood import SortedScores
 from pytest_qreliab.metrics.rank import Spectrum
-from pytest_qreliab.statistics.arrays import FloatArray
+from pytest_qreliab.statistics.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,12 @@ class Measurement:
     id_scores: dict[str, FloatArray] = field(default_factory=dict)  # by OOD score, (n,)
     ood_scores: dict[str, dict[str, FloatArray]] = field(default_factory=dict)  # by OOD score and set
     labelled: dict[str, Predictions] = field(default_factory=dict)  # on further sets, by full name, without logits
+    candidates: Mapping[str, int] = field(default_factory=dict)  # the classes that a prediction there may name
     # The features whose spectra are looked at: of the images (""), `penultimate` and, of the classes, `text`.
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     blocks: Blocks | None = None
     sensitivity: FloatArray | None = None  # (images, gratings)
+    units: Mapping[str, IntArray] = field(default_factory=dict)  # what each sample shows, by the full name of the set
     warnings: tuple[str, ...] = ()  # what a reader of the results should know
 
     @cached_property

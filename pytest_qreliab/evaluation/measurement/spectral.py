@@ -10,12 +10,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pytest_qreliab.embedding.records import Blocks
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, NotShownError
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.metrics import rank, spectral
 from pytest_qreliab.metrics.definitions import GRATINGS, ID, RANK_BANDS, PairedBounds
 from pytest_qreliab.metrics.names import MetricName
-from pytest_qreliab.metrics.prediction_metrics import paired_score
+from pytest_qreliab.metrics.prediction_kinds import paired_score
 from pytest_qreliab.metrics.rank import HIGHEST_SQNR, RANKS, FeaturePair
 from pytest_qreliab.statistics import half_sampling, influence
 from pytest_qreliab.statistics.arrays import FloatArray
@@ -23,6 +23,10 @@ from pytest_qreliab.statistics.influence import Estimate
 from pytest_qreliab.statistics.interval import Bounds, Interval, normal_interval
 
 INFLUENCE = "paired, influence values"
+NO_MAP = (
+    "the image tower shows no patch map; return `(features, map)` from encode_image, or give the ONNX graph a second "
+    "output"
+)
 
 
 class SpectralValues(NamedTuple):
@@ -75,7 +79,7 @@ class SpectralComparison:
         for who, measurement in zip(("baseline", "quantized"), self.models, strict=True):
             if part not in measurement.features:
                 what = {"": "there are no image features", "text": "there are no text features"}
-                raise InputError(f"{who}: {what.get(part, 'the image tower shows no penultimate features')}")
+                raise NotShownError(f"{who}: {what.get(part, 'the image tower shows no penultimate features')}")
         widths = [m.features[part].shape[1] for m in self.models]
         if widths[0] != widths[1]:
             raise InputError(f"features are {widths[0]} wide in full precision and {widths[1]} here")
@@ -235,7 +239,7 @@ def _shares(spectra: SpectralComparison, part: str) -> list[FloatArray]:
     for m in spectra.models:
         if not part:
             if m.high_band is None:
-                raise InputError("the image tower shows no patch map")
+                raise NotShownError(NO_MAP)
             shares.append(m.high_band)
             continue
         of_block = _of_block(m, part, lambda blocks, index: blocks.shares[:, index])
@@ -246,11 +250,11 @@ def _shares(spectra: SpectralComparison, part: str) -> list[FloatArray]:
 
 
 def _of_block(m: Measurement, part: str, get: Callable[[Blocks, int], FloatArray]) -> FloatArray:
-    """Return an array of the last block, or of block number `part`. Raise InputError if there is none."""
+    """Return an array of the last block, or of block number `part`. Raise NotShownError if there is none."""
     if m.blocks is None:
-        raise InputError("the image tower shows no patch map")
+        raise NotShownError(NO_MAP)
     if part and int(part) > len(m.blocks.power):
-        raise InputError(f"the image tower shows {len(m.blocks.power)} blocks")
+        raise NotShownError(f"the image tower shows no block {part}; valid: 1 to {len(m.blocks.power)}")
     return get(m.blocks, int(part) - 1 if part else -1)
 
 
@@ -263,8 +267,10 @@ def _sensitivities(index: int) -> Callable[[SpectralComparison, str], list[Float
 
     def samples(spectra: SpectralComparison, part: str) -> list[FloatArray]:
         found = [m.sensitivity[:, index] for m in spectra.models if m.sensitivity is not None]
-        if len(found) < 2 or not np.isfinite(found).all():
-            raise InputError("the features of images with gratings are not finite, or were not looked at")
+        if len(found) < 2:
+            raise NotShownError("images with gratings were not looked at")
+        if not np.isfinite(found).all():
+            raise InputError("the features of images with gratings are not finite")
         return found
 
     return samples

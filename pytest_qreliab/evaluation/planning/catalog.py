@@ -9,8 +9,10 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from pytest_qreliab.config.document import display_path
 from pytest_qreliab.errors import InputError, describe_exception, unknown
 from pytest_qreliab.models import loading, names
+from pytest_qreliab.models.foreign_names import check_runtime
 from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.parameters import Artifact, ControlParameters, Parameters
@@ -110,23 +112,26 @@ class Catalog:
             raise unknown("quantizer", name, self.quantizers)
         return self.quantizers[name]
 
-    def recipe(self, name: str) -> Recipe:
+    def recipe(self, name: str, folder: Path | None = None) -> Recipe:
         """Return the recipe of a quantizer.
 
         Args:
             name: The name of a quantizer or variant, or `artifact:PATH`, each with `+rescale` if it is to be rescaled.
+            folder: Where a relative path in the name starts, by default the working directory.
 
         Raises:
             InputError: There is no such quantizer, or it lacks a package or parameters. The message has the nearest
                 name.
         """
         plain = name.removesuffix(RESCALE)
+        if plain not in {*self.quantizers, *self._variants}:
+            check_runtime(plain, "quantizer")
         if plain.startswith(ARTIFACT):
-            path = Path(plain.removeprefix(ARTIFACT)).expanduser()
+            path = anchor(plain.removeprefix(ARTIFACT), folder)
             return Recipe(
                 name=name,
                 quantizer=self.quantizers["artifact"],
-                parameters=Artifact(path=str(path)),
+                parameters=Artifact(path=path),
                 rescale=plain != name,
             )
         if plain in self._variants:
@@ -159,6 +164,15 @@ class Catalog:
         source = loading.anchor_path(name, folder)
         loading.check_model_name(source, self.models)
         return loading.find_loader(source, name)
+
+
+def anchor(path: str, folder: Path | None) -> str:
+    """Return a path that starts in a folder, relative to the working directory if it is below it.
+
+    So the digest of a plan is the same in another checkout.
+    """
+    plain = Path(path).expanduser()
+    return str(plain) if folder is None else display_path(folder / plain)
 
 
 def _check_name(what: str, name: object, taken: Iterable[str]) -> None:

@@ -8,15 +8,13 @@ from pytest_qreliab.config.cases import Case, expand
 from pytest_qreliab.config.settings import Setting, Settings
 from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data import loading
-from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning import recorded_checks
+from pytest_qreliab.evaluation.planning.case_gates import resolve_gates
 from pytest_qreliab.evaluation.planning.catalog import Catalog
-from pytest_qreliab.evaluation.planning.checks import check_calibration, check_needs
+from pytest_qreliab.evaluation.planning.checks import check_calibration
 from pytest_qreliab.evaluation.planning.parse_settings import ParsedSettings, parse_settings
 from pytest_qreliab.evaluation.planning.plan import Plan
-from pytest_qreliab.metrics import registry
-from pytest_qreliab.metrics.names import MetricName, SetName
 
 
 def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False) -> Plan:
@@ -38,21 +36,23 @@ def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False)
         check_calibration(case, recipe, parsed.benchmarks[case.benchmark], images)
         recorded_checks.check_case(case, parsed.recordings, images, recipe.rescale)
     thresholds = {case: parsed.thresholds[case] for case in cases}
-    all_gates, unmeasurable = _resolve_gates(thresholds, parsed, data, with_drift=with_drift)
-    drift = {case: tuple(gate for gate in gates if gate.is_drift) for case, gates in all_gates.items()}
+    gates = resolve_gates(thresholds, parsed, data, with_drift=with_drift)
+    drift = {case: tuple(gate for gate in found.judged if gate.is_drift) for case, found in gates.items()}
     if with_drift:
         _check_drift(drift, thresholds, settings.snapshot)
+    # Last, as it may download: whatever else is wrong is known by now.
+    models = {name: loader.fetched() for name, loader in parsed.models.items()}
     return Plan(
         cases=tuple(cases),
-        models=parsed.models,
-        descriptions={name: loader.describe() for name, loader in parsed.models.items()},
+        models=models,
+        descriptions={name: loader.describe() for name, loader in models.items()},
         recipes=parsed.recipes,
         recordings=parsed.recordings,
-        gates={case: tuple(gate for gate in gates if not gate.is_drift) for case, gates in all_gates.items()},
+        gates={case: tuple(gate for gate in found.judged if not gate.is_drift) for case, found in gates.items()},
         drift=drift,
+        skipped={case: found.skipped for case, found in gates.items()},
         thresholds=thresholds,
         data=data,
-        unmeasurable=unmeasurable,
         controls=parsed.controls,
         figures=parsed.figures,
         device=parsed.device,
@@ -83,61 +83,6 @@ def _check_ids(cases: Iterable[Case]) -> None:
         raise InputError(
             f"the {what} {names[0]!r} and {names[1]!r} share the test name {case.id!r}; rename one of the files"
         )
-
-
-def _resolve_gates(
-    thresholds: Mapping[Case, Thresholds], parsed: ParsedSettings, data: Mapping[str, Dataset], *, with_drift: bool
-) -> tuple[dict[Case, tuple[Gate, ...]], dict[str, list[str]]]:
-    """Return the gates of each case that can be measured, and the metrics of the others.
-
-    The metrics are by the benchmark or recording that cannot tell them. Raises InputError if a gate cannot be measured
-    anywhere in the plan, or a case has none.
-    """
-    resolved: dict[Case, tuple[Gate, ...]] = {}
-    unmeasurable: dict[str, dict[str, None]] = {}
-    first_gates: dict[str, Gate] = {}  # by metric
-    for case, policy in thresholds.items():
-        benchmark, images = parsed.benchmarks[case.benchmark], data[case.benchmark]
-        measurable = []
-        for gate in _gates_of_case(case, policy, with_drift=with_drift):
-            first_gates.setdefault(gate.metric, gate)
-            obstacle = recorded_checks.recording_without(gate.metric, case, parsed.recordings)
-            if not registry.image_sets(gate.metric, images.sets):
-                obstacle = f"benchmark {case.benchmark}"
-            if obstacle is None:
-                check_needs(gate, benchmark, images)
-                measurable.append(gate)
-            else:
-                unmeasurable.setdefault(obstacle, {})[gate.metric] = None
-        if not measurable:
-            where = policy.document.where(("gates",))
-            raise InputError(f"{where}: none of the gates is on anything that {benchmark.where()} measures")
-        recorded_checks.check_sets(measurable, case, parsed.recordings, images)
-        resolved[case] = tuple(measurable)
-    measured = {gate.metric for gates in resolved.values() for gate in gates}
-    _check_image_sets((gate for metric, gate in first_gates.items() if metric not in measured), data)
-    return resolved, {obstacle: list(metrics) for obstacle, metrics in unmeasurable.items()}
-
-
-def _gates_of_case(case: Case, policy: Thresholds, *, with_drift: bool) -> list[Gate]:
-    gates = policy.gates(case)
-    kept = [gate for gate in gates if with_drift or not gate.is_drift]
-    if not kept:
-        raise InputError(f"{gates[0].where}: all gates are max_drift, which need --qreliab-snapshot=DIR")
-    return kept
-
-
-def _check_image_sets(gates: Iterable[Gate], data: Mapping[str, Dataset]) -> None:
-    """Raise InputError if a gate that no case measures is on an image set that no benchmark has."""
-    for gate in gates:
-        category = MetricName.parse(gate.metric).family
-        names = {name for images in data.values() for name in images.sets}
-        sets = sorted(name for name in names if SetName.parse(name).category == category)
-        if sets and registry.names_image_set(gate.metric) and not registry.image_sets(gate.metric, sets):
-            raise InputError(
-                f"{gate.where}: {gate.metric} is on an image set that no benchmark of this run has; "
-                f"there are {', '.join(sets)}"
-            )
 
 
 def _check_drift(

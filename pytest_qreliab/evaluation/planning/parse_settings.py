@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,9 @@ from pytest_qreliab.data import recorded
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.evaluation.planning import recorded_checks
-from pytest_qreliab.evaluation.planning.catalog import Catalog
+from pytest_qreliab.evaluation.planning.catalog import Catalog, anchor
 from pytest_qreliab.models.loading import Loader
+from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.recipe import Recipe
 
 SINGLE = ("thresholds", "controls", "figures", "device")  # settings of one value, which may hold a comma
@@ -100,7 +101,7 @@ def parse_settings(settings: Settings, catalog: Catalog) -> ParsedSettings:
         benchmarks=benchmarks,
         thresholds=thresholds,
         controls=_parse(controls, _controls, controls.text),
-        figures=_parse(figures, _figures, figures.text, figures.folder),
+        figures=_parse(figures, _figures, figures),
         device=_parse(device, _device, device.text),
         compiled=_parse(compiled, _yes, compiled.text),
         quantizations=_quantizations(recipes, bits, scopes),
@@ -138,6 +139,8 @@ def suite_variants(suite: Suite, catalog: Catalog) -> list[Recipe]:
             raise InputError(f"{suite.document.where((*at, 'quantizer'))}: {error}") from None
         extra: Mapping[str, Any] = entry.model_extra or {}
         parameters = suite.document.validate(quantizer.parameters, dict(extra), at)
+        if isinstance(parameters, Artifact):
+            parameters = Artifact(path=anchor(parameters.path, suite.document.path.parent))
         recipes[entry.name] = Recipe(name=entry.name, quantizer=quantizer, parameters=parameters), at
     return [recipe for recipe, _ in recipes.values()]
 
@@ -154,7 +157,7 @@ def _parse(
 
 def _load_suite(setting: Setting) -> Suite | None:
     (value,) = setting.values(many=False)
-    return None if value.text == NO_SUITE else Suite.load(_parse(value, suites.find, value.text))
+    return None if value.text == NO_SUITE else Suite.load(_parse(value, suites.find, value.text, value.folder))
 
 
 def _axis_values(setting: Setting, suite: Suite | None, axis: str) -> list[SettingValue]:
@@ -169,15 +172,17 @@ def _loader(value: SettingValue, catalog: Catalog, recording: Recording | None) 
     if recording is None:
         return _parse(value, catalog.model, value.text, value.folder)
     if recording.model is None:
-        return Loader(load=partial(recorded_checks.refuse_to_load, value.text))
-    return _parse(value, catalog.model, recording.model, value.folder)
+        loader = Loader(load=partial(recorded_checks.refuse_to_load, value.text))
+    else:
+        loader = _parse(value, catalog.model, recording.model, value.folder)
+    return replace(loader, describe=partial(recorded_checks.describe, recording, loader.describe))
 
 
 def _recipe(value: SettingValue, catalog: Catalog, recording: Recording | None) -> Recipe:
     """Return the recipe of a quantizer; for recorded outputs it knows nothing but their bits."""
     if recording is None:
-        return _parse(value, catalog.recipe, value.text)
-    return Recipe(name=value.text, quantizer=recorded_checks.make_quantizer(recording))
+        return _parse(value, catalog.recipe, value.text, value.folder)
+    return recorded_checks.make_recipe(value.text, recording)
 
 
 def _load_benchmarks(values: Sequence[SettingValue]) -> dict[str, Benchmark]:
@@ -214,10 +219,10 @@ def _controls(text: str) -> str:
     return text
 
 
-def _figures(text: str, folder: Path | None) -> Path | None:
-    if text == "none":
+def _figures(value: SettingValue) -> Path | None:
+    if value.text == "none":
         return None
-    path = (folder or Path.cwd()) / Path(text).expanduser()
+    path = value.path().absolute()
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give a folder, which need not exist yet")
     if find_spec("matplotlib") is None:
@@ -226,9 +231,10 @@ def _figures(text: str, folder: Path | None) -> Path | None:
 
 
 def _yes(text: str) -> bool:
-    if text not in ("yes", "no"):
+    answer = {"true": "yes", "false": "no"}.get(text.lower(), text)  # as pytest spells what TOML has
+    if answer not in ("yes", "no"):
         raise unknown("answer", text, ("yes", "no"))
-    return text == "yes"
+    return answer == "yes"
 
 
 def _device(text: str) -> str:

@@ -28,9 +28,9 @@ class Plan:
     recordings: Mapping[str, Recording]  # recorded outputs, by the name of the model or quantizer
     gates: Mapping[Case, tuple[Gate, ...]]  # on the change from full precision
     drift: Mapping[Case, tuple[Gate, ...]]  # on the drift from accepted values
+    skipped: Mapping[Case, Mapping[str, str]]  # why other gates of the thresholds are not judged, by metric
     thresholds: Mapping[Case, Thresholds]  # the source of the gates
     data: Mapping[str, Dataset]  # by benchmark, not yet decoded
-    unmeasurable: Mapping[str, list[str]]  # gated metrics that a benchmark or recording cannot tell, by its name
     controls: str  # the error that the matched controls of a case share with it: none, weights or features
     figures: Path | None  # the folder of figures
     device: str
@@ -60,7 +60,13 @@ class Plan:
 
     def warnings(self, case: Case) -> tuple[str, ...]:
         """Return what a reader of the results of a case should know, as far as it is known before the run."""
-        return (*self.descriptions[case.build.model].warnings, *self.data[case.benchmark].warnings)
+        of_outputs = [
+            text
+            for name in (case.build.model, case.build.quantizer)
+            if name in self.recordings
+            for text in self.recordings[name].warnings
+        ]
+        return (*self.descriptions[case.build.model].warnings, *self.data[case.benchmark].warnings, *of_outputs)
 
     def all_gates(self, case: Case) -> tuple[Gate, ...]:
         """Return the gates of a case on the change from full precision, then those on the drift."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from pytest_qreliab.config.cases import Bits, Case
+from pytest_qreliab.config.cases import UNKNOWN, Bits, Case
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION
 from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.recorded import match_rows
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.hashing import file_digest
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.definitions import Need, Source
-from pytest_qreliab.quantizers.recipe import Quantizer
+from pytest_qreliab.models.description import ModelDescription
+from pytest_qreliab.quantizers.parameters import Parameters
+from pytest_qreliab.quantizers.recipe import Quantizer, Recipe
 
-FULL = Bits(32)  # stands for the bits of outputs that do not tell them
 # These need the inside of a model, or other images or prompts than those recorded.
 UNRECORDED: frozenset[Need] = frozenset({"local", "negatives", "blocks", "penultimate", "gratings", "weights"})
 
@@ -29,13 +31,38 @@ def refuse_to_load(name: str) -> NoReturn:
     )
 
 
-def make_quantizer(recording: Recording) -> Quantizer:
-    """Return the quantizer whose outputs were recorded, with nothing known but its bits."""
-    bits = FULL if recording.bits is None else Bits.parse(recording.bits)
-    assert isinstance(bits, Bits)
-    return Quantizer(
+def describe(recording: Recording, model: Callable[[], ModelDescription]) -> ModelDescription:
+    """Describe recorded outputs in the place of a full-precision model.
+
+    Args:
+        recording: The outputs, read from a file.
+        model: Describes the model that they name, if they name one.
+    """
+    named = model()
+    facts = {**named.facts, "recorded": recording.kind, "outputs": _named_file(recording)}
+    if recording.logit_scale is not None:
+        facts["recorded logit scale"] = f"{recording.logit_scale:g}"
+    return ModelDescription(facts=facts, warnings=named.warnings)
+
+
+class RecordedOutputs(Parameters):
+    """What tells the recorded outputs of a quantized model from others."""
+
+    outputs: str  # the name of the file, and its digest
+
+
+def make_recipe(name: str, recording: Recording) -> Recipe:
+    """Return the recipe of the quantizer whose outputs were recorded, with nothing known but its bits."""
+    bits = UNKNOWN if recording.bits is None else Bits.of(recording.bits)
+    quantizer = Quantizer(
         name="recorded", help="recorded", function="", needs="nothing", read_bits=lambda parameters, scope: bits
     )
+    return Recipe(name=name, quantizer=quantizer, parameters=RecordedOutputs(outputs=_named_file(recording)))
+
+
+def _named_file(recording: Recording) -> str:
+    """Return the name and the digest of the file that outputs were read from."""
+    return "" if recording.path is None else f"{recording.path.name} {file_digest(recording.path)[:8]}"
 
 
 def check_case(case: Case, recordings: Mapping[str, Recording], data: Dataset, rescale: bool) -> None:
@@ -73,11 +100,34 @@ def check_case(case: Case, recordings: Mapping[str, Recording], data: Dataset, r
             )
 
 
-def check_sets(gates: Sequence[Gate], case: Case, recordings: Mapping[str, Recording], data: Dataset) -> None:
+def lack_of_outputs(metric: str, case: Case, recordings: Mapping[str, Recording], data: Dataset) -> str:
+    """Say what recorded outputs lack to tell a metric.
+
+    Args:
+        metric: The name of a metric that the benchmark has the data for.
+        case: The case that it is measured on.
+        recordings: Recorded outputs, by the name of the model or quantizer.
+        data: The data of the case's benchmark.
+
+    Returns:
+        What is missing and how to mend it; empty if nothing is.
+    """
+    for name in (case.build.model, case.build.quantizer):
+        if name not in recordings:
+            continue
+        if lack := _lack_of_kind(recordings[name], metric):
+            return f"{name} {lack}"
+        for image_set in _sets_of(metric, data):
+            if image_set not in recordings[name].sets:
+                return f"{name} lacks the set {image_set} of {case.benchmark}; record it"
+    return ""
+
+
+def check_samples(gates: Sequence[Gate], case: Case, recordings: Mapping[str, Recording], data: Dataset) -> None:
     """Check that the samples of a case's gates were recorded.
 
     Args:
-        gates: The gates of the case that can be measured.
+        gates: The gates of the case that are judged.
         case: The case to check.
         recordings: Recorded outputs, by the name of the model or quantizer.
         data: The data of the case's benchmark.
@@ -85,41 +135,40 @@ def check_sets(gates: Sequence[Gate], case: Case, recordings: Mapping[str, Recor
     Raises:
         InputError: Samples are missing or have other labels.
     """
-    needed: dict[str, str] = {}
-    for gate in gates:
-        sets = [IN_DISTRIBUTION, *registry.image_sets(gate.metric, data.sets)]
-        if registry.lookup(gate.metric).needs & {"labels", "calibration"}:
-            sets.append(CALIBRATION)
-        needed.update({name: gate.metric for name in sets if name not in needed})
+    needed = dict.fromkeys(name for gate in gates for name in _sets_of(gate.metric, data))
     for name in (case.build.model, case.build.quantizer):
-        if name not in recordings:
-            continue
-        for image_set, metric in needed.items():
-            if image_set not in recordings[name].sets:
-                raise InputError(f"{name} lacks the set {image_set} of {case.benchmark}, which {metric} is measured on")
-            match_rows(name, recordings[name].sets[image_set], data.sets[image_set])
+        if name in recordings:
+            for image_set in needed:
+                match_rows(name, recordings[name].sets[image_set], data.sets[image_set])
 
 
-def recording_without(metric: str, case: Case, recordings: Mapping[str, Recording]) -> str | None:
-    """Return the first of a case's recorded outputs that cannot tell a metric, whatever its samples.
-
-    Args:
-        metric: The name of a metric.
-        case: The case that it is measured on.
-        recordings: Recorded outputs, by the name of the model or quantizer.
-
-    Returns:
-        The name of the outputs, None if all can tell it.
-    """
-    for name in (case.build.model, case.build.quantizer):
-        if name in recordings and not _recordable(recordings[name], metric):
-            return name
-    return None
+def _sets_of(metric: str, data: Dataset) -> list[str]:
+    """Return the full names of a metric's image sets."""
+    sets = [IN_DISTRIBUTION, *registry.image_sets(metric, data.sets)]
+    return [*sets, CALIBRATION] if registry.lookup(metric).needs & {"labels", "calibration"} else sets
 
 
-def _recordable(recording: Recording, name: str) -> bool:
-    metric = registry.lookup(name)
-    return not metric.needs & UNRECORDED and metric.reads <= _sources(recording)
+def _lack_of_kind(recording: Recording, metric: str) -> str:
+    """Say why such outputs cannot tell a metric, if they cannot."""
+    wanted = registry.lookup(metric)
+    if wanted.needs & UNRECORDED or "patches" in wanted.reads:
+        return "holds outputs, and this takes the model itself"
+    missing = wanted.reads - _sources(recording)
+    if not missing:
+        return ""
+    if missing == {"cosines"}:
+        mend = ["record logit_scale"]
+        others = [name for name in registry.with_other_scores(metric) if _is_read_off(recording, name)]
+        mend += [f"gate {' or '.join(others)}"] if others else []
+        return f"holds {recording.kind} without their logit_scale, which this needs; {', or '.join(mend)}"
+    kind = "image_features" if "features" in missing else "logits"
+    return f"holds {recording.kind}; this needs {kind}: record those"
+
+
+def _is_read_off(recording: Recording, metric: str) -> bool:
+    """Return whether outputs tell a metric without anything that is prepared for it."""
+    wanted = registry.lookup(metric)
+    return not wanted.needs and wanted.reads <= _sources(recording)
 
 
 def _sources(recording: Recording) -> frozenset[Source]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_qreliab.config.thresholds import LIMIT_TOLERANCE, Correction, Gate, Inconclusive, Policy
-from pytest_qreliab.evaluation.measurement.comparison import Change
+from pytest_qreliab.evaluation.measurement.comparison import NO_LOCAL, Change
 from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.statistics import multiple_testing
@@ -21,6 +21,7 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 
 SMALLEST_P = 1e-12
 NAN = float("nan")
+MOST_TIMES = 100  # the samples: an estimate that so many would not tell from its limit stands at it
 NOT_MEASURED = "the benchmark does not measure it"
 NOT_FINITE = "not a finite number"
 
@@ -52,7 +53,8 @@ class Verdict:
     harm: float  # positive is worse; `gate.largest_harm` is the most that passes
     interval: Interval | None = None  # bounds on the harm
     method: str  # how the interval was computed
-    samples_to_settle: int | None = None  # in-distribution samples that would probably settle an inconclusive outcome
+    samples_to_settle: int | None = None  # in-distribution samples that would probably settle an inconclusive outcome,
+    # None if that is more than 100 times as many
     problem: str = ""  # why the gate cannot be judged
     accepted: float | None = None  # the quantized value in a snapshot, for a gate on the drift from it
 
@@ -80,6 +82,22 @@ def judge(changes: Mapping[str, Change], gates: Sequence[Gate], rule: JudgingRul
     return [_verdict(harm, outcome, rule) for harm, outcome in zip(harms, outcomes, strict=True)]
 
 
+def not_shown(changes: Mapping[str, Change], gates: Sequence[Gate]) -> dict[str, str]:
+    """Return which metrics the models do not show, and why.
+
+    NaN and infinity are no such reason: they fail.
+
+    Args:
+        changes: The change of each metric, by its canonical name.
+        gates: The gates of one case.
+
+    Returns:
+        The reasons by the metric of the gates.
+    """
+    found = {gate.metric: _known(gate, changes.get(registry.canonical(gate.metric))) for gate in gates}
+    return {metric: change.problem for metric, change in found.items() if change.missing}
+
+
 def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: AcceptedValues) -> list[Verdict]:
     """Judge the gates of a case on the drift from accepted values.
 
@@ -99,11 +117,12 @@ def judge_drift(changes: Mapping[str, Change], gates: Sequence[Gate], accepted: 
 
 def _drift_verdict(gate: Gate, change: Change | None, accepted: AcceptedValues) -> Verdict:
     before = accepted.values.get(registry.canonical(gate.metric))
-    baseline, after = (NAN, NAN) if change is None else (change.baseline, change.quantized)
+    change = _known(gate, change)
+    baseline, after = change.baseline, change.quantized
     outcome: Outcome = "fail"
     harm, problem = NAN, ""
-    if change is None or not math.isfinite(after):
-        problem = NOT_MEASURED if change is None else change.problem or NOT_FINITE
+    if not math.isfinite(after):
+        problem = _problem(change)
     elif before is None and accepted.renewing:
         before, harm, outcome = after, 0.0, "pass"
     elif before is None:
@@ -153,16 +172,28 @@ class _Harm:
 
 
 def _measure(gate: Gate, change: Change | None, alpha: float) -> _Harm:
-    if change is None:
-        local = "local" in registry.lookup(gate.metric).needs
-        problem = "the image tower shows no local features" if local else NOT_MEASURED
-        change = Change(metric=gate.metric, baseline=NAN, quantized=NAN, bounds=None, method="", problem=problem)
+    change = _known(gate, change)
     value, bounds = _as_harm(change, gate)
     if change.problem or not all(map(math.isfinite, (change.baseline, change.quantized, value))):
-        return _Harm(gate=gate, change=change, value=value, problem=change.problem or NOT_FINITE)
+        return _Harm(gate=gate, change=change, value=value, problem=_problem(change))
     interval = None if bounds is None else bounds(alpha)
     problem = "" if interval is None or all(map(math.isfinite, interval)) else "its interval is not finite"
     return _Harm(gate=gate, change=change, value=value, bounds=bounds, interval=interval, problem=problem)
+
+
+def _known(gate: Gate, change: Change | None) -> Change:
+    """Return the change, or one that says why there is none."""
+    if change is not None:
+        return change
+    if "local" in registry.lookup(gate.metric).needs:
+        return Change.not_shown(gate.metric, NO_LOCAL)
+    return Change(metric=gate.metric, baseline=NAN, quantized=NAN, problem=NOT_MEASURED)
+
+
+def _problem(change: Change) -> str:
+    """Say why a change is not finite."""
+    skip = "; or write `where_missing: skip` beside the limit" if change.missing else ""
+    return (change.problem or NOT_FINITE) + skip
 
 
 def _outcome(harm: _Harm) -> Outcome:
@@ -219,7 +250,8 @@ def _samples_to_settle(harm: _Harm, samples: int) -> int | None:
     within = harm.value <= harm.limit
     reach = harm.interval.high - harm.value if within else harm.value - harm.interval.low
     # The width of an interval falls with the square root of n.
-    return math.ceil(round(samples * (reach / distance) ** 2, 6))
+    times = (reach / distance) ** 2
+    return math.ceil(round(samples * times, 6)) if times <= MOST_TIMES else None
 
 
 def _as_harm(change: Change, gate: Gate) -> tuple[float, Bounds | None]:

@@ -11,8 +11,8 @@ from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.evaluation.planning.plan import Plan
-from pytest_qreliab.metrics import registry
-from pytest_qreliab.metrics.definitions import WITH_GRATINGS
+from pytest_qreliab.metrics import registry, set_metrics
+from pytest_qreliab.metrics.definitions import WITH_GRATINGS, Metric
 from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.statistics import power
 
@@ -33,7 +33,7 @@ class Underpowered:
 def find_underpowered(plan: Plan) -> list[Underpowered]:
     """Return the gates whose minimum detectable effect is above their limit.
 
-    The spreads of metrics come from the registry. Gates without an interval are left out. So are gates on a share of
+    The spreads of metrics come from their tables. Gates without an interval are left out. So are gates on a share of
     the baseline's value, which is not known yet.
 
     Args:
@@ -48,10 +48,11 @@ def find_underpowered(plan: Plan) -> list[Underpowered]:
             metric = registry.lookup(gate.metric)
             if metric.spread is None or gate.limit in ("min", "max", "max_relative_change"):
                 continue
-            samples, alpha = effective_samples(gate.metric, plan.data[case.benchmark]), plan.error_probability(case)
-            detectable = _detectable(metric.spread, samples, alpha, metric.proportion)
+            data, alpha = plan.data[case.benchmark], plan.error_probability(case)
+            samples, spread = effective_samples(gate.metric, data), _spread(metric, data)
+            detectable = _detectable(spread, samples, alpha, metric.proportion)
             if not detectable <= gate.value:
-                times = _samples_needed(metric.spread, gate.value, alpha, metric.proportion) / samples
+                times = _samples_needed(spread, gate.value, alpha, metric.proportion) / samples
                 underpowered.append(
                     Underpowered(case=case, gate=gate, detectable=detectable, samples=samples, times=times)
                 )
@@ -86,6 +87,14 @@ def effective_samples(metric: str, data: Dataset) -> float:
         return float(sizes[0])
     variance = sum(1 / size for size in sizes) / len(sizes) ** 2
     return 1 / (1 / n + variance) if name.family == "ood" else 1 / variance
+
+
+def _spread(metric: Metric, data: Dataset) -> float:
+    """Return the spread of a metric on these data: the fewer cells a grid has, the larger it is."""
+    name, sets = MetricName.parse(metric.name), registry.image_sets(metric.name, data.sets)
+    if name.family in set_metrics.CATEGORIES and sets:
+        return set_metrics.spread_over(name, len(sets))
+    return metric.spread or 0.0
 
 
 def _detectable(spread: float, samples: float, alpha: float, proportion: bool) -> float:

@@ -14,7 +14,7 @@ from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
 from pytest_qreliab.evaluation.measurement.measure import values
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
-from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge
+from pytest_qreliab.evaluation.verdicts.gates import JudgingRule, judge, not_shown
 from pytest_qreliab.metrics import registry, robustness
 from pytest_qreliab.metrics.classification import Predictions, mix
 from pytest_qreliab.metrics.names import SetName
@@ -73,7 +73,8 @@ def check(
     Two equal outputs would differ in nothing. Each replicate therefore draws the samples anew, and gives the two
     outputs of each sample to the two sides at random. The sides differ as much as the models do, sample by sample,
     and yet neither is worse. Gates without an interval are no tests and are left out. So are gates on the distance of
-    the two models, which is not zero however the outputs are shuffled. The result is the same in every run.
+    the two models, which is not zero however the outputs are shuffled, and gates on what the models do not show. The
+    result is the same in every run.
 
     Args:
         case: The case that is checked.
@@ -87,7 +88,9 @@ def check(
     Returns:
         How often each gate failed, and what it could detect.
     """
-    tested = [gate for gate in gates if _is_tested(gate)]
+    changes = compare(baseline, quantized, {registry.canonical(gate.metric) for gate in gates})
+    missing = not_shown(changes, gates)
+    tested = [gate for gate in gates if _is_tested(gate) and gate.metric not in missing]
     refused, lower_bounds = _try_gates(baseline, quantized, tested, rule, advance)
     return SelfCheck(
         case=case,
@@ -210,11 +213,13 @@ class _Shuffle:
         return mix(baseline.take(self._drawn), quantized.take(self._drawn), self._crossed != bool(side))
 
 
-def _labelled_shuffles(measurement: Measurement, rng: np.random.Generator) -> dict[str, _Shuffle]:
-    """Return a shuffle of each labelled set: one for all cells of a corruption grid, which hold the same images."""
-    shuffles: dict[str, _Shuffle] = {}
+def _labelled_shuffles(measurement: Measurement, rng: np.random.Generator) -> dict[str | bytes, _Shuffle]:
+    """Return a shuffle of each labelled set: one for all sets of the same images, such as the cells of a grid."""
+    shuffles: dict[str | bytes, _Shuffle] = {}
     for name, predictions in measurement.labelled.items():
-        group = robustness.GRID if SetName.parse(name).category == robustness.GRID else name
+        units = measurement.units.get(name)
+        same: str | bytes = name if units is None else units.tobytes()
+        group = robustness.GRID if SetName.parse(name).category == robustness.GRID else same
         shuffles.setdefault(group, _Shuffle(len(predictions), rng))
         shuffles[name] = shuffles[group]
     return shuffles

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +97,53 @@ def from_rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Undo `to_rows`, and return a weight in the shape of `like`."""
     per_channel = values.reshape(len(like), -1)
     return per_channel[:, : like[0].numel()].reshape(like.shape)
+
+
+def lies_on_grid(row: torch.Tensor, bits: int) -> bool:
+    """Return whether values that share a grid lie on one, by the values alone.
+
+    They do if they are evenly spaced levels, `2^bits` from end to end at most: multiples of a step, or (of four values
+    or more) a start plus such multiples. Values that are on a grid already need not have been changed for that. Uneven
+    levels, as of a codebook, count if each is taken twice on average, zeros aside: a short or a pruned row has few
+    values anyway.
+
+    Args:
+        row: The values, shape (n,), finite, as they are after rounding in float32.
+        bits: The width of the grid.
+
+    Returns:
+        True for a row of one value, which is on a grid of its own. Two or three float values that were not rounded lie
+        on one of 2^8 levels by chance, in about one row in a hundred.
+
+    Example:
+        >>> lies_on_grid(torch.tensor([-0.3, 0.1, 0.2]), 3), lies_on_grid(torch.tensor([-0.3, 0.1, 0.2]), 2)
+        (True, False)
+        >>> lies_on_grid(torch.tensor([-0.31, 0.1, 0.2]), 3)
+        False
+    """
+    values = cast(torch.Tensor, row.unique())  # type: ignore[no-untyped-call]
+    if len(values) > 2**bits:
+        return False
+    if 0 < 2 * values.count_nonzero() <= row.count_nonzero():
+        return True
+    values = values.double().cpu()
+    largest = values.abs().max()
+    if _evenly_spaced(values, largest, largest, bits):
+        return True
+    return len(values) >= 4 and _evenly_spaced(values - values[0], values[-1] - values[0], largest, bits)
+
+
+def _evenly_spaced(values: torch.Tensor, span: torch.Tensor, largest: torch.Tensor, bits: int) -> bool:
+    """Return whether values are multiples of a part of `span`, within as many levels as the width has."""
+    if span == 0:
+        return True
+    steps = torch.arange(1, 2**bits, dtype=values.dtype)[:, None]  # of which the span may consist
+    places = values / span * steps
+    # A few of the last digits of float32, in steps.
+    tolerance = 2.0**-21 * largest / span * steps
+    near = ((places - places.round()).abs() <= tolerance.clamp(max=0.05)).all(1)
+    ends = places.round().clamp(min=0).amax(1) - places.round().clamp(max=0).amin(1)
+    return bool((near & (ends < 2**bits)).any())
 
 
 def minmax(values: torch.Tensor, bits: int, symmetric: bool) -> Bounds:

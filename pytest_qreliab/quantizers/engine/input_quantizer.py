@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.engine import grid, packed_weights
 from pytest_qreliab.quantizers.engine.transform import InputTransform, Transform
 
 Round = Callable[[torch.Tensor], torch.Tensor]
@@ -31,6 +31,28 @@ class InputQuantizer:
         self.called = True
         x = args[0] if self.transform is None else self.transform.input(layer, args[0])
         return (x if self.round is None else self.round(x), *args[1:])
+
+
+def takes_each_token_alone(layer: nn.Module) -> bool:
+    """Return whether no hook and no rounding of a layer lets one input token change what another becomes.
+
+    That is known of the roundings of this package, and of a library that rounds weights alone.
+    """
+    if layer._forward_hooks or "forward" in vars(layer):
+        return False
+    weight = layer._parameters.get("weight")
+    if packed_weights.is_library_tensor(weight):
+        stored = packed_weights.layer_format(layer)
+        if stored is None or stored.activations is not None:
+            return False
+    hooks = layer._forward_pre_hooks.values()
+    return all(isinstance(hook, InputQuantizer) and _by_token(hook.round) for hook in hooks)
+
+
+def _by_token(rounding: Round | None) -> bool:
+    laid = getattr(rounding, "__self__", None)
+    static = isinstance(laid, grid.Grid) and laid.scale.numel() == 1
+    return rounding is None or static or isinstance(rounding, DynamicQuantizer)
 
 
 def find_input_quantizer(layer: nn.Module) -> InputQuantizer | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.models import probes
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import packed_weights
 from pytest_qreliab.quantizers.engine.input_quantizer import effective_weight
@@ -30,7 +30,7 @@ def unpack_layers(clip: Clip, scope: str) -> tuple[Clip, Layers]:
         The copy, and the Linears and convolutions of these towers by name.
 
     Raises:
-        InputError: The towers have no Linear and no convolution.
+        InputError: The towers have no Linear and no convolution, or one whose weight is no parameter.
     """
     clip = clip.copy()
     unpack(clip, scope)
@@ -41,6 +41,12 @@ def unpack_layers(clip: Clip, scope: str) -> tuple[Clip, Layers]:
     }
     if not layers:
         raise InputError(f"{clip.name}: no Linear or convolution to quantize in scope {scope!r}")
+    for name, layer in layers.items():
+        if "weight" not in dict(layer.named_parameters(recurse=False)):  # weight_norm and the like
+            raise InputError(
+                f"{clip.name}: the weight of {name} is computed from other parameters; make it one of its own first, "
+                "as with torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+            )
     return clip, layers
 
 
@@ -61,17 +67,22 @@ def linears(clip: Clip, layers: Layers, library: str) -> dict[str, nn.Linear]:
     return found
 
 
-def one_image(clip: Clip) -> torch.Tensor:
-    """Return a black image, preprocessed: (1, 3, height, width)."""
-    return clip.preprocess(Image.new("RGB", (64, 64)))[None]
+def probe_images(clip: Clip) -> torch.Tensor:
+    """Return four images unlike each other, preprocessed: (4, 3, height, width)."""
+    return torch.stack([clip.preprocess(image) for image in probes.images()])
 
 
-def encode_one(clip: Clip, scope: str) -> None:
-    """Pass one image and one prompt through the towers in `scope`."""
+def encode_probes(clip: Clip, scope: str) -> None:
+    """Pass four images and four prompts, each by itself, through the towers in `scope`.
+
+    A layer that is used for some inputs only, or for prompts of some length, is then seen.
+    """
     if scope != "text":
-        clip.encode_image(one_image(clip))
+        for image in probe_images(clip):
+            clip.encode_image(image[None])
     if scope != "vision":
-        clip.encode_text(["a photo"])
+        for prompt in probes.PROMPTS:
+            clip.encode_text([prompt])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, NotShownError
 from pytest_qreliab.metrics.rank import bands, effective_rank
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import layers
@@ -44,12 +44,12 @@ def spectra(full: Clip, quantized: Clip, scope: str) -> list[WeightSpectrum]:
         scope: The towers to look at: "vision", "text" or "both".
 
     Raises:
-        InputError: The quantized model keeps its weights in a library's own storage, or in a graph.
+        NotShownError: The quantized model keeps its weights in a library's own storage, or in a graph.
     """
     try:
         _, pairs = layers.weight_pairs(full, quantized, scope)
     except InputError as error:
-        raise InputError(f"the weights of {quantized.name}, quantized, cannot be looked at: {error}") from None
+        raise NotShownError(f"the weights of {quantized.name}, quantized, cannot be looked at: {error}") from None
     return [_spectrum(pair.name, pair.full, pair.quantized) for pair in pairs]
 
 

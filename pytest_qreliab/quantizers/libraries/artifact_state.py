@@ -1,13 +1,13 @@
 """Artifacts that are a state dict in a `.pt` or `.safetensors` file.
 
-It holds torchao's tensors, or weights that are rounded already.
+It holds torchao's tensors, int8 weights of bitsandbytes, or floats that are rounded already.
 """
 
 from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,37 @@ import torch
 
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.models import openclip
+from pytest_qreliab.models import checkpoints
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
-from pytest_qreliab.quantizers.engine import layers, packed_weights
+from pytest_qreliab.quantizers.engine import grid, layers, packed_weights
 from pytest_qreliab.quantizers.engine.unpack import unpack
-from pytest_qreliab.quantizers.libraries import optional
+from pytest_qreliab.quantizers.libraries import optional, packed_states
 
 SAMPLED_CHANNELS = 16
 
 State = Mapping[str, torch.Tensor]
+InScope = Callable[[str, str], bool]  # from the name of a tensor and a scope
 
 
-def stored_bits(path: Path, scope: str) -> list[Bits]:
+def stored_bits(path: Path, scope: str, in_scope: InScope | None = None) -> list[Bits]:
     """Return the bits of every quantized weight of the towers in `scope`.
 
     If a library's tensors are among the weights, only those count.
 
+    Args:
+        path: The file.
+        scope: The towers to look at: "vision", "text" or "both".
+        in_scope: Tells the towers of the model. None: the model is not known yet. A file with tensors below `visual.`
+            is then taken as open_clip lays it out, and of any other all weights count.
+
     Raises:
         InputError: The file is missing, damaged, or no state dict; or the bits of a tensor are unknown.
     """
-    return list(_stored_bits(path, _in_scope(_read_state(path), scope)))
+    state = _read_state(path)
+    if in_scope is None and any(name.startswith("visual.") for name in state):
+        in_scope = OPEN_CLIP.in_scope
+    return list(_stored_bits(path, state if in_scope is None else _select(state, scope, in_scope)))
 
 
 def load(clip: Clip, path: Path, scope: str) -> Clip:
@@ -44,12 +54,12 @@ def load(clip: Clip, path: Path, scope: str) -> Clip:
     Args:
         clip: The original, which gives the architecture and the towers out of scope.
         path: The file with the state dict.
-        scope: The towers to take from the file: "vision", "text" or "both".
+        scope: The towers to take from the file: "vision", "text" or "both", which takes every tensor of it.
 
     Raises:
         InputError: The file cannot be read, or is of another architecture.
     """
-    state = _in_scope(_read_state(path), scope)
+    state = _select(_read_state(path), scope, clip.in_scope)
     candidate = _matching_copy(clip, path, state, scope)
     floats = {
         name: value.float() if value.is_floating_point() and value.dtype != torch.float32 else value
@@ -67,8 +77,8 @@ def load(clip: Clip, path: Path, scope: str) -> Clip:
 def value_bits(weight: torch.Tensor) -> int | None:
     """Return the bits of a weight by its values.
 
-    A channel that lies on an even grid has as many bits as the grid has levels between its ends. Any other counts by
-    its distinct values, which must be few beside its length: a short channel has few values anyway.
+    A channel that lies on an even grid has as many bits as the grid has levels between its ends. Any other has the
+    fewest with which `grid.lies_on_grid`.
 
     Args:
         weight: A weight with the output channels first.
@@ -87,13 +97,13 @@ def value_bits(weight: torch.Tensor) -> int | None:
         multiples = values / values.diff().min()
         levels = int((multiples[-1] - multiples[0]).round().clamp(max=2**20)) + 1
         even = bool((multiples - multiples.round()).abs().max() < 0.01)
-        if not even or levels > 256:
-            levels = len(values)
-            if 2 * levels > len(row):
-                return None
-        if levels > 256:
+        if even and levels <= 256:
+            bits = max(2, math.ceil(math.log2(levels)))
+        else:
+            bits = next((bits for bits in range(2, 9) if grid.lies_on_grid(row, bits)), 0)
+        if not bits:
             return None
-        found.append(max(2, math.ceil(math.log2(levels))))
+        found.append(bits)
     return max(found, default=None)
 
 
@@ -103,18 +113,16 @@ def _read_state(path: Path) -> State:
     if path.suffix != ".safetensors" and _names_torchao(path):
         optional.require(f"artifact:{path}", "torchao", "torchao")
         optional.load("torchao.quantization")  # its tensors may then be loaded with weights_only=True
-    openclip.check_checkpoint(path)
+    checkpoints.check_checkpoint(path)
     if path.suffix == ".safetensors":
         import safetensors.torch
 
         state: Any = safetensors.torch.load_file(path)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"artifact {path} holds no state dict: save state_dict() of the quantized model alone")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    _, state = checkpoints.find_state_dict(path, state)
+    prefix = checkpoints.find_prefix(path, state) or "module."
+    return packed_states.readable(path, {name.removeprefix(prefix): value for name, value in state.items()})
 
 
 def _names_torchao(path: Path) -> bool:
@@ -125,8 +133,8 @@ def _names_torchao(path: Path) -> bool:
         return any(b"torchao" in archive.read(name) for name in pickles)
 
 
-def _in_scope(state: State, scope: str) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in state.items() if OPEN_CLIP.in_scope(name, scope)}
+def _select(state: State, scope: str, in_scope: InScope) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if scope == "both" or in_scope(name, scope)}
 
 
 def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
@@ -150,10 +158,10 @@ def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
 def _matching_copy(clip: Clip, path: Path, state: State, scope: str) -> Clip:
     """Return a copy of the original with the file's parameters."""
     candidate = clip.copy()
-    own = _in_scope(candidate.module.state_dict(), scope)
+    own = _select(candidate.module.state_dict(), scope, clip.in_scope)
     if not state.keys() <= own.keys():
         unpacked, _ = layers.unpack_layers(clip, scope)
-        names = _in_scope(unpacked.module.state_dict(), scope)
+        names = _select(unpacked.module.state_dict(), scope, clip.in_scope)
         if state.keys() <= names.keys():
             candidate, own = unpacked, names
     for wrong, what in ((own.keys() - state.keys(), "misses"), (state.keys() - own.keys(), "has unknown")):

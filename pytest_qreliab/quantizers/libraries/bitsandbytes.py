@@ -46,7 +46,7 @@ def quantize(clip: Clip, request: Request) -> Clip:
             setattr(clip.module.get_submodule(parent), leaf, new.to(device).eval())
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_no_cast_message)
     try:
-        engine_layers.encode_one(clip, request.scope)
+        engine_layers.encode_probes(clip, request.scope)
     except RuntimeError as error:  # of its kernels: what they can do differs from device to device
         reason = str(error).partition("\n")[0]
         raise InputError(f"bitsandbytes {request.bits} cannot run {clip.name} on {device}: {reason}") from error

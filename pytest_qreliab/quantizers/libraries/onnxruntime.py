@@ -68,7 +68,7 @@ def export(clip: Clip, name: str) -> bytes:
         )
     module: nn.Module
     if name == "visual":
-        x = torch.cat([layers.one_image(clip)] * 2)
+        x = layers.probe_images(clip)[:2]
         mapped = clip.encode_image_with_map(x)[1] is not None
         module, outputs = _Visual(clip.module, mapped), ["features", "patch_map"][: 1 + mapped]
     else:

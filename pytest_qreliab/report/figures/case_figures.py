@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from pytest_qreliab.metrics.definitions import RANK_BANDS
 from pytest_qreliab.metrics.names import PRIMARY_SCORE
 from pytest_qreliab.metrics.rank import NOTHING, Spectrum
 from pytest_qreliab.quantizers.inspection.weight_spectra import WeightSpectrum
+from pytest_qreliab.report import files
 from pytest_qreliab.report.figures import curves, plots
 from pytest_qreliab.statistics.arrays import FloatArray
 
@@ -43,7 +43,7 @@ def draw(
         InputError: The files cannot be written.
     """
     models = {FULL: baseline, case.quantization: quantized}
-    case_folder = folder / re.sub(r"[^\w.+-]+", "_", case.id)
+    case_folder = folder / files.safe_name(case.id)
     try:
         case_folder.mkdir(parents=True, exist_ok=True)
         for name, figure in chain(_figures(models), _weights(weights)):

@@ -37,6 +37,7 @@ STYLE: Any = {  # newer matplotlib types the keys, older does not
     "grid.linewidth": 0.5,
     "hatch.linewidth": 0.8,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "legend.labelcolor": GREY,
     "figure.labelsize": 9,
     "figure.constrained_layout.w_pad": 0.08,

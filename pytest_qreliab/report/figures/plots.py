@@ -16,7 +16,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from sklearn.metrics import auc, roc_curve
 
-from pytest_qreliab.metrics.binning import BINS, bin_sums
+from pytest_qreliab.metrics.binning import bin_sums
+from pytest_qreliab.metrics.definitions import BINS
 from pytest_qreliab.report.figures.panels import (
     GREY,
     STYLE,

@@ -18,7 +18,7 @@ from pytest_qreliab.report.html.markup import Markup, breakable, content_digest,
 from pytest_qreliab.report.html.matrix import metrics_by_aspect, render_matrix
 from pytest_qreliab.report.html.payload import page_data
 from pytest_qreliab.report.html.sizes import compare_sizes, render_sizes
-from pytest_qreliab.report.queries import passed
+from pytest_qreliab.report.queries import passed, skipped_lines
 from pytest_qreliab.report.records import CaseRecord
 from pytest_qreliab.report.results_file import Results
 
@@ -90,6 +90,7 @@ def _counts(results: Results) -> Markup:
         "without result": len(results.unmeasured()),
         "gates passed": passing,
         "gates failed": len(gate_records) - passing,
+        "gated metrics not judged": sum(len(record["skipped"]) for record in records),
         "inconclusive among them": sum(gate_record["outcome"] == "inconclusive" for gate_record in gate_records),
     }
     shown = {name: count for name, count in counts.items() if count or name.startswith("cases")}
@@ -129,6 +130,7 @@ def _notes(results: Results) -> list[Markup]:
         "Failed": failed,
         "Without result": [tag("li", tag("code", case), f" has no result: {why}") for case, why in unmeasured],
         "Warnings": [tag("li", text) for text in warnings],
+        "Not judged": [tag("li", line.removeprefix("not judged: ")) for line in skipped_lines(results.cases)],
         "Smallest that pass": [tag("li", line) for line in tradeoff.smallest_passing(results.cases)],
     }
     return [

@@ -48,7 +48,24 @@ ID = "in_distribution: {source: digits, part: test}\n"
         (f"version: 1\n{ID}calibration: {{source: held-out}}\n", r":3: calibration\.limit: Field required$"),
         (f"version: 1\n{ID}negatives: []\n", r":3: negatives: .*at least 1"),
         (f"version: 1\n{ID}negatives:\n  - apple\n  - ' '\n", r":5: negatives.*pattern"),
-        (f"version: 1\n{ID}negatives:\n  - apple\n  - no\n", r":5: negatives.*valid string"),
+        (
+            f"version: 1\n{ID}negatives:\n  - apple\n  - no\n",
+            r":5: negatives\.1: YAML reads no as a number, .*: \"no\"$",
+        ),
+        (f"version: 1\n{ID}classes: {{a: 0, b: 1}}\n", r":3: classes: YAML reads 0, 1 as a number, .*: \"0\", \"1\"$"),
+        (f"version: 1\n{ID}classes: [null, 2024-01-01]\n", r":3: classes: YAML reads null, 2024-01-01 as a number"),
+        (f"version: 1\n{ID}templates: [no, '{{}}']\n", r":3: templates\.0: YAML reads no as .*quotes: \"no\"$"),
+        (f"version: 1\n{ID}corruptions: {{kinds: [no]}}\n", r":3: corruptions\.kinds\.0: unknown value 'no'"),
+        (
+            f"version: 1\n{ID}ood: {{far: {{no: {{source: letters}}}}}}\n",
+            r":3: not valid YAML: YAML reads the key no as",
+        ),
+        ("version: 1\nin_distribution: {source: no}\n", r":2: in_distribution: unknown source 'no'"),
+        ("version: 1\nin_distribution: {source: flat-folder, path: 2024}\n", r":2: in_distribution: unknown source"),
+        (
+            f"version: 1\n{ID}corruptions:\n  source: {{source: arrays, path: '{{kind}}{{severity}}', limit: 3}}\n",
+            r":3: corruptions: write `limit` beside `source`",
+        ),
         (f"version: 1\n{ID}negatives: apple\n", r":3: negatives: .*valid list"),
     ],
 )
@@ -57,3 +74,30 @@ def test_mistakes_in_benchmarks_are_told_with_their_line(tmp_path, text, message
     path.write_text(text)
     with pytest.raises(InputError, match=rf"b\.yaml{message}"):
         Benchmark.load(str(path))
+
+
+def test_a_thousand_class_names_that_are_numbers_are_one_message(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text("version: 1\nclasses:\n" + "".join(f"  - {n}\n" for n in range(1000)) + ID)
+    with pytest.raises(InputError) as caught:
+        Benchmark.load(str(path))
+    assert str(caught.value).endswith(
+        "b.yaml:3: classes: YAML reads 0, 1, 2, 3, 4 and 995 more as a number, a date, true, false or nothing; "
+        'write text in quotes: "0", "1" ...'
+    )
+
+
+def test_keys_of_classes_may_be_whole_numbers(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text(f"version: 1\nclasses: {{0: zero, 1: one}}\n{ID}")
+    assert Benchmark.load(str(path)).definition.classes == {"0": "zero", "1": "one"}
+
+
+@pytest.mark.parametrize("text", ["a" * 256, f"x/{'ä' * 128}/y"])
+def test_a_name_that_no_file_can_have_is_too_long(tmp_path, text):
+    path = tmp_path / "b.yaml"
+    path.write_text(f"version: 1\n{ID}")
+    found = Benchmark.load(str(path))
+    with pytest.raises(InputError, match=r"is too long for the path of a file"):
+        found.path(text, ())
+    assert found.path(text[1:] if "/" not in text else "x/y", ()).parent.is_relative_to(tmp_path)

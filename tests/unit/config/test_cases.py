@@ -71,3 +71,41 @@ def test_cases_come_in_the_order_of_the_axes_with_the_model_slowest():
 def test_ids_are_one_word_for_pytests_k(name):
     case = Case(Build(model=name, quantizer="q", bits=Bits(4), scope="both", calibration=None), "b")
     assert re.fullmatch(r"[\w:+\-.\\/]+", case.id, re.ASCII)
+
+
+@pytest.mark.parametrize("text", ["w4", "w4a8", "fp16", "bf16", "fp32", "unknown"])
+def test_bits_of_recorded_outputs_are_read_as_they_are_written(text):
+    assert str(Bits.of(text)) == str(Bits.of(f" {text.upper()} ")) == text
+
+
+def test_bits_of_recorded_outputs_differ_from_one_another():
+    assert len({Bits.of(text) for text in ("w8", "w8a8", "fp16", "bf16", "fp32", "unknown")}) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("8", "'8' does not say of what; write w8 (weights only) or w8a8"),
+        ("fp8", "'fp8' is no bit width;"),
+        ("w16", "16 bits in 'w16' is out of range"),
+    ],
+)
+def test_bits_of_recorded_outputs_that_are_none(text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Bits.of(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["recorded:/runs/a/q.npz"], ["recorded:q.npz"]),
+        (["recorded:/runs/a/q.npz", "recorded:/runs/b/q.npz"], ["recorded:a/q.npz", "recorded:b/q.npz"]),
+        (["recorded:x/run/q.npz", "recorded:y/run/q.npz"], ["recorded:x/run/q.npz", "recorded:y/run/q.npz"]),
+        (["recorded:q.npz", "recorded:old/q.npz"], ["recorded:q.npz", "recorded:old/q.npz"]),
+        (["artifact:a/q.npz", "recorded:b/q.npz"], ["artifact:q.npz", "recorded:q.npz"]),
+        (["minmax", "artifact:out/w8.pt+rescale"], ["minmax", "artifact:w8.pt+rescale"]),
+    ],
+)
+def test_files_of_one_name_are_shown_with_the_folders_that_tell_them_apart(names, shown):
+    kinds = [Quantization(quantizer=name, bits=Bits(8), scope="both", needs_data=False) for name in names]
+    assert [case.quantization for case in expand(["m"], kinds, ["x"])] == [f"{name} w8" for name in shown]

@@ -16,9 +16,19 @@ from pytest_qreliab.errors import InputError
         ("version: 1\ngates: {ece: {max: 1}}\ngates: {}\n", r":3: .*'gates' is given twice, first on line 2"),
         ("version: 1\ngates: [\n", r":3: not valid YAML"),
         ("version: 1\ngates: !!python/object/apply:os.system ['true']\n", r":2: not valid YAML"),
-        ("version: 1\ngates: &a {ece: *a}\n", r":1: an alias refers to itself"),
+        ("version: 1\ngates: &a {ece: *a}\n", r":2: not valid YAML: an alias refers to itself"),
+        (
+            "version: 1\na: &a [x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
+            "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\n",
+            r":2: not valid YAML: .*aliases multiply without end",
+        ),
         ("version: 1\ngates: 2020-99-99\n", r":2: not valid YAML: month must be"),
-        ("? [a]\n: 1\n", r":1: not valid YAML: the key \['a'\] is no plain word"),
+        ("? [a]\n: 1\n", r":1: not valid YAML: a key is no plain word, but a list"),
+        ("no: 1\n", r":1: not valid YAML: YAML reads the key no as False; write it in quotes: \"no\""),
+        ("1: 1\n007: 1\n", r":2: not valid YAML: YAML reads the key 007 as 7; write it in quotes: \"007\""),
+        ("1_000: 1\n", r":1: not valid YAML: YAML reads the key 1_000 as 1000; write it in quotes"),
+        ("2024-01-01: 1\n", r":1: not valid YAML: YAML reads the key 2024-01-01 as .*; write it in quotes"),
+        ('a: "x\\0y"\n', r":1: not valid YAML: a text with the character NUL"),
         ("", r":1: expected a mapping of keys, found nothing"),
         ("- 1\n", r":1: expected a mapping of keys, found list"),
     ],
@@ -42,7 +52,16 @@ def test_no_text_makes_a_traceback(tmp_path_factory, text):
             load(str(path))
 
 
+def test_whole_numbers_as_keys_are_text(tmp_path):
+    (tmp_path / "t.yaml").write_text("a: {0: zero, -1: b, 10: ten}\n")
+    found = read(tmp_path / "t.yaml")
+    assert found.data == {"a": {"0": "zero", "-1": "b", "10": "ten"}}
+    assert found.where(("a", "10")).endswith("t.yaml:1")
+
+
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
+    with pytest.raises(InputError, match="unknown thresholds file 'aaa"):
+        Thresholds.load("a" * 1000)
     with pytest.raises(InputError, match=r"unknown thresholds file 'defaults'; did you mean 'default'"):
         Thresholds.load("defaults")
     (tmp_path / "t.yaml").write_bytes(b"\xff\xfe\x00")

@@ -15,6 +15,7 @@ READ = TypeAdapter(Source).validate_python
         ({"source": "arrays", "path": "a.npy", "part": "{severity}/5"}, sources.Arrays),
         ({"source": "arrays", "path": "a.npy", "part": "2/5"}, sources.Arrays),
         ({"source": "huggingface", "name": "cifar10"}, sources.HuggingFace),
+        ({"source": "huggingface", "name": "org/name", "revision": "v1"}, sources.HuggingFace),
     ],
 )
 def test_the_name_of_a_source_decides_what_else_it_takes(given, kind):
@@ -38,6 +39,7 @@ def test_the_name_of_a_source_decides_what_else_it_takes(given, kind):
         {"source": "arrays", "path": "a.npy", "part": "2"},
         {"source": "huggingface", "path": "a", "name": "b"},
         {"source": "huggingface"},
+        {"source": "huggingface", "path": "a", "revision": "v1"},
     ],
     ids=str,
 )

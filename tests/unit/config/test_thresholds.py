@@ -31,6 +31,18 @@ def test_a_gate_knows_its_line(tmp_path):
     ]
 
 
+def test_a_gate_may_be_skipped_where_its_own_limits_say_so(tmp_path):
+    text = (
+        "version: 1\ngates: {accuracy: {max_drop: 1}, ece: {max: 1, max_rise: 1, where_missing: skip}}\n"
+        "overrides: [{match: {bits: w4a8}, gates: {ece: {max: 2}}}]\n"
+    )
+    gates = thresholds(tmp_path, text).gates(case(Bits(8)))
+    assert {(g.metric, g.limit, g.skippable) for g in gates} == {
+        ("accuracy", "max_drop", False), ("ece", "max", True), ("ece", "max_rise", True),
+    }  # fmt: skip
+    assert [g.skippable for g in thresholds(tmp_path, text).gates(case())] == [False, False]
+
+
 OVERRIDES = """\
 version: 1
 gates: {accuracy: {max_drop: 0.01}, ece: {max_rise: 0.02}}
@@ -78,6 +90,8 @@ def test_overrides_of_equal_rank_are_an_error_with_both_lines(tmp_path):
         ("version: 1\ngates:\n  ece: {max_rise: -1}\n", r":3: .*greater than or equal to 0"),
         ("version: 1\ngates:\n  ece: {max_rise: '1'}\n", r":3: .*valid number"),
         ("version: 1\ngates:\n  ece: {}\n", r":3: .*at least one of"),
+        ("version: 1\ngates:\n  ece: {where_missing: skip}\n", r":3: .*at least one of max_drop, .*, max_drift$"),
+        ("version: 1\ngates:\n  ece: {max: 1, where_missing: pass}\n", r":3: gates.ece.where_missing: .*valid: skip"),
         ("version: 1\ngates:\n  ece: {min: 1, max: 0}\n", r":3: .*nothing can pass"),
         ("version: 1\ngates: {}\n", r":2: gates: .*at least 1"),
         ("version: 2\ngates: {ece: {max: 1}}\n", r":1: version: .*1"),

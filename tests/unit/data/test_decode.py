@@ -177,6 +177,27 @@ def test_files_that_are_no_images(tmp_path, content):
         decode.image(file, "a file")
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "mend"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s933--0a1b.jpg\n", "git-annex", "git annex get"),
+    ],
+)
+def test_a_pointer_in_place_of_an_image_is_named(tmp_path, content, name, mend):
+    (tmp_path / "a.jpg").write_bytes(content)
+    for source in (tmp_path / "a.jpg", content):
+        with pytest.raises(InputError, match=f"image x cannot be decoded: it is a pointer of {name}: .* `{mend}`"):
+            decode.image(source, "x")
+
+
+@pytest.mark.parametrize("size", [(1, 1001), (3000, 2)])
+def test_a_strip_is_refused_before_it_is_enlarged(size):
+    with pytest.raises(InputError, match=rf"image x has {size[0]:,} x {size[1]:,} pixels; a side may be 1000 times"):
+        decoded(encoded(Image.new("L", size)))
+    assert decoded(encoded(Image.new("L", (1, 1000)))).size == (1, 1000)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"b\.png cannot be decoded: No such file or directory$"):
         folders.load_image(tmp_path / "b.png")

@@ -52,6 +52,36 @@ def test_the_sets_of_a_file_are_the_data_of_a_benchmark_without_images(small, tm
         data.in_distribution.load(1)
 
 
+def test_recorded_samples_are_told_by_their_rows_and_no_image_is_asked_for(small):
+    def contents(recording) -> list[str]:
+        images = recorded.image_set(recording.sets["in_distribution"])
+        return [images.identify(index) for index in range(len(images))]
+
+    one, other = small(), Recording(["cat", "dog", "owl"])
+    changed = one.sets["in_distribution"].values.copy()
+    changed[1, 2] += 1
+    other.add("in_distribution", ["a", "b"], logits=changed, labels=[2, 0])
+    assert contents(one) == contents(small())
+    assert [a == b for a, b in zip(contents(one), contents(other), strict=True)] == [True, False]
+    images = recorded.image_set(one.sets["in_distribution"])
+    assert images.take(np.array([1])).identify(0) == contents(one)[1]
+
+
+def test_what_is_doubtful_of_a_file_is_said_with_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    features = np.random.default_rng(0).normal(size=(4, 3))
+    recording = Recording(["cat", "dog", "owl"], text_features=np.eye(3)[[0, 0, 1]], logit_scale=2.0)
+    recording.add("in_distribution", range(4), image_features=features, labels=[0, 0, 2, 2])
+    recording.add("calibration", ["a", "b"], image_features=features[[3, 0]] * [[1], [2]])
+    recording.add("ood.far.other", ["c"], image_features=features[:1] + 1)
+    recording.save("r.npz")
+    scale, equal, empty, shared = recorded.load_dataset(Benchmark.load("recorded:r.npz")).warnings
+    assert scale.startswith("r.npz: logit_scale is 2, and CLIP's is about 100")
+    assert equal == "r.npz: text_features: those of 'cat' and 'dog' are equal"
+    assert empty == "r: in_distribution: 1 of 3 classes without samples: 'dog'"
+    assert shared.startswith("r: 1 of the 4 images of in_distribution are images of calibration too: ")
+
+
 def test_a_file_without_an_in_distribution_set_is_no_benchmark(tmp_path):
     recording = Recording(["cat", "dog"])
     recording.add("calibration", ["x"], logits=np.zeros((1, 2)))

@@ -10,9 +10,13 @@ from scipy.special import log_softmax
 
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.data import loading
-from pytest_qreliab.embedding.embedder import count_inputs
+from pytest_qreliab.embedding.embedder import Embedder, count_inputs
+from pytest_qreliab.embedding.model_handle import ModelHandle
+from pytest_qreliab.embedding.reader import Reader
 from pytest_qreliab.embedding.records import Embeddings
+from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.embedding.unstored import split_calibration
+from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.calibration import Calibration
 
@@ -117,3 +121,69 @@ def test_nan_goes_through_and_raises_nothing(tiny, data, where, embedded):
     assert np.isnan(found.in_distribution.local).all()
     assert np.isnan(found.negatives).all() == (where == "text")
     assert np.isnan(found.calibration.images.features).all() == (where == "visual")
+
+
+LONG = "a photo that was taken in daylight with a calibrated camera: {}"  # the tokenizer takes 46 bytes
+
+
+@pytest.fixture
+def embed_twice(tiny, tmp_path):
+    """Embeds with a model, then again from the store alone, and returns what either said."""
+    store = Store(tmp_path / "store")
+
+    def embed_twice(data, full=None, clip=tiny):
+        def forbidden():
+            raise AssertionError("a warm run makes no model")
+
+        found = []
+        for make in (lambda: clip, forbidden):
+            handle = ModelHandle(name="m", key="k", store=store, make=make, full=full)
+            found.append(Embedder(Reader(store, "tests")).embed(handle, data, lambda done: None))
+        return found
+
+    return embed_twice
+
+
+def test_prompts_that_are_cut_are_said_in_a_warm_run_too(data, embed_twice):
+    some = replace(data, templates=("{}", LONG), classes=data.classes)
+    long = [text for texts in some.class_captions for text in texts if len(text.encode()) > 46]
+    for found in embed_twice(some):
+        assert found.warnings == (
+            f"model 'm': its tokenizer cuts {len(long)} of 20 prompts, the first of them: {long[0]!r}",
+        )
+
+
+def test_nothing_is_said_of_prompts_that_fit(data, embed_twice):
+    assert [found.warnings for found in embed_twice(data)] == [(), ()]
+
+
+def test_classes_that_the_text_tower_does_not_tell_apart_are_an_error(data, embed_twice):
+    cut = replace(data, templates=(LONG.replace("{}", "and once again, {}"),))
+    with pytest.raises(
+        InputError, match=r"model 'm': the classes 'zero' and 'one' have the same text .*cuts their prom"
+    ):
+        embed_twice(cut)
+
+
+def test_equal_text_features_of_a_quantized_model_are_a_finding(tiny, data, embed_twice, tmp_path):
+    ruined = tiny.copy()
+    ruined.module.text_projection.fill_(0.5)
+    full = ModelHandle(name="full", key="full", store=Store(tmp_path / "other"), make=lambda: tiny)
+    for found in embed_twice(data, full, ruined):
+        assert found.warnings == ()
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.5])
+def test_a_small_logit_scale_is_said_in_a_warm_run_too(tiny, data, embed_twice, factor):
+    clip = tiny.copy()
+    clip.set_logit_scale(factor)
+    for found in embed_twice(data, clip=clip):
+        (warning,) = found.warnings
+        assert warning.startswith(f"model 'm': logit_scale is {factor:g}, and CLIP's is about 100")
+
+
+def test_a_logit_scale_that_is_none_is_an_error(tiny, data, embed_twice):
+    clip = tiny.copy()
+    clip.set_logit_scale(2e4)
+    with pytest.raises(InputError, match="model 'm': logit_scale is 20000, beyond 10000"):
+        embed_twice(data, clip=clip)

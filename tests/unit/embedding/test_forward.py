@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from open_clip.transformer import Transformer
 
 from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.sources.builtin import digits
 from pytest_qreliab.embedding import forward
 from pytest_qreliab.embedding.forward import BatchSize
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.quantizers.engine import grid, input_quantizer
 
 
 class Narrow:
@@ -45,18 +47,26 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         list(BatchSize(4).run(broken, torch.arange(5)))
 
 
-def test_padding_is_left_out_where_that_changes_nothing(tiny):
+@pytest.fixture
+def seen(monkeypatch):
+    """The number of tokens in every pass through a transformer."""
+    lengths, transform = [], Transformer.forward
+
+    def noting(self, x, *args, **more):
+        lengths.append(x.shape[1])
+        return transform(self, x, *args, **more)
+
+    monkeypatch.setattr(Transformer, "forward", noting)
+    return lengths
+
+
+def test_padding_is_left_out_where_that_changes_nothing(tiny, seen):
     texts = [["a handwritten seven.", "nine"], ["a much longer prompt of a zero", "0"]]
-    seen = []
-    handle = tiny.module.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
-    try:
-        found = forward.classifier(tiny, texts, BatchSize(64))
-    finally:
-        handle.remove()
+    found = forward.classifier(tiny, texts, BatchSize(64))
+    assert seen[-1] == len("a much longer prompt of a zero") + 2 < tiny.module.context_length
     whole = [torch.nn.functional.normalize(tiny.encode_text(of), dim=-1).mean(0) for of in texts]
     expected = torch.nn.functional.normalize(torch.stack(whole), dim=-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert seen[-1] == len("a much longer prompt of a zero") + 2 < tiny.module.context_length
     assert tiny.module.positional_embedding.shape[0] == tiny.module.context_length == len(tiny.module.attn_mask)
 
 
@@ -72,6 +82,53 @@ def test_padding_stays_where_a_range_is_taken_over_it(tiny):
     found = forward.classifier(clip, [["one"], ["two"]], BatchSize(64))
     expected = torch.nn.functional.normalize(clip.encode_text(["one", "two"]), dim=-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class OverAllTokens(torch.nn.Linear):
+    """Rounds its input to a range over all tokens, which the first one sets in most prompts."""
+
+    def forward(self, x):
+        step = x.abs().amax() / 7
+        return super().forward((x / step).round() * step)
+
+
+def strange_class(layer):
+    layer.__class__ = OverAllTokens
+
+
+def strange_hook(layer):
+    layer.register_forward_pre_hook(lambda layer, args: None)
+
+
+def strange_output(layer):
+    layer.register_forward_hook(lambda layer, args, out: None)
+
+
+def strange_rounding(layer):
+    input_quantizer.ensure_input_quantizer(layer).round = lambda x: (x / x.amax() * 7).round() * x.amax() / 7
+
+
+def strange_forward(layer):
+    layer.forward = lambda x, forward=layer.forward: forward(x)
+
+
+@pytest.mark.parametrize("make", [strange_class, strange_hook, strange_output, strange_rounding, strange_forward])
+def test_padding_stays_where_tokens_are_not_known_to_be_taken_one_by_one(tiny, seen, make):
+    """Prompts that were tried may not show it: a range over all tokens is in most of them that of the first one."""
+    clip = tiny.copy()
+    make(clip.module.transformer.resblocks[0].mlp.c_fc)
+    forward.classifier(clip, [["one"], ["two"]], BatchSize(64))
+    assert set(seen) == {tiny.module.context_length}
+
+
+@pytest.mark.parametrize(
+    "rounding", [grid.Grid(torch.tensor(0.1), -127, 127).round, input_quantizer.DynamicQuantizer(8, symmetric=True)]
+)
+def test_padding_is_left_out_of_rounded_prompts(tiny, seen, rounding):
+    clip = tiny.copy()
+    input_quantizer.ensure_input_quantizer(clip.module.transformer.resblocks[0].mlp.c_fc).round = rounding
+    forward.classifier(clip, [["one"], ["two"]], BatchSize(64))
+    assert seen[-1] == len("one") + 2
 
 
 def test_gratings_have_the_frequency_and_the_strength_that_they_are_said_to_have():

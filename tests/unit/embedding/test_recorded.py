@@ -1,7 +1,5 @@
 """Recorded outputs as the embeddings of a benchmark."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -45,11 +43,11 @@ def record(kind: str, values=ROWS, **head) -> Recording:
 
 def test_rows_come_in_the_order_of_the_benchmark(data):
     found = recorded(record("logits", logit_scale=10.0, logit_bias=-2.0), "mine", data)
-    np.testing.assert_array_equal(found.in_distribution.logits, ROWS[::-1])
+    np.testing.assert_array_equal(found.in_distribution.values, ROWS[::-1])
     np.testing.assert_array_equal(found.labels, LABELS[::-1])
-    np.testing.assert_array_equal(found.ood["letters"].logits, ROWS[:2])
+    np.testing.assert_array_equal(found.ood["letters"].values, ROWS[:2])
     assert (found.near, found.logit_scale, found.logit_bias) == ({"letters"}, 10.0, -2.0)
-    assert not found.probabilities
+    assert found.in_distribution.floor is None
 
 
 def test_what_was_not_asked_for_is_left_out(data):
@@ -59,7 +57,7 @@ def test_what_was_not_asked_for_is_left_out(data):
     found = recorded(recording, "mine", data, ("calibration", "shift"))
     assert list(found.labelled) == ["shift.some"]
     np.testing.assert_array_equal(found.labelled["shift.some"].labels, [0, 2])
-    np.testing.assert_array_equal(found.calibration.images.logits, ROWS[::-1])
+    np.testing.assert_array_equal(found.calibration.images.values, ROWS[::-1])
     np.testing.assert_array_equal(found.calibration.held_out, [False, False, False, True, False])
 
 
@@ -71,10 +69,9 @@ def test_features_have_the_unit_text_features_as_their_classifier(data):
     assert (found.logit_scale, found.logit_bias) == (50.0, 0.0)
 
 
-def test_a_probability_of_zero_is_half_the_smallest_other_one_of_its_set(data):
-    values = np.array([[0.5, 0.5, 0], [0.25, 0.75, 0], [1, 0, 0], [0.125, 0.125, 0.75], [math.nan] * 3], np.float32)
+def test_probabilities_are_kept_as_recorded_with_the_floor_of_their_set(data):
+    values = np.array([[0.5, 0.5, 0], [0.25, 0.75, 0], [1, 0, 0], [1e-9, 0.25, 0.75], [0.2, 0.3, 0.5]], np.float32)
     found = recorded(record("probabilities", values), "mine", data)
-    assert found.probabilities
-    expected = np.where(values == 0, 0.0625, values)[::-1]
-    np.testing.assert_allclose(np.exp(found.in_distribution.logits), expected, rtol=1e-6)
-    np.testing.assert_allclose(np.exp(found.ood["letters"].logits), np.where(values == 0, 0.125, values)[:2], rtol=1e-6)
+    np.testing.assert_array_equal(found.in_distribution.values, values[::-1])
+    assert found.in_distribution.floor == pytest.approx(5e-10)
+    assert found.ood["letters"].floor == 2.0**-25

@@ -62,9 +62,11 @@ def test_a_quantizer_that_covers_less_than_it_declares_is_an_error(make_plan, sm
 
 
 def test_an_unusable_model_says_the_same_each_time(make_plan, small_benchmark, tmp_path):
+    import torch
     from safetensors.torch import save_file
 
-    save_file({}, tmp_path / "none.safetensors")
+    weights = {"visual.conv1.weight": torch.zeros(1), "logit_scale": torch.tensor(4.6)}  # what a plan looks at
+    save_file(weights, tmp_path / "none.safetensors")
     plan = make_plan(models=f"RN50/{tmp_path}/none.safetensors", benchmarks=str(small_benchmark))
     evaluator = Evaluator(plan)
     messages = set()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.evaluation.evaluator import Evaluator
 from pytest_qreliab.evaluation.matched_controls import MatchedControls
 from pytest_qreliab.evaluation.progress import silent
@@ -16,8 +17,9 @@ extends: digits
 corruptions: null
 covariate_shift: null
 spurious: null
-ood: {far: null}
-in_distribution: {limit: 500}
+ood: null
+in_distribution: {limit: 300}
+calibration: {limit: 150}
 """
 GATES = "{accuracy: {max_drop: 0.9}, nll: {max_rise: 9}, spectral.effective_rank: {max_change: 9}, kl: {max_rise: 9}}"
 
@@ -29,7 +31,7 @@ def gates_in(folder, gates: str = "{accuracy: {max_drop: 0.9}}") -> str:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, make_plan):
+def results(tmp_path_factory, make_plan, kept):
     """By match and quantizer, the control's tables at two bits, where all moves."""
     folder = tmp_path_factory.mktemp("controls")
     thresholds = gates_in(folder, GATES)
@@ -37,7 +39,7 @@ def results(tmp_path_factory, make_plan):
     for match, quantizers in (("weights", "lowrank,noise"), ("features", "minmax")):
         settings = {"quantizers": quantizers, "bits": "w2", "controls": match, "thresholds": thresholds}
         plan = make_plan(benchmarks=str(folder / "small.yaml"), **settings)
-        evaluator = Evaluator(plan)
+        evaluator = Evaluator(plan, store=Store(kept))
         for case in plan.cases:
             found[match, case.build.quantizer] = evaluator.result(case)
     return found
@@ -79,7 +81,7 @@ def test_the_table_shows_changes_intervals_and_conclusions(results):
     assert "explained by spectral filtering" in row[1]
 
 
-def test_recorded_outputs_and_library_weights_have_no_controls(make_plan, tmp_path):
+def test_recorded_outputs_and_library_weights_have_no_controls(make_plan, tmp_path, kept):
     pytest.importorskip("torchao")
     thresholds = gates_in(tmp_path)
     plan = make_plan(
@@ -89,18 +91,18 @@ def test_recorded_outputs_and_library_weights_have_no_controls(make_plan, tmp_pa
         bits="w8",
         controls="weights",
     )
-    result = Evaluator(plan).result(plan.cases[0])
+    result = Evaluator(plan, store=Store(kept)).result(plan.cases[0])
     assert "no control can match tiny-digits as it is quantized here" in result.controls.problem
     text = terminal.render([to_record.to_record(result, "", "")], terminal.Output(80, color=False, unicode=True))
     assert "no matched controls: " in text
 
 
-def test_text_alone_is_matched_by_the_features_of_the_classes(make_plan, tmp_path):
+def test_text_alone_is_matched_by_the_features_of_the_classes(make_plan, tmp_path, kept):
     thresholds = gates_in(tmp_path)
     plan = make_plan(
         benchmarks=str(tmp_path / "small.yaml"), thresholds=thresholds, bits="w3", scopes="text", controls="features"
     )
-    ratios = list(Evaluator(plan).result(plan.cases[0]).controls.residuals.values())
+    ratios = list(Evaluator(plan, store=Store(kept)).result(plan.cases[0]).controls.residuals.values())
     assert ratios[0] > 0
     assert ratios == pytest.approx([ratios[0]] * 3, rel=0.01)
 

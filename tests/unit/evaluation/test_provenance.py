@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pytest_qreliab.data.dataset import Dataset
-from pytest_qreliab.data.images import Corruption, from_arrays
-from pytest_qreliab.evaluation.provenance import describe_data, describe_environment
+from pytest_qreliab.data.images import Corruption, HubOrigin, from_arrays
+from pytest_qreliab.evaluation.provenance import describe_commits, describe_data, describe_environment
 
 
 def images(name: str, count: int, labels=None):
@@ -53,6 +53,11 @@ def test_each_part_has_its_size_and_corrupted_sets_are_one(data):
     }
 
 
+def test_recorded_samples_are_no_images(data):
+    described = describe_data(replace(data, recorded=True), by_name)
+    assert described["in_distribution"].startswith("4 samples ")
+
+
 def test_a_change_of_one_part_changes_its_description_alone(data):
     assert changed(data, replace(data, classes=("cat", "owl"))) == {"classes"}
     assert changed(data, replace(data, templates=("a {}.", "{}", "one {}"))) == {"templates"}
@@ -72,3 +77,14 @@ def test_the_environment_names_what_numbers_may_depend_on():
         assert found[name] == metadata.version(distribution)
     assert found["python"] == platform.python_version()
     assert found["device"].startswith("cpu ")
+
+
+def test_the_commits_of_a_hub_are_named_with_what_they_are_of(data):
+    assert describe_commits({"file": "model.pt"}, data) == {}
+    images = replace(data.in_distribution, origin=HubOrigin("org/photos", "a" * 40))
+    model = {"repository": "org/name@main", "commit": "b" * 40}
+    assert describe_commits(model, replace(data, in_distribution=images)) == {
+        "model repository": "org/name@main",
+        "model commit": "b" * 40,
+        "data set org/photos": "a" * 40,
+    }

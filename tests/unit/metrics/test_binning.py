@@ -61,18 +61,69 @@ def test_published_example_of_torchmetrics():
     assert (found["ece"], found["mce"]) == (pytest.approx(0.2000, abs=5e-5), pytest.approx(0.2333, abs=5e-5))
 
 
-@pytest.mark.parametrize(("name", "norm"), [("ece", "l1"), ("mce", "max")])
-def test_agrees_with_torchmetrics_off_the_edges(name, norm):
+@pytest.mark.parametrize("bins", [1, 15, 20, 100])
+@pytest.mark.parametrize(("name", "norm"), [("ece", "l1"), ("ece.rms", "l2"), ("mce", "max")])
+def test_agrees_with_torchmetrics_off_the_edges(name, norm, bins):
     logits, labels = drawn()
     found = predict(logits, labels)
-    probabilities = torch.from_numpy(softmax(logits, axis=1))
-    theirs = multiclass_calibration_error(probabilities, torch.from_numpy(labels), num_classes=10, n_bins=15, norm=norm)
-    assert binned(found.confidence, found.correct)[name] == pytest.approx(float(theirs), abs=1e-6)
+    probabilities, target = torch.from_numpy(softmax(logits, axis=1)), torch.from_numpy(labels)
+    theirs = multiclass_calibration_error(probabilities, target, num_classes=10, n_bins=bins, norm=norm)
+    assert binned(found.confidence, found.correct, bins)[name] == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_bins_are_open_below_and_closed_above():
-    edges = np.array([0.0, 1 / 15, 2 / 15, 14 / 15, 1.0, np.nextafter(1 / 15, 1)])
+    edges = np.array([0.0, 1 / 15, 2 / 15, 14 / 15, 1.0, 1 / 15 + 3e-6])
     np.testing.assert_array_equal(binning.bin_indices(edges), [0, 0, 1, 13, 14, 1])
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+@pytest.mark.parametrize("bins", [2, 10, 15, 100])
+def test_a_confidence_on_an_edge_is_in_the_bin_below_however_it_was_rounded(bins, precision):
+    edges = (np.arange(1, bins) / bins).astype(precision)
+    for ulps in (-8, -1, 0, 1, 8):
+        rounded = edges.astype(np.float32) + ulps * np.spacing(edges.astype(np.float32))
+        np.testing.assert_array_equal(binning.bin_indices(rounded.astype(np.float64), bins), np.arange(bins - 1))
+
+
+def every_ece(confidence, correct, bins):
+    """All metrics of bins by name; those by class of the two classes `right` and `wrong`."""
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    return {**binned(confidence, correct, bins), **by_class(logits, (1 - correct).astype(int), bins)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([5, 10, 15, 20]))
+def test_the_noise_of_float32_moves_no_metric_of_bins(data, bins):
+    """Confidences with edges among them, each within 8 units of float32's last place."""
+    n = data.draw(st.integers(2, 40))
+    hundredths = st.integers(1, 99).map(lambda k: k / 100) | st.integers(1, 14).map(lambda k: k / 15)
+    confidence = data.draw(npst.arrays(np.float64, n, elements=hundredths))
+    correct = data.draw(npst.arrays(np.float64, n, elements=st.sampled_from([0.0, 1.0])))
+    ulps = data.draw(npst.arrays(np.int64, n, elements=st.integers(-8, 8)))
+    noisy = confidence + ulps * np.spacing(confidence.astype(np.float32))
+    assert every_ece(noisy, correct, bins) == pytest.approx(every_ece(confidence, correct, bins), abs=4e-5)
+
+
+def test_equal_confidences_in_two_roundings_have_the_same_ece():
+    """Recorded logits of the same confidences, .6 and .65, a hair below an edge in one model and above in the other."""
+    correct = np.tile([1.0, 1.0, 0.0, 1.0], 50)
+    found = [
+        binned(np.where(np.arange(200) < 100, 0.6 + shift, 0.65), correct) for shift in (-1.3e-10, 3.4e-9, -6e-8, 6e-8)
+    ]
+    assert all(one == pytest.approx(found[0], abs=1e-6) for one in found)
+    assert binned(np.full(200, 0.6 + 1e-5), correct) != pytest.approx(found[0], abs=1e-3)
+
+
+def test_ties_by_rounding_share_an_equal_mass_bin_even_among_many():
+    """Of more distinct confidences than there are cells."""
+    rng = np.random.default_rng(0)
+    around = np.repeat(np.arange(25, 75) / 100, 100)
+    confidence = around + rng.integers(-8, 9, 5000) * np.spacing(around.astype(np.float32))
+    correct = (rng.random(5000) < 0.7).astype(float)
+    assert len(np.unique(confidence)) > 64 * 7
+    for bins in (2, 3, 7):
+        ours, exact = (binned(c, correct, bins)["ece.equal_mass"] for c in (confidence, around))
+        assert ours == pytest.approx(exact, abs=1e-6)
 
 
 def test_torchmetrics_puts_an_edge_one_bin_higher():
@@ -126,6 +177,8 @@ def test_ece_and_mce_by_brute_force(sample):
     assert np.abs(member - ours).max() <= 1  # of a confidence within rounding of an edge
     found = binned(confidence, correct)
     assert found["ece"] == pytest.approx(sum(abs(gap.sum()) for gap in gaps) / len(confidence), abs=1e-12)
+    squares = sum(len(gap) * gap.mean() ** 2 for gap in gaps if len(gap)) / len(confidence)
+    assert found["ece.rms"] == pytest.approx(squares**0.5, abs=1e-9)
     assert found["mce"] == pytest.approx(max(abs(gap.mean()) for gap in gaps if len(gap)), abs=1e-12)
 
 
@@ -176,7 +229,7 @@ def test_equal_mass_ece_by_brute_force_over_ranks(sample, bins):
     confidence, correct = sample
     n, ranked = len(confidence), np.sort(confidence)
     edges = [ranked[-(-k * n // bins) - 1] for k in range(1, bins + 1)]
-    member = np.searchsorted(np.unique(edges), confidence)
+    member = np.searchsorted(np.unique(edges) * (1 + 2e-6), confidence)
     total = sum(abs((confidence - correct)[member == k].sum()) for k in np.unique(member))
     assert binned(confidence, correct, bins)["ece.equal_mass"] == pytest.approx(total / n, abs=1e-12)
 
@@ -204,9 +257,9 @@ def test_order_of_samples_does_not_matter(sample, data):
 @given(samples())
 def test_errors_are_shares(sample):
     found = binned(*sample)
-    for name in ("ece", "mce", "ece.equal_mass"):
+    for name in ("ece", "ece.rms", "mce", "ece.equal_mass"):
         assert 0 <= found[name] <= 1 + 1e-12
-    assert found["ece"] <= found["mce"] + 1e-12
+    assert found["ece"] - 1e-12 <= found["ece.rms"] <= found["mce"] + 1e-12
     assert found["ece"] >= abs((sample[0] - sample[1]).mean()) - 1e-12
 
 
@@ -223,7 +276,8 @@ def test_every_sample_twice_changes_nothing_but_the_debiased_ece(sample):
 def test_of_equal_confidences_every_ece_is_the_confidence_gap(confidence, correct):
     found = binned(np.full(len(correct), confidence), correct)
     gap = abs(confidence - correct.mean())
-    assert [found[name] for name in ("ece", "mce", "ece.equal_mass")] == pytest.approx([gap] * 3, abs=1e-12)
+    names = ("ece", "ece.rms", "mce", "ece.equal_mass")
+    assert [found[name] for name in names] == pytest.approx([gap] * 4, abs=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

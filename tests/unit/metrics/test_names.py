@@ -12,6 +12,11 @@ from pytest_qreliab.metrics.names import MetricName, SetName
         ("accuracy", {"family": "prediction", "statistic": "accuracy"}),
         ("flips.lost", {"family": "prediction", "statistic": "flips.lost"}),
         ("rescaled.ece.debiased", {"family": "prediction", "statistic": "ece.debiased", "rescaled": True}),
+        ("ece.20", {"family": "prediction", "statistic": "ece", "part": "20"}),
+        (
+            "rescaled.ece.rms.20",
+            {"family": "prediction", "statistic": "ece.rms", "part": "20", "rescaled": True},
+        ),
         ("recall.Dr. Who", {"family": "recall", "part": "Dr. Who"}),
         ("ood.auroc", {"family": "ood", "statistic": "auroc", "score": "mcm"}),
         ("ood.fpr95.knn.near", {"family": "ood", "statistic": "fpr95", "score": "knn", "part": "near"}),
@@ -31,9 +36,10 @@ def test_every_name_in_full_is_put_together_again():
         assert registry.canonical(registry.canonical(name)) == registry.canonical(name)
 
 
-@given(st.text())
-def test_any_text_can_be_taken_apart(text):
-    MetricName.parse(text)
+@given(st.text() | st.text(alphabet="ecrsald.019"))
+def test_any_text_can_be_taken_apart_and_a_metric_of_predictions_put_together_again(text):
+    name = MetricName.parse(text)
+    assert name.family != "prediction" or str(name) == text
     SetName.parse(text)
 
 

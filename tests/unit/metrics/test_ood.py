@@ -105,6 +105,22 @@ def test_aupr_influence_is_the_derivative_of_the_weighted_average_precision(posi
 
 
 @pytest.mark.parametrize("positive", ["id", "ood"])
+def test_aupr_influence_of_groups_from_one_set_gives_the_variance_that_a_bootstrap_shows(positive):
+    """The share of positives varies as well, and with it the precision."""
+    rng = np.random.default_rng(0)
+    is_ood = rng.random(2000) < 0.3
+    scores = rng.normal(size=2000) + is_ood
+    of_each = ood.SortedScores(scores[~is_ood], scores[is_ood]).average_precision_influence(positive, fixed_sizes=False)
+    influence = np.empty(2000)
+    for of_group, group in zip(of_each, (~is_ood, is_ood), strict=True):
+        influence[group] = of_group * 2000 / group.sum()
+    assert influence.mean() == pytest.approx(0, abs=1e-9)
+    draws = rng.integers(0, 2000, (2000, 2000))
+    shown = [ood.SortedScores(scores[d][~is_ood[d]], scores[d][is_ood[d]]).average_precision(positive) for d in draws]
+    assert np.std(shown) == pytest.approx((influence.var() / 2000) ** 0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("positive", ["id", "ood"])
 def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
     rng = np.random.default_rng(0)
     of_id, of_ood = rng.normal(size=1500), rng.normal(1, 1.2, 600)
@@ -115,6 +131,11 @@ def test_aupr_influence_gives_the_variance_that_a_bootstrap_shows(positive):
 
     shown = [plain(rng.choice(of_id, 1500), rng.choice(of_ood, 600)) for _ in range(3000)]
     assert np.std(shown) == pytest.approx(np.sqrt(sum(one.var() / len(one) for one in of_each)), rel=0.05)
+
+
+def test_the_help_says_which_sets_are_meant():
+    told = [registry.lookup(f"ood.fpr95.knn{part}").help for part in ("", ".near", ".letters")]
+    assert told[1:] == [f"{told[0]}, mean over the near sets", f"{told[0]}, on letters"]
 
 
 def test_statistics_are_those_of_the_registry():

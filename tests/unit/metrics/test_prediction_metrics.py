@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from pytest_qreliab.metrics import calibration
+from pytest_qreliab.metrics.binning import ClassBins, EqualMassBins, EqualWidthBins
 from pytest_qreliab.metrics.classification import predict
-from pytest_qreliab.metrics.prediction_metrics import OWN, PAIRED, TABLE, Binned, PairMean, SampleMean
-from pytest_qreliab.statistics.influence import paired_mean
+from pytest_qreliab.metrics.names import MetricName
+from pytest_qreliab.metrics.prediction_metrics import OWN, PAIRED, TABLE, Binned, PairMean, find
 
 
 def two_models(n: int = 60):
@@ -23,34 +24,30 @@ def test_the_binned_metrics_are_those_that_calibration_computes():
     assert {name for name, metric in OWN.items() if isinstance(metric, Binned)} == calibration.BINNED.keys()
 
 
-def test_a_new_metric_is_one_entry_with_value_and_bounds():
-    entropy = SampleMean(
-        name="entropy",
-        aspect="calibration",
-        better="lower",
-        header="entropy",
-        help="mean entropy of the probabilities, nats",
-        spread=0.1,
-        samples=lambda p: -(p.log_probs().exp() * p.log_probs()).sum(dim=1).numpy(),
-    )
-    baseline, quantized = two_models()
-    change = entropy.samples(quantized) - entropy.samples(baseline)
-    assert entropy.value(quantized) - entropy.value(baseline) == pytest.approx(change.mean())
-    bounds, method = entropy.bounds(baseline, quantized)
-    assert (bounds(0.05), method) == (paired_mean(change, "any").pad().interval(0.05), "paired t")
+@pytest.mark.parametrize("name", calibration.BINNED)
+def test_a_number_of_bins_is_that_of_the_table(name):
+    _, predictions = two_models()
+    for bins in (1, 15, 30, 100):
+        metric = find(MetricName.parse(f"{name}.{bins}"))
+        (table,) = (
+            table
+            for table in (
+                EqualWidthBins(predictions.confidence, predictions.correct, bins),
+                EqualMassBins(predictions.confidence, predictions.correct, bins),
+                ClassBins(predictions, bins),
+            )
+            if name in table.metrics_from_sums(table.sums())
+        )
+        assert metric.value(predictions) == pytest.approx(float(table.metrics_from_sums(table.sums())[name][0]))
+        assert str(bins) in metric.help
+    assert find(MetricName.parse(f"{name}.15")).value(predictions) == OWN[name].value(predictions)
 
 
-def test_the_errors_of_one_table_are_drawn_once(monkeypatch):
-    asked = []
-    change_errors = calibration.change_errors
-    monkeypatch.setattr(
-        calibration, "change_errors", lambda b, q, names: asked.append(names) or change_errors(b, q, names)
-    )
-    baseline, quantized = two_models()
-    for name in ("ece", "ece.debiased", "mce", "ece.classwise", "brier.resolution"):
-        low, high = OWN[name].bounds(baseline, quantized).bounds(0.05)
-        assert low <= OWN[name].value(quantized) - OWN[name].value(baseline) <= high, name
-    assert asked == [["ece"], ["ece.classwise"]]
+@pytest.mark.parametrize(
+    "name", ["ece.0", "ece.05", "ece.101", "ece.1000", "nll.15", "accuracy.10", "kl.10", "ece.rms.x"]
+)
+def test_what_has_no_such_bins(name):
+    assert find(MetricName.parse(name)) is None
 
 
 @pytest.mark.parametrize("name", PAIRED)

@@ -77,6 +77,30 @@ def test_names_of_nothing(name):
         registry.lookup(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["ece.20", "ece.equal_mass.1", "ece.rms.100", "rescaled.ece.20", "brier.resolution.30"]
+)
+def test_a_metric_of_bins_may_have_another_number_of_them(name):
+    metric, plain = registry.lookup(name), registry.lookup(name.rpartition(".")[0])
+    assert (metric.name, registry.canonical(name)) == (name, name)
+    assert (metric.aspect, metric.better, metric.needs) == (plain.aspect, plain.better, plain.needs)
+    bins = name.rpartition(".")[2]
+    assert metric.header == f"{plain.header} {bins} bins"
+    assert f"{bins} " in metric.help
+    assert "15" not in metric.help
+    assert registry.image_sets(name, ["in_distribution", "shift.sketch"]) == ["in_distribution"]
+    assert not registry.names_image_set(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ece.0", "ece.equal_mass.0", "ece.101", "ece.015", "ece.-5", "ece.1.5", "ece.rms.x", "nll.15", "accuracy.5"],
+)
+def test_a_wrong_number_of_bins_is_no_metric(name):
+    with pytest.raises(InputError, match=r"unknown metric.*other bins: ece\.20"):
+        registry.lookup(name)
+
+
 def test_a_mistyped_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"ece\.debiased"):
         registry.lookup("ece.debiassed")
@@ -116,6 +140,30 @@ SETS = [
 )
 def test_image_sets_of_a_metric(name, sets):
     assert registry.image_sets(name, SETS) == sets
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("recall.dgo", ["cat", "a.dog"]),
+        ("ood.auroc.mcm.lettres", ["near", "letters", "far", "photos"]),
+        ("shift.nll.print", ["sketch"]),
+        ("corruption.ece.fogg", ["fog", "1", "fog.1", "4", "fog.4", "snow", "snow.4"]),
+        ("spurious.accuracy.night", ["counter", "common", "night"]),
+        ("accuracy", []),
+    ],
+)
+def test_the_parts_that_a_name_may_end_in_are_those_of_the_benchmark(name, parts):
+    assert registry.parts(name, ["cat", "a.dog", "cat"], SETS) == parts
+    for part in parts:
+        whole = f"{name.rpartition('.')[0]}.{part}"
+        assert registry.lookup(whole).name == whole
+        assert registry.image_sets(whole, SETS)
+
+
+def test_other_scores_are_of_the_same_statistic_and_set():
+    others = registry.with_other_scores("ood.fpr95.knn.letters")
+    assert set(others) == {f"ood.fpr95.{score}.letters" for score in registry.OOD_SCORES if score != "knn"}
 
 
 def test_without_one_of_its_sets_there_is_no_gap():

@@ -259,3 +259,39 @@ def test_one_sample_shows_nothing():
     one = {"shift.a": predictions(1, 1, 0.0)}
     assert robustness.bounds("shift.accuracy", one, one)[0](0.05) == (-np.inf, np.inf)
     assert robustness.values(one)["shift.accuracy"] in (0.0, 1.0)
+
+
+def test_the_gap_takes_in_that_both_sets_show_the_same():
+    """Common and counter images of the same things: what both models get wrong in both is no change of the gap."""
+    rng = np.random.default_rng(0)
+    labels, units = np.zeros(400, np.int64), np.arange(400)
+    hard = rng.random(400) < 0.3  # the quantized model fails on these in both colours
+
+    def predicted(wrong):
+        return predict(torch.from_numpy(np.where(wrong[:, None], [0.0, 1.0], [1.0, 0.0])), labels)
+
+    right = predicted(np.zeros(400, bool))
+    before = {"spurious.common": right, "spurious.counter": right}
+    after = {"spurious.common": predicted(hard), "spurious.counter": predicted(hard)}
+    apart = robustness.bounds("spurious.gap", before, after)
+    together = robustness.bounds("spurious.gap", before, after, dict.fromkeys(before, units))
+    assert np.ptp(apart.bounds(0.05)) > 0.1
+    assert np.ptp(together.bounds(0.05)) < 0.02
+    assert together.method == "paired, images as clusters"
+    order = rng.permutation(400)  # however the sets are sorted
+    shuffled = {**after, "spurious.counter": after["spurious.counter"].take(order)}
+    bounds = robustness.bounds("spurious.gap", before, shuffled, {"spurious.common": units, "spurious.counter": order})
+    assert bounds.bounds(0.05) == pytest.approx(together.bounds(0.05))
+
+
+def test_the_accuracy_on_repeated_units_has_the_interval_of_clusters():
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(60), 5)
+    wrong = (rng.random(60) < 0.2)[units]
+    logits = torch.tensor([[1.0, 0.0]]).repeat(300, 1)
+    before, labels = {"shift.a": predict(logits, np.zeros(300, np.int64))}, wrong.astype(np.int64)
+    after = {"shift.a": predict(torch.from_numpy(np.eye(2)[labels]), np.zeros(300, np.int64))}
+    each = robustness.bounds("shift.accuracy.a", before, after)
+    clusters = robustness.bounds("shift.accuracy.a", before, after, {"shift.a": units})
+    assert (each.method, clusters.method) == ("paired score", "paired, images as clusters")
+    assert np.ptp(clusters.bounds(0.05)) > 1.7 * np.ptp(each.bounds(0.05))

@@ -1,10 +1,11 @@
-"""Risk and coverage, by brute force and against the bootstrap."""
+"""Risk and coverage, and failure prediction: by brute force, against sklearn and against the bootstrap."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from sklearn.metrics import auc, average_precision_score, roc_auc_score, roc_curve
 
 from pytest_qreliab.metrics import selective
 
@@ -96,3 +97,81 @@ def test_influence_on_aurc_gives_the_variance_that_a_bootstrap_shows():
 @given(samples())
 def test_every_sample_twice_has_the_same_aurc(sample):
     assert selective.aurc(*(np.repeat(x, 2) for x in sample)) == pytest.approx(selective.aurc(*sample), abs=1e-12)
+
+
+def augrc_by_trapezoids(confidence, correct):
+    """The area under the share of accepted errors by coverage (Traub et al. 2024), from threshold to threshold."""
+    accepted = confidence[None, :] >= np.unique(confidence)[::-1, None]
+    coverage, risk = accepted.mean(axis=1), (accepted * (1 - correct)).mean(axis=1)
+    return auc(np.append(0, coverage), np.append(0, risk))
+
+
+@given(samples())
+def test_augrc_is_the_area_under_the_generalized_risk_coverage_curve(sample):
+    area = selective.augrc(*sample)
+    assert area == pytest.approx(augrc_by_trapezoids(*sample), abs=1e-12)
+    assert -1e-12 <= area <= 0.5 + 1e-12
+
+
+def test_augrc_follows_from_the_auroc_of_failures_and_the_accuracy():
+    """Equation 5 of Traub et al. 2024."""
+    confidence, correct = overconfident()
+    a = correct.mean()
+    expected = (1 - roc_auc_score(correct, confidence)) * a * (1 - a) + (1 - a) ** 2 / 2
+    assert selective.augrc(confidence, correct) == pytest.approx(expected, abs=1e-12)
+
+
+def test_augrc_of_no_errors_is_zero_and_of_errors_alone_one_half():
+    assert selective.augrc(np.array([0.3, 0.9, 0.6]), np.ones(3)) == 0
+    assert selective.augrc(np.array([0.3, 0.9, 0.6]), np.zeros(3)) == pytest.approx(0.5)
+
+
+@given(samples(least=2))
+def test_influence_on_augrc_is_the_derivative_by_the_samples_weight(sample):
+    confidence, correct = sample
+    n, step = len(confidence), 1e-5
+
+    def weighted(weights):
+        w = weights / weights.sum()
+        accepts = (confidence[:, None] > confidence) + 0.5 * (confidence[:, None] == confidence)
+        return float((w * (1 - correct)) @ accepts @ w)
+
+    moved = np.array([[weighted(1 + sign * step * np.eye(n)[i]) for i in range(n)] for sign in (1, -1)])
+    ours = selective.augrc_influence(confidence, correct)
+    np.testing.assert_allclose(ours, n * (moved[0] - moved[1]) / (2 * step), atol=1e-5)
+
+
+def overconfident(n: int = 800, seed: int = 0):
+    """Confidences in hundredths, so that many are equal, and whether they are right."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.2, 1, n).round(2)
+    return confidence, (rng.random(n) < confidence).astype(float)
+
+
+def test_failure_prediction_agrees_with_sklearn():
+    confidence, correct = overconfident()
+    found = {name: of.value(confidence, correct) for name, of in selective.STATISTICS.items() if of.of_both}
+    rate, recall, _ = roc_curve(correct, confidence, drop_intermediate=False)
+    assert found == {
+        "failure.auroc": pytest.approx(roc_auc_score(correct, confidence)),
+        "failure.aupr_error": pytest.approx(average_precision_score(1 - correct, -confidence)),
+        "failure.aupr_success": pytest.approx(average_precision_score(correct, confidence)),
+        "failure.fpr95": pytest.approx(rate[recall >= 0.95][0]),
+    }
+
+
+def test_a_confidence_that_knows_every_error_has_the_best_values():
+    confidence, correct = np.array([0.9, 0.8, 0.3, 0.2]), np.array([1.0, 1.0, 0.0, 0.0])
+    found = [of.value(confidence, correct) for of in selective.STATISTICS.values() if of.of_both]
+    assert found == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", selective.STATISTICS)
+def test_influences_give_the_variance_that_a_bootstrap_shows(name):
+    confidence, correct = overconfident()
+    statistic = selective.STATISTICS[name]
+    influence = statistic.influence(confidence, correct)
+    assert influence.mean() == pytest.approx(0, abs=1e-9)
+    draws = np.random.default_rng(1).integers(0, 800, (1000, 800))
+    shown = np.std([statistic.value(confidence[draw], correct[draw]) for draw in draws])
+    assert (influence.var() / 800) ** 0.5 == pytest.approx(shown, rel=0.08 if statistic.smooth else 0.2)

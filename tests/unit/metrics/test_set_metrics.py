@@ -29,6 +29,32 @@ def test_a_mean_over_sets_and_one_set_have_spreads_of_their_own(name, header, sp
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("shift.accuracy", "accuracy under covariate shift, mean over the shifted sets"),
+        ("shift.accuracy.sketch", "accuracy under covariate shift, on sketch"),
+        ("shift.nll.sketch", "NLL under covariate shift, nats, on sketch"),
+        ("corruption.ece", "ECE under corruption, mean over the grid"),
+        ("corruption.ece.fog", "ECE under corruption, mean over severities of fog"),
+        ("corruption.ece.3", "ECE under corruption, mean over kinds at severity 3"),
+        ("corruption.ece.motion_blur.3", "ECE under corruption, of motion_blur at severity 3"),
+    ],
+)
+def test_the_help_says_which_sets_are_meant(name, told):
+    assert set_metrics.find(MetricName.parse(name)).help == told
+
+
+def test_a_grid_evens_out_over_its_cells():
+    name = MetricName.parse("corruption.accuracy")
+    spreads = [set_metrics.spread_over(name, cells) for cells in range(1, 76)]
+    assert spreads[0] == pytest.approx(0.32)
+    assert spreads[14:] == pytest.approx([0.07] * 61)
+    assert spreads == sorted(spreads, reverse=True)
+    assert set_metrics.spread_over(MetricName.parse("corruption.accuracy.fog"), 4) == spreads[3]
+    assert {set_metrics.spread_over(MetricName.parse("shift.nll"), sets) for sets in (1, 5)} == {0.36}
+
+
+@pytest.mark.parametrize(
     "name",
     ["shift.brier", "shift.nll.a.b", "corruption.nll.6", "corruption.nll.3.fog", "corruption.nll.Fog", "shift"],
 )

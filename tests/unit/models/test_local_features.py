@@ -89,10 +89,21 @@ def test_a_resnets_are_its_attention_pools_values():
     assert torch.equal(features, model.encode_image_with_map(images)[0])
     x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
     row, column = x.shape[2] - 1, 0
-    place = x[:, :, row, column] + pool.positional_embedding[1 + row * x.shape[3] + column]
+    place = x[:, :, row, column]
     expected = F.linear(F.linear(place, pool.v_proj.weight, pool.v_proj.bias), pool.c_proj.weight, pool.c_proj.bias)
     torch.testing.assert_close(found[:, row * x.shape[3] + column], expected)
     assert found.shape == (3, x.shape[2] * x.shape[3], 16)
+
+
+def test_a_resnets_positional_embedding_is_no_part_of_local_features():
+    """In the code of GL-MCM (Miyai et al.) local features are taken before it is added."""
+    model = clip(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=8)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features, _, found = model.encode_image_with_local(images)
+    model.module.visual.attnpool.positional_embedding.mul_(0).add_(100 * torch.randn(1))
+    others = model.encode_image_with_local(images)
+    torch.testing.assert_close(others.local, found)
+    assert not torch.allclose(others.features, features)
 
 
 def test_more_sequences_than_a_kernel_takes_come_in_parts(monkeypatch):

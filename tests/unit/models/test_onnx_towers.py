@@ -81,3 +81,22 @@ def test_a_tower_that_is_no_graph_is_the_originals(tiny):
     assert clip.logit_scale is not tiny.module.logit_scale
     tokens = tiny.tokenizer(["9"])
     assert torch.equal(OnnxClip(tiny.module, {}).encode_text(tokens), tiny.module.encode_text(tokens))
+
+
+class Tokens(torch.nn.Module):
+    """An image tower that gives its tokens as well, as CoCa's does."""
+
+    def forward(self, images):
+        return images, images[:, None]
+
+
+def test_a_tower_that_gives_tokens_as_well_encodes_to_its_features(tiny):
+    original = copy.deepcopy(tiny.module)
+    original.visual = Tokens()
+    clip = OnnxClip(original, {"text": Tower(graph(), CPU)})
+    assert torch.equal(clip.encode_image(torch.ones(2, 3)), torch.ones(2, 3))
+
+
+def test_a_graph_has_the_preprocessing_of_the_tower_that_it_stands_for(tiny):
+    clip = OnnxClip(tiny.module, {"visual": Tower(graph(), CPU)})
+    assert clip.visual.preprocess_cfg == tiny.module.visual.preprocess_cfg

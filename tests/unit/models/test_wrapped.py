@@ -256,6 +256,42 @@ def test_the_image_tower_can_be_named():
         wrap(OwnClip(), vision=["vison_model"])
 
 
+def test_what_the_text_tower_reads_of_a_named_image_tower_is_part_of_both_and_the_other_way_round():
+    for vision in (["trunk.image"], ["trunk.image", "trunk.shared"]):
+        clip = wrap(Shared(), vision=vision)
+        found = {name: [s for s in ("vision", "text") if clip.in_scope(f"trunk.{name}.weight", s)] for name in (
+            "image", "text", "shared", "unused")}  # fmt: skip
+        assert found == {"image": ["vision"], "text": ["text"], "shared": ["vision", "text"], "unused": ["text"]}
+
+
+class Conditional(Shared):
+    """Has a layer for bright images alone, one for dark ones, and one for prompts of more than two letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bright, self.dark, self.long = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def encode_image(self, pixels):
+        features = super().encode_image(pixels)
+        return self.bright(features) if pixels.mean() > 0.5 else self.dark(features)
+
+    def encode_text(self, tokens):
+        features = super().encode_text(tokens)
+        return self.long(features) if int(tokens["attention_mask"].sum(1).max()) > 2 else features
+
+
+def test_layers_that_only_some_inputs_use_are_found_and_have_to_be_quantized(calibration):
+    clip = wrap(Conditional())
+    found = {name: [s for s in ("vision", "text") if clip.in_scope(name, s)] for name in ("bright", "dark", "long")}
+    assert found == {"bright": ["vision"], "dark": ["vision"], "long": ["text"]}
+    quantized, layers = engine_layers.unpack_layers(clip, "both")
+    for name, layer in layers.items():
+        if name not in ("bright", "long"):
+            layer.weight.copy_(torch.round(layer.weight * 4).clamp(-7, 7))
+    missing = coverage.measure(clip, quantized, Bits(4), "both").missing
+    assert set(missing) == {"bright.weight", "long.weight"}
+
+
 def test_an_open_clip_model_can_be_wrapped_as_well(tiny):
     clip = Clip.wrap(tiny.module, tiny.preprocess, tiny.tokenizer)
     assert clip.logit_scale == tiny.logit_scale
@@ -340,8 +376,9 @@ def broken(**methods):
         (lambda: Clip.wrap(OwnClip()), "OwnClip has no preprocess; give preprocess=, a function from a PIL image"),
         (lambda: Clip.wrap(OwnClip(), preprocess), "OwnClip has no tokenizer; give tokenizer=, a function from a list"),
         (lambda: wrap(OwnClip().half()), r"\w+ is in float16; .* call .float\(\)"),
-        (lambda: wrap(OwnClip(), logit_scale=0), "logit_scale=0: give the factor from cosines to logits"),
-        (lambda: wrap(OwnClip(), logit_scale=float("nan")), "logit_scale=nan: give the factor"),
+        (lambda: wrap(OwnClip(), logit_scale=0), "logit_scale is 0; give the factor from cosines to logits"),
+        (lambda: wrap(OwnClip(), logit_scale=float("nan")), "logit_scale is nan; give the factor"),
+        (lambda: wrap(OwnClip(), logit_scale=4.6052), "logit_scale is 4.6052, the logarithm of 100; give the factor"),
         (lambda: wrap(NoModule()), "NoModule has a logit_scale that is a float; give the factor"),
         (lambda: wrap(without_scale()), "OwnClip has no logit_scale; give the factor from cosines to logits"),
         (lambda: wrap(OwnClip(), coverage=0), "coverage=0: give a share"),
@@ -367,7 +404,7 @@ def test_models_that_cannot_be_used(make, message):
 def test_a_logit_scale_that_is_the_factor_itself():
     model = OwnClip()
     model.logit_scale.data.fill_(100.0)
-    with pytest.raises(InputError, match=r"logit_scale is 100, which is no logarithm of a factor; give .*=100.0"):
+    with pytest.raises(InputError, match=r"logit_scale is 100, which is no logarithm of a factor; .*; give .* 100.0"):
         wrap(model)
 
 
@@ -415,9 +452,7 @@ def test_a_factory_a_clip_and_a_model_are_gated_like_the_rest(make_plan_with, ma
 
 def test_bare_parameters_have_to_be_allowed_for(make_plan_with, small_benchmark):
     plan = plan_of(make_plan_with, lambda: wrap(BareClip()), small_benchmark, bits="w4")
-    with pytest.raises(
-        InputError, match=r"declares to quantize 100.0% .* full precision: proj; .* coverage=0.9"
-    ) as told:
+    with pytest.raises(InputError, match=r"declares to quantize 100.0% .* quantized: proj; .* coverage=0.9") as told:
         Evaluator(plan).result(plan.cases[0])
     found = re.search(r"of all, ([\d.]+)% of the weights, ([\d.]+)% of the FLOPs", str(told.value))
     share, flops = (float(text) / 100 for text in found.groups())
@@ -435,7 +470,7 @@ def test_bare_parameters_have_to_be_allowed_for(make_plan_with, small_benchmark)
         ),
         (lambda: None, r"model 'mine': NoneType has no preprocess; .* \(a NoneType was given; see Clip.wrap\)"),
         (OwnClip(), r"model 'mine': OwnClip has no preprocess"),
-        (lambda: wrap(OwnClip(), logit_scale=-1), "model 'mine': logit_scale=-1: give"),
+        (lambda: wrap(OwnClip(), logit_scale=-1), "model 'mine': logit_scale is -1; give"),
         (wrap(NoModule(), logit_scale=100.0), "NoModule is no torch module"),
     ],
 )

@@ -16,12 +16,12 @@ def no_settings_from_outside(monkeypatch):
 @pytest.fixture
 def make_session(pytester, small_benchmark):
     """Makes the session of a run on the small benchmark with these arguments, without running it."""
-    from pytest_qreliab.config.settings import resolve
+    from pytest_qreliab.plugin.options import read_settings
     from pytest_qreliab.plugin.session import Session
 
     def make(*args: str):
         config = pytester.parseconfig(f"--qreliab-benchmarks={small_benchmark}", *args)
-        return Session(config, resolve(config.getoption, config.getini))
+        return Session(config, read_settings(config))
 
     return make
 

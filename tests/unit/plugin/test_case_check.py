@@ -69,6 +69,32 @@ def test_accepted_values_and_conclusions_of_controls_are_properties_if_there_are
     assert "ungated.controls" not in properties
 
 
+@pytest.mark.parametrize("name", ["changes", "verdicts", "coverage"])
+def test_who_reads_a_value_has_judged(small_result, name):
+    check = CaseCheck(small_result, "pytest it")
+    assert check.case
+    assert check.samples
+    assert not check.judged
+    getattr(check, name)
+    assert check.judged
+
+
+def test_who_checks_has_judged(small_result, failing):
+    check = CaseCheck(small_result, "pytest it")
+    check.check("accuracy")
+    assert check.judged
+    with pytest.raises(pytest.fail.Exception):
+        failing.check("calibration")
+    assert failing.judged
+
+
+def test_names_of_properties_are_what_xml_can_hold(small_result):
+    (first, *_) = small_result.verdicts
+    odd = replace(first, gate=replace(first.gate, metric="recall.a\x1b[1m\nb"))
+    names = dict(CaseCheck(replace(small_result, verdicts=(odd,)), "pytest it").properties(None))
+    assert f"recall.a\\x1b[1m\\nb.{first.gate.limit}.verdict" in names
+
+
 @pytest.fixture
 def self_check(small_result):
     """Makes a self-check of two gates, of whose 200 replicates some failed."""
@@ -110,3 +136,26 @@ def test_the_record_of_a_self_check_is_made_of_plain_scalars(self_check):
     assert (record["failed"], record["passed"]) == (50, False)
     assert [gate[3] for gate in record["gates"]] == [0.0, 0.25]
     assert self_check(10).replicates == 200
+
+
+def test_a_check_of_skipped_gates_skips_and_one_of_a_case_without_verdicts_fails(small_result):
+    skipped = {"ood.auroc": "no OOD images", "ece": "no labels"}
+    kept = tuple(verdict for verdict in small_result.verdicts if verdict.gate.aspect == "accuracy")
+    check = CaseCheck(replace(small_result, verdicts=kept, skipped=skipped), "pytest it")
+    check.check("accuracy")
+    with pytest.raises(pytest.skip.Exception, match=r"^not judged: ood.auroc: no OOD images$"):
+        check.check("ood")
+    assert dict(check.properties("ood")) == {
+        "qreliab.case": "tiny-digits/minmax/w8/small",
+        "ood.auroc.skipped": "no OOD images",
+    }
+    check = CaseCheck(replace(small_result, verdicts=(), skipped=skipped), "pytest it")
+    with pytest.raises(pytest.fail.Exception, match=r"nothing was judged of tiny-digits/.*; ece: no labels$"):
+        check.check("ood")
+
+
+def test_a_self_check_that_tried_no_gate_is_no_pass(self_check):
+    check = self_check(0)
+    check.check()
+    with pytest.raises(pytest.fail.Exception, match=r"^none of the gates of tiny-digits/.* can be tried: kl$"):
+        CaseSelfCheck(replace(check.findings, gates=()), "pytest it").check()

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.plugin.collection import arrange, marked_aspect
-from pytest_qreliab.plugin.state import BUILD, CASE, MODEL, SESSION
+from pytest_qreliab.plugin.collection import arrange, begin, marked_aspect, select
+from pytest_qreliab.plugin.state import BUILD, CASE, ELSEWHERE, MODEL, REFUSED, SESSION
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,8 @@ def config():
 
     def config(order: list[str], shard: set[str]):
         deselected: list[Item] = []
-        session = SimpleNamespace(position=order.index, in_shard=shard.__contains__)
+        session = SimpleNamespace(position=order.index, in_shard=shard.__contains__, begun=0)
+        session.begin = lambda: setattr(session, "begun", session.begun + 1)
         hook = SimpleNamespace(pytest_deselected=lambda items: deselected.extend(items))
         return SimpleNamespace(stash={SESSION: session}, hook=hook, deselected=deselected)
 
@@ -59,9 +60,41 @@ def test_tests_of_other_shards_are_deselected_and_other_peoples_stay(config):
     theirs, here, elsewhere = Item(), Item(**{CASE: "a"}), Item(**{CASE: "b"})
     items = [elsewhere, theirs, here]
     made = config(["a", "b"], {"a"})
-    arrange(made, items)
-    assert items == [here, theirs]
+    select(made, items)
+    assert items == [theirs, here]
     assert made.deselected == [elsewhere]
+    assert ELSEWHERE not in made.stash
+
+
+def test_a_shard_that_has_none_of_the_selected_tests_begins_and_says_so(config):
+    items = [Item(), Item(**{CASE: "b"})]
+    made = config(["a", "b"], {"a"})
+    select(made, items)
+    begin(made, items)
+    assert made.stash[ELSEWHERE]
+    assert made.stash[SESSION].begun == 1
+
+
+def test_a_run_begins_if_a_reliability_test_is_selected(config):
+    made = config(["a"], {"a"})
+    begin(made, [Item()])
+    assert made.stash[SESSION].begun == 0
+    begin(made, [Item(), Item(**{CASE: "a"})])
+    assert made.stash[SESSION].begun == 1
+    begin(SimpleNamespace(stash={}), [Item()])
+
+
+def test_settings_that_were_refused_end_the_run_once_all_is_collected():
+    config = SimpleNamespace(stash={REFUSED: "ini qreliab_bits: 99 bits"})
+    with pytest.raises(pytest.UsageError, match="ini qreliab_bits: 99 bits"):
+        arrange(config, [Item()])
+
+
+def test_a_worker_leaves_refused_settings_to_the_controller():
+    config = SimpleNamespace(stash={REFUSED: "99 bits"}, workerinput={}, workeroutput={})
+    items = [Item()]
+    arrange(config, items)
+    assert (items, config.workeroutput) == ([], {"qreliab_refused": "99 bits"})
 
 
 def test_a_run_without_reliability_tests_makes_no_session():

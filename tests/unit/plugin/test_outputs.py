@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pytest_qreliab.plugin.outputs import collect_results, renew_snapshot, write_outputs
+from pytest_qreliab.errors import InputError
+from pytest_qreliab.plugin.outputs import collect_results, explain_failure, renew_snapshot, write_outputs
 
 
 @pytest.fixture
@@ -41,6 +42,26 @@ def test_the_summary_of_a_github_step_gets_the_table_below_what_is_there(make_se
     write_outputs(session, records, {}, 0)
     assert summary.read_text().startswith("before\n")
     assert "minmax w8" in summary.read_text()
+
+
+def test_a_file_that_cannot_be_written_costs_no_other_and_is_named(session, records, pytester):
+    session.html_file.mkdir()
+    (problem,) = write_outputs(session, records, {}, 0)
+    assert problem == f"{session.html_file} cannot be written: Is a directory"
+    assert (pytester.path / "it.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InputError("x.json: is damaged"), "x.json: is damaged"),
+        (PermissionError(13, "Permission denied", "a/b"), "a/b cannot be written: Permission denied"),
+        (OSError(28, "No space left"), "it cannot be written: No space left"),
+        (KeyError("a"), "it cannot be made: KeyError: 'a'"),
+    ],
+)
+def test_a_failure_is_explained_in_a_line(error, text):
+    assert explain_failure("it", error) == text
 
 
 def test_an_error_of_a_case_counts_only_if_it_has_no_result(session, records):

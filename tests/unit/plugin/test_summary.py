@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_qreliab.plugin.state import CASE, CHECK
+from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.plugin.state import CASE, CHECK, PROBLEM
 from pytest_qreliab.plugin.summary import Summary, attach_results
 
 
 def report(**given: object) -> SimpleNamespace:
-    return SimpleNamespace(**{"keywords": {}, "failed": False, "longrepr": None, **given})
+    return SimpleNamespace(**{"keywords": {}, "failed": False, "skipped": False, "longrepr": None, **given})
 
 
 def crashed(message: str) -> SimpleNamespace:
@@ -39,17 +40,23 @@ def test_the_first_error_of_a_case_is_kept_without_what_follows_its_first_line(s
     assert summary._errors == {"a": "no such image", "b": "as text"}
 
 
+BUILD = Build(model="a", quantizer="b", bits=Bits(4), scope="both", calibration=None)
+
+
 def item(params: dict[str, object], stash: dict) -> SimpleNamespace:
     return SimpleNamespace(stash=stash, callspec=SimpleNamespace(params=params), user_properties=[])
 
 
 def test_a_failed_test_names_its_case_and_a_passed_one_does_not():
-    ours = item({CASE: SimpleNamespace(id="a/b/w4/c")}, {})
+    ours = item({CASE: Case(BUILD, "c")}, {})
     failed, passed = report(failed=True), report()
     attach_results(ours, "setup", failed)
     attach_results(ours, "setup", passed)
     assert failed.qreliab_case == "a/b/w4/c"
     assert not hasattr(passed, "qreliab_case")
+    ours.stash[PROBLEM] = "no such image"
+    attach_results(ours, "setup", failed)
+    assert failed.qreliab_problem == "no such image"
     theirs = report(failed=True)
     attach_results(item({"x": 1}, {}), "setup", theirs)
     assert not hasattr(theirs, "qreliab_case")
@@ -60,7 +67,8 @@ def test_a_result_is_attached_at_the_call_and_let_go_at_the_end(make_session, sm
     from pytest_qreliab.plugin.state import SESSION
 
     session = make_session("--qreliab-bits=w8")
-    ours = item({}, {CHECK: CaseCheck(small_result, "pytest it")})
+    check = CaseCheck(small_result, "pytest it")
+    ours = item({CASE: small_result.case}, {CHECK: check})
     ours.config = SimpleNamespace(stash={SESSION: session})
     ours.get_closest_marker = lambda name: pytest.mark.qreliab(aspect="accuracy").mark
     called = report(failed=True, longrepr=crashed("accuracy: 1 of 1 gates failed\nthe whole explanation"))
@@ -70,5 +78,24 @@ def test_a_result_is_attached_at_the_call_and_let_go_at_the_end(make_session, sm
     properties = dict(ours.user_properties)
     assert "accuracy.max_drop.verdict" in properties
     assert not [name for name in properties if name.startswith("ece")]
+    assert not called.qreliab_judged
+    ours.user_properties.append(("theirs", 1))
+    check.check("accuracy")
+    again = report()
+    attach_results(ours, "call", again)  # as plugins do that repeat a test
+    assert again.qreliab_judged
+    assert dict(ours.user_properties) == {**properties, "theirs": 1}
+    assert len(ours.user_properties) == len(properties) + 1
     attach_results(ours, "teardown", report())
     assert CHECK not in ours.stash
+
+
+def test_a_test_that_uses_only_the_case_or_a_model_judges_by_itself():
+    ours = item({CASE: Case(BUILD, "c")}, {})
+    called, skipped = report(skipped=False), report(skipped=True)
+    attach_results(ours, "call", called)
+    attach_results(ours, "call", skipped)
+    assert (called.qreliab_judged, skipped.qreliab_judged) == (True, False)
+    expected = report(skipped=True, wasxfail="")
+    attach_results(ours, "call", expected)
+    assert expected.qreliab_judged

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, LoadScheduling, WorkStealingScheduling
 
 from pytest_qreliab.config.cases import Bits, Build, Case
-from pytest_qreliab.plugin.xdist import BuildScheduling
+from pytest_qreliab.plugin.xdist import BuildScheduling, replace_scheduler
 
 
 def plan_of(*models: str):
@@ -55,7 +56,9 @@ def scheduler(plan, count: int) -> BuildScheduling:
     config = SimpleNamespace(
         getvalue={"tx": ["popen"] * count}.__getitem__, option=SimpleNamespace(loadscopereorder=True)
     )
-    return BuildScheduling(config, Producer("", enabled=False), plan)
+    made = BuildScheduling(config, Producer("", enabled=False))
+    made.learn(plan)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -144,3 +147,27 @@ def test_workers_begin_with_different_models_and_stay_with_them():
     ran, _ = simulated(plan, ours(plan, 4), 2)
     assert {(test.partition("[")[2][0], worker) for test, worker in ran} == {("a", "gw0"), ("b", "gw1")}
     assert [test for test, worker in ran if worker == "gw0"] == ours(plan_of("a"), 4)
+
+
+@pytest.mark.parametrize("chosen", [LoadScheduling, WorkStealingScheduling, LoadFileScheduling, None])
+def test_the_scheduler_takes_the_place_of_the_usual_ones_with_their_workers(chosen):
+    options = SimpleNamespace(loadscopereorder=True)
+    plugins: dict = {}
+    config = SimpleNamespace(
+        getvalue={"tx": ["popen"] * 2}.__getitem__,
+        getoption={"maxschedchunk": None}.__getitem__,
+        option=options,
+        pluginmanager=SimpleNamespace(
+            get_plugin=plugins.get, register=lambda plugin, name: plugins.setdefault(name, plugin)
+        ),
+    )
+    if chosen is not None:
+        log = Producer("", enabled=False)
+        plugins["dsession"] = SimpleNamespace(log=log, sched=chosen(config, log))
+        plugins["dsession"].sched.add_node(Node("gw0"))
+    made = replace_scheduler(config)
+    if chosen in (LoadFileScheduling, None):
+        assert made is None
+    else:
+        assert plugins["dsession"].sched is plugins["qreliab-scheduler"] is made
+        assert [node.gateway.id for node in made.nodes] == ["gw0"]

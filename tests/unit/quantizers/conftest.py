@@ -16,6 +16,7 @@ from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.tiny_digits import ByteTokenizer
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.engine import grid
 from pytest_qreliab.quantizers.request import Request
 
 PROMPTS = ["a handwritten two.", "the digit seven", "9"]
@@ -56,6 +57,25 @@ def quantize(ask):
 
 
 @pytest.fixture(scope="session")
+def exported_once():
+    """The exporter takes seconds and gives the same for the same tower: of each model, keep what it gave."""
+    from pytest_qreliab.quantizers.libraries import onnxruntime
+
+    exported, export = {}, onnxruntime.export
+
+    def cached(clip: Clip, name: str) -> bytes:
+        part = onnxruntime._part(clip, name)
+        key = clip.name, name, tuple(float(parameter.double().sum()) for parameter in part.parameters())
+        if key not in exported:
+            exported[key] = export(clip, name)
+        return exported[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "export", cached)
+        yield
+
+
+@pytest.fixture(scope="session")
 def noise():
     """Random preprocessed images of a model's own size."""
 
@@ -87,6 +107,17 @@ def error(noise):
         )
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def rounded_rows():
+    """Rounds each output channel of a weight."""
+
+    def round_rows(weight, bits):
+        rows = grid.to_rows(weight, "channel")
+        return grid.from_rows(grid.fit_grid(*grid.minmax(rows, bits, True), bits, True).round(rows), weight)
+
+    return round_rows
 
 
 def small(vision: dict, text: dict | None = None, kind=open_clip.CLIP, embed_dim=16, **more) -> Clip:

@@ -4,15 +4,16 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def results_path(tmp_path_factory, make_plan, small_benchmark, everything_imported):
+def results_path(tmp_path_factory, make_plan, small_benchmark, everything_imported, kept):
     """The results of a case that fails and one that passes, from a file."""
+    from pytest_qreliab.embedding.store import Store
     from pytest_qreliab.evaluation.evaluator import Evaluator
     from pytest_qreliab.report import results_file, to_record
     from pytest_qreliab.report.figures import curves
 
     path = tmp_path_factory.mktemp("results") / "r.json"
     plan = make_plan(benchmarks=str(small_benchmark), bits="w2a8,w8a8", json=str(path), controls="weights")
-    evaluator = Evaluator(plan, curves=curves.build_curves)
+    evaluator = Evaluator(plan, store=Store(kept), curves=curves.build_curves)
     cases = [
         to_record.to_record(evaluator.result(case), "granularity=channel", f"pytest -k '{case.id}'")
         for case in plan.cases

@@ -53,7 +53,12 @@ def test_an_inconclusive_gate_says_how_many_samples_would_settle_it(verdict):
     inconclusive = replace(verdict, outcome="inconclusive", samples_to_settle=900)
     told = "    verdict    inconclusive: the interval holds the limit"
     assert f"{told}; about 900 samples would settle it" in lines(inconclusive)
-    assert told in lines(replace(inconclusive, samples_to_settle=None))
+    assert f"{told}; the estimate stands at the limit" in lines(replace(inconclusive, samples_to_settle=None))
+
+
+def test_a_gate_on_one_set_is_not_said_to_be_on_a_mean(verdict):
+    found = lines(replace(verdict, gate=replace(verdict.gate, metric="shift.accuracy.sketch")))
+    assert "  shift.accuracy.sketch (accuracy under covariate shift, on sketch)" in found
 
 
 def test_a_gate_that_could_not_be_judged_says_why_in_the_place_of_the_harm(verdict):

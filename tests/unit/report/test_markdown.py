@@ -6,7 +6,9 @@ from pytest_qreliab.report import markdown
 def test_the_summary_says_what_failed_first(results):
     text = markdown.render(results)
     lines = text.splitlines()
-    assert lines[0] == "## ❌ Reliability of 2 quantized cases: 1 passed, 1 failed"
+    assert lines[0] == "## ❌ Reliability of 2 quantized cases: 1 passed, 1 failed, 10 gated metrics not judged"
+    assert lines[2].startswith("- ⏭️ not judged: shift.accuracy: benchmark 'small' has no shift images; ")
+    assert lines[3].startswith("- ⏭️ not judged: corruption.accuracy, corruption.ece: benchmark ")
     assert "#### ❌ minmax w2a8: tiny-digits on small" in lines
     assert text.index("#### ❌") < text.index("### tiny-digits on small")
     assert any(line.startswith("| ❌ ood.auroc | 0.91") for line in lines)

@@ -46,3 +46,26 @@ def test_an_inconclusive_gate_that_is_refused_is_shown_as_failed(record):
     gate = record["gates"][0] | {"outcome": "inconclusive"}
     assert queries.shown_verdict(gate) == "inconclusive"
     assert queries.shown_verdict(gate | {"passed": False}) == "fail"
+
+
+def test_a_case_of_which_nothing_was_judged_does_not_pass(record):
+    assert queries.passed(record)
+    assert not queries.passed({**record, "gates": []})
+
+
+def test_gates_that_were_not_judged_share_a_line_by_reason_and_cases(build):
+    maps, sets = "no patch map", "no images"
+    cases = [{"a": maps, "b": maps, "c": sets}, {"a": maps, "b": maps}, {}, {"c": sets}]
+    records = [build.case(index, skipped=skipped) for index, skipped in enumerate(cases)]
+    first, second, _, fourth = (record["case"] for record in records)
+    assert queries.skipped_lines(records) == [
+        f"not judged: a, b of {first}, {second}: no patch map",
+        f"not judged: c of {first}, {fourth}: no images",
+    ]
+    assert queries.skipped_lines(records[:1]) == ["not judged: a, b: no patch map", "not judged: c: no images"]
+    assert queries.count_skipped(records) == "6 gated metrics not judged"
+    assert queries.count_skipped(records[3:]) == "1 gated metric not judged"
+    assert queries.count_skipped(records[2:3]) == ""
+    many = [build.case(index, skipped={"a": maps}) for index in range(5)]
+    (line,) = queries.skipped_lines([*many, build.case(9)])
+    assert line == f"not judged: a of {', '.join(record['case'] for record in many[:3])} and 2 more: no patch map"

@@ -14,7 +14,8 @@ def no_ci(monkeypatch):
 
 def select(folder: object, update: str = "none"):
     return select_snapshot(
-        Setting(str(folder), "--qreliab-snapshot", given=True), Setting(update, "--qreliab-update", given=True)
+        Setting(text=str(folder), origin="--qreliab-snapshot", given=True),
+        Setting(text=update, origin="--qreliab-update", given=True),
     )
 
 

@@ -104,3 +104,46 @@ def test_one_group_has_one_size():
     with pytest.raises(ValueError, match="'ID' has 2 samples in one estimate and 3 in another"):
         paired_mean([1, 2], "ID") - paired_mean([1, 2, 3], "ID")
     assert isinstance(paired_mean([1, 2], "a") - paired_mean([1, 2, 3], "b"), Estimate)
+
+
+@given(st.integers(2, 12), st.integers(0, 1000))
+def test_the_variance_of_clusters_is_that_of_a_regression_with_clustered_errors(clusters, seed):
+    from statsmodels.api import OLS
+
+    rng = np.random.default_rng(seed)
+    units = np.concatenate([np.arange(clusters), rng.integers(0, clusters, 20)])
+    x = rng.normal(size=len(units)) + rng.normal(size=clusters)[units]
+    fitted = OLS(x, np.ones(len(x))).fit(cov_type="cluster", cov_kwds={"groups": units})
+    estimate = paired_mean(x, "ID").clustered({"ID": units})
+    (influence,) = estimate.influences.values()
+    assert influence.var(ddof=1) / len(influence) == pytest.approx(float(fitted.bse[0]) ** 2, rel=1e-9)
+
+
+def test_units_that_all_differ_change_nothing():
+    x, y = np.random.default_rng(0).normal(size=(2, 9))
+    change = paired_mean(x, "a") - paired_mean(y, "b")
+    apart = change.clustered({"a": np.arange(9)})
+    assert apart.interval(0.05) == pytest.approx(change.interval(0.05), rel=1e-12)
+    assert change.clustered({"c": np.arange(9)}) is change
+
+
+def test_the_difference_of_two_sets_of_the_same_units_is_the_paired_one():
+    x, noise = np.random.default_rng(0).normal(size=(2, 50))
+    order = np.random.default_rng(1).permutation(50)
+    difference = paired_mean((x + 0.1 * noise)[order], "counter") - paired_mean(x, "common")
+    paired = difference.clustered({"counter": order, "common": np.arange(50)})
+    assert paired.interval(0.05) == pytest.approx((paired_mean(0.1 * noise, "ID")).interval(0.05), rel=1e-9)
+    assert np.ptp(difference.interval(0.05)) > 5 * np.ptp(paired.interval(0.05))
+
+
+def test_intervals_of_clusters_cover_what_they_promise_and_those_of_samples_do_not():
+    rng = np.random.default_rng(0)
+    covered = np.zeros(2)
+    for _ in range(1000):
+        units = np.repeat(np.arange(40), 5)
+        x = paired_mean(rng.normal(size=40)[units] + 0.5 * rng.normal(size=200), "ID")
+        for place, estimate in enumerate((x.clustered({"ID": units}), x)):
+            low, high = estimate.interval(0.05)
+            covered[place] += low <= 0 <= high
+    assert 0.87 < covered[0] / 1000 < 0.93
+    assert covered[1] / 1000 < 0.7

@@ -36,3 +36,14 @@ def test_patches_tile_the_photographs():
     photo = load_sample_images().images[0]
     patches = builtin.photo_patches()
     np.testing.assert_array_equal(np.asarray(patches.load(21)), photo[32:64, 32:64])
+
+
+def test_colours_of_a_digit_and_patches_of_a_part_of_a_photograph_are_one_unit():
+    common, counter = (builtin.coloured_digits("test", colour) for colour in ("common", "counter"))
+    assert common.units == counter.units
+    assert len(set(common.units)) == 898
+    patches = builtin.photo_patches()
+    counts = np.unique(patches.units, return_counts=True)[1]
+    assert (len(counts), counts.min(), counts.max()) == (30, 16, 20)
+    some = patches.take(np.array([519, 0]))
+    assert some.units == [patches.units[519], patches.units[0]]

@@ -34,3 +34,19 @@ def test_torchvisions_folders_are_decoded_as_ours(tmp_path):
     (tmp_path / "a" / "x.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"image 0 of ImageFolder .*x\.png cannot be decoded"):
         found.load(0)
+
+
+def test_torchvisions_folders_hold_all_that_pillow_reads_and_nothing_hidden(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("0.jpg", "1.jfif", "2.JPG", "3.tga", ".hidden.jpg", "._0.jpg"):
+        Image.new("L", (4, 4)).save(tmp_path / "a" / name, "tga" if name.endswith("tga") else "jpeg")
+    for name in ("notes.txt", "Thumbs.db"):
+        (tmp_path / "a" / name).write_text("x")
+    found = torchvision_sets.list_items("ImageFolder", tmp_path, {})
+    assert [found.load(i).size for i in range(len(found))] == [(4, 4)] * 4
+    assert [left.text for left in found.left_out] == [
+        "1 file left out, without the suffix of an image that Pillow reads: notes.txt"
+    ]
+    (tmp_path / "a" / "4.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(InputError, match=r"4\.jpg is a link to nothing: fetch the file"):
+        torchvision_sets.list_items("ImageFolder", tmp_path, {})

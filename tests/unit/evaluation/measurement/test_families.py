@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_qreliab.evaluation.measurement.families import BY_NAME, FAMILIES, MeasuredPair
+from pytest_qreliab.evaluation.measurement.measure import measure
 from pytest_qreliab.evaluation.measurement.spectral import STATISTICS
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.names import FAMILIES as NAMES
@@ -24,10 +25,39 @@ def test_families_share_the_values_out(by_hand):
         assert any(MetricName.parse(metric).family == name for metric in family.values(measured, None)), name
 
 
-@pytest.mark.parametrize("name", ["brier", "rescaled.ece", "ood.fpr95.knn.near", "corruption.nll.fog"])
+def test_another_number_of_bins_is_a_metric_of_both_models(by_hand):
+    baseline, quantized = by_hand.measured(), by_hand.measured(0.5)
+    for name in ("ece.20", "rescaled.ece.equal_mass.20", "ece.rms.1"):
+        values = [BY_NAME[PREDICTION].values(measured, [name])[name] for measured in (baseline, quantized)]
+        found = BY_NAME[PREDICTION].pair_values(MeasuredPair(baseline, quantized), [name])[name]
+        assert (found.baseline, found.quantized, found.problem) == (*values, "")
+        low, high = BY_NAME[PREDICTION].bounds(MetricName.parse(name), MeasuredPair(baseline, quantized)).bounds(0.05)
+        assert low < values[1] - values[0] < high
+    assert "ece.20" not in baseline.values  # it is computed only if it is wanted
+
+
+def test_the_same_number_of_bins_gives_the_same_values_and_bounds(by_hand):
+    pair = MeasuredPair(by_hand.measured(), by_hand.measured(0.5))
+    for name in ("ece", "ece.equal_mass", "rescaled.ece.debiased"):
+        named = BY_NAME[PREDICTION].pair_values(pair, [f"{name}.15"])[f"{name}.15"]
+        assert named.quantized == pair.quantized.values[name]
+        plain, with_bins = (BY_NAME[PREDICTION].bounds(MetricName.parse(n), pair) for n in (name, f"{name}.15"))
+        assert plain.bounds(0.05) == with_bins.bounds(0.05)
+
+
+def test_a_number_of_bins_has_the_problems_of_the_metric(by_hand):
+    broken = measure(by_hand.place(by_hand.embeddings(), "ID features", math.nan), by_hand.CLASSES)
+    pair = MeasuredPair(by_hand.measured(), broken)
+    for name in ("ece.20", "rescaled.ece.rms.20"):
+        found = BY_NAME[PREDICTION].pair_values(pair, [name])[name]
+        assert math.isnan(found.quantized)
+        assert found.problem.startswith("quantized: NaN, infinity or a zero vector in 1 of 200 in-distribution")
+
+
+@pytest.mark.parametrize("name", ["brier", "ece.20", "rescaled.ece", "ood.fpr95.knn.near", "corruption.nll.fog"])
 def test_only_what_is_wanted_is_computed(by_hand, name):
     measured = by_hand.measured()
-    assert BY_NAME[MetricName.parse(name).family].values(measured, [name]) == {name: measured.values[name]}
+    assert BY_NAME[MetricName.parse(name).family].values(measured, [name]).keys() == {name}
 
 
 def test_metrics_of_two_models_together_are_perfect_in_the_baseline(by_hand):

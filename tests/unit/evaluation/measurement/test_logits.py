@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
+from pytest_qreliab.data.output_checks import probability_floor
 from pytest_qreliab.embedding.records import FeatureOutputs, LogitEmbeddings, LogitOutputs
 from pytest_qreliab.evaluation.measurement import logits
 from pytest_qreliab.evaluation.measurement.measure import measure
@@ -68,7 +69,10 @@ def test_recorded_logits_allow_what_they_hold(by_hand, scale, probabilities, sco
     found = by_hand.embeddings()
 
     def outputs(images: FeatureOutputs) -> LogitOutputs:
-        return LogitOutputs((12 * unit(images.features.astype(float)) @ found.classifier.T).astype(np.float32))
+        values = 12 * unit(images.features.astype(float)) @ found.classifier.T
+        if not probabilities:
+            return LogitOutputs(values.astype(np.float32))
+        return LogitOutputs(softmax(values, axis=1).astype(np.float32), floor=1e-9)
 
     recorded = LogitEmbeddings(
         in_distribution=outputs(found.in_distribution),
@@ -77,7 +81,6 @@ def test_recorded_logits_allow_what_they_hold(by_hand, scale, probabilities, sco
         near=found.near,
         logit_scale=scale,
         logit_bias=0.0,
-        probabilities=probabilities,
     )
     measured = measure(recorded, by_hand.CLASSES)
     assert set(measured.ood_scores) == scores
@@ -111,7 +114,7 @@ def test_cosines_of_recorded_logits_undo_the_scale_and_the_bias():
     (unscaled,) = everything(logits.RecordedLogits(LogitEmbeddings(**head, logit_scale=None)), outputs)
     assert unscaled.cosines is None
     np.testing.assert_array_equal(
-        log_softmax(unscaled.logits.numpy(), axis=1), log_softmax(outputs.logits.astype(float), axis=1)
+        log_softmax(unscaled.logits.numpy(), axis=1), log_softmax(outputs.values.astype(float), axis=1)
     )
 
 
@@ -123,13 +126,55 @@ def test_features_that_are_no_directions_are_counted_once_each():
     assert logits.bad_features(features[4:], "things") == ""
 
 
-def test_recorded_logits_that_are_not_finite_are_counted_by_samples(by_hand):
-    values = np.zeros((5, 3), np.float32)
-    values[1], values[4, 2] = math.nan, -math.inf
-    outputs = LogitOutputs(values)
+def test_some_of_the_recorded_outputs_are_taken_with_their_floor():
+    values = np.eye(5, 3, dtype=np.float32)
+    outputs = LogitOutputs(values, floor=1e-9)
     head = {"labels": np.zeros(5, int), "ood": {}, "logit_scale": None, "logit_bias": 0.0}
     source = logits.RecordedLogits(LogitEmbeddings(in_distribution=outputs, **head))
-    assert source.problem(outputs, "letters") == "NaN or infinity in 2 of 5 letters logits"
     some = source.take(outputs, np.array([True, False, True, True, False]))
-    assert source.problem(some, "letters") == ""
-    assert (len(some), source.classes(some), source.features(some)) == (3, 3, None)
+    np.testing.assert_array_equal(some.values, values[[0, 2, 3]])
+    assert some.floor == 1e-9
+    assert (len(some), source.classes(some), source.features(some), source.problem(some, "x")) == (3, 3, None, "")
+
+
+def recorded_probabilities(values, labels) -> LogitEmbeddings:
+    values = np.array(values, np.float32)
+    outputs = LogitOutputs(values, probability_floor(values))
+    return LogitEmbeddings(
+        in_distribution=outputs, labels=np.array(labels), ood={"letters": outputs}, logit_scale=100.0, logit_bias=0.0
+    )
+
+
+def test_perfect_one_hot_probabilities_are_perfect():
+    """In the past zeros took part of the row: the ece was .60."""
+    for classes in (2, 4, 1000):
+        labels = np.arange(100) % classes
+        found = measure(recorded_probabilities(np.eye(classes)[labels], labels)).values
+        assert (found["accuracy"], found["ece"], found["brier"], found["nll"]) == (1, 0, 0, 0)
+
+
+def test_a_wrong_one_hot_has_the_largest_loss_but_a_finite_one():
+    found = measure(recorded_probabilities(np.eye(2)[[0, 1]], [1, 0])).values
+    assert (found["accuracy"], found["ece"], found["brier"]) == (0, 1, 2)
+    assert found["nll"] == pytest.approx(25 * math.log(2))
+
+
+def test_a_softmax_that_underflows_in_float32_has_finite_values():
+    values = np.array([[1.0, 1e-45, 0.0], [1e-45, 1.0, 3e-45], [0.0, 1e-20, 1.0]], np.float32)
+    found = measure(recorded_probabilities(values, [0, 1, 1])).values
+    assert all(map(math.isfinite, found.values()))
+    assert found["nll"] == pytest.approx(-math.log(1e-20) / 3, rel=1e-6)
+    wrong = measure(recorded_probabilities(values[:1], [2])).values["nll"]
+    assert wrong == pytest.approx(150 * math.log(2))  # half the smallest float32
+
+
+def test_rows_that_do_not_sum_to_one_are_measured_as_they_are():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), size=200).astype(np.float16).astype(np.float32) * np.float32(1.004)
+    labels = rng.integers(4, size=200)
+    found = measure(recorded_probabilities(p, labels))
+    exact = p.astype(float)
+    np.testing.assert_array_equal(found.predictions.confidence, exact.max(axis=1).clip(max=1))
+    np.testing.assert_allclose(found.predictions.nll, -np.log(exact[np.arange(200), labels].clip(max=1)), atol=1e-12)
+    brier = ((exact.clip(max=1) - np.eye(4)[labels]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(found.predictions.brier, brier, atol=1e-12)

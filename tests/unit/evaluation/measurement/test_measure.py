@@ -65,6 +65,30 @@ def test_every_metric_has_a_value_and_every_name_a_metric(by_hand):
     assert all(registry.lookup(name).aspect in ASPECTS for name in values)
 
 
+@pytest.mark.parametrize(("right", "problem"), [(True, "wrongly"), (False, "rightly")])
+def test_failures_cannot_be_predicted_where_all_or_none_are_right(by_hand, right, problem):
+    found = by_hand.embeddings()
+    predicted = by_hand.measured().predictions.predicted
+    labels = predicted if right else (predicted + 1) % len(by_hand.CLASSES)
+    measured = measure(dataclasses.replace(found, labels=labels), by_hand.CLASSES)
+    failure = {name for name in measured.values if "failure." in name}
+    assert len(failure) == 8  # under both logit scales
+    assert measured.problems == dict.fromkeys(failure, f"no sample is classified {problem}")
+    assert all(math.isnan(measured.values[name]) for name in failure)
+    assert measured.values["augrc"] == (0 if right else pytest.approx(0.5))
+
+
+def test_the_classes_that_a_prediction_on_a_further_set_may_name_are_counted(by_hand):
+    found = by_hand.embeddings()
+    among = dataclasses.replace(
+        found.labelled["shift.print"],
+        labels=np.repeat([1, 3], 30).astype(np.int64),
+        candidates=np.array([1, 3, 4]),
+    )
+    counts = measure(dataclasses.replace(found, labelled={**found.labelled, "shift.print": among})).candidates
+    assert counts == {**dict.fromkeys(found.labelled, len(by_hand.CLASSES)), "shift.print": 3}
+
+
 WITHOUT = {
     "negatives": "*.neglabel*",
     "calibration": "*.knn*|*.mahalanobis*|rescaled.*",

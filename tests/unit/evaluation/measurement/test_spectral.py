@@ -14,7 +14,7 @@ from pytest_qreliab.metrics import registry, spectral_metrics
 from pytest_qreliab.metrics.definitions import FEATURES, RANK_BANDS
 from pytest_qreliab.metrics.rank import HIGHEST_SQNR
 
-BENCHMARK = "version: 1\nextends: digits\ncorruptions: null\ncovariate_shift: null\nspurious: null\nood: {far: null}\n"
+BENCHMARK = "version: 1\nextends: digits\ncorruptions: null\ncovariate_shift: null\nspurious: null\nood: null\n"
 NAMES = [
     *registry.of_aspect("spectrum"),
     *(f"{name}.{part}" for name in spectral_metrics.BY_RANK for part in FEATURES),
@@ -89,13 +89,14 @@ def test_identical_models_differ_in_nothing(evaluated):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("spectral.high_band_energy.5", {}, "the image tower shows 4 blocks"),
-        ("spectral.map_error.9", {}, "the image tower shows 4 blocks"),
+        ("spectral.high_band_energy.5", {}, "the image tower shows no block 5; valid: 1 to 4"),
+        ("spectral.map_error.9", {}, "the image tower shows no block 9; valid: 1 to 4"),
         ("spectral.map_error", {"blocks": None}, "the image tower shows no patch map"),
         ("spectral.sqnr.penultimate", {"features": {}}, "the image tower shows no penultimate features"),
         ("spectral.cka", {"features": {"": np.ones((898, 3), np.float32)}}, "64 wide in full precision and 3 here"),
         ("spectral.accuracy_low_rank", {"predictions": None}, "no text features to classify with"),
-        ("spectral.sensitivity_low", {"sensitivity": np.full((128, 3), np.nan)}, "not finite, or were not looked at"),
+        ("spectral.sensitivity_low", {"sensitivity": np.full((128, 3), np.nan)}, "with gratings are not finite"),
+        ("spectral.sensitivity_low", {"sensitivity": None}, "with gratings were not looked at"),
     ],
 )
 def test_what_a_model_does_not_show_fails_the_gate_on_it(evaluated, name, change, message):
@@ -109,7 +110,9 @@ def test_what_a_model_does_not_show_fails_the_gate_on_it(evaluated, name, change
 
 def test_the_page_s_gates_can_be_loaded(tmp_path, make_plan):
     page = (Path(__file__).parents[4] / "docs" / "spectrum.md").read_text()
-    (tmp_path / "t.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    gates = page.partition("```yaml\n")[2].partition("```")[0]
+    assert "spectral.map_error.6:" in gates  # of a ViT with 12 blocks, where the embedded model has 4
+    (tmp_path / "t.yaml").write_text(gates.replace("map_error.6", "map_error.3"))
     plan = make_plan(thresholds=str(tmp_path / "t.yaml"))
     assert len(plan.gates[plan.cases[0]]) == 6
     for name in registry.of_aspect("spectrum"):

@@ -1,5 +1,6 @@
 """What has a name: quantizers, variants and models."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,8 +99,40 @@ def test_a_path_in_a_models_name_starts_in_the_folder_where_it_is_there(tmp_path
     monkeypatch.chdir(tmp_path)
     clip = Catalog().model("local-dir:model", tmp_path / "suite")()
     assert clip.name == "local-dir:model"
-    with pytest.raises(InputError, match=r"'local-dir:model': model/open_clip_config.json cannot be read"):
+    with pytest.raises(InputError, match=r"local-dir:.*model': .*/model/open_clip_config.json cannot be read"):
         Catalog().model("local-dir:model", tmp_path)
     (tmp_path / "suite" / "bad.pt").write_bytes(b"")
     with pytest.raises(InputError, match=r"checkpoint /.*/suite/bad\.pt is damaged"):
         Catalog().model("RN50/bad.pt", tmp_path / "suite")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("int8.xml", "a .xml file is a model of a runtime; record its outputs and give them as recorded:PATH"),
+        ("artifact:out/clip.ENGINE", "a .engine file is a model of a runtime; record its outputs and give them as"),
+        ("artifact:vision.onnx", "or give the folder of its ONNX towers as artifact:PATH"),
+        ("phone.npz", "if these are recorded outputs, write recorded:phone.npz"),
+    ],
+)
+def test_files_of_runtimes_and_outputs_are_pointed_to_recordings(name, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Catalog().recipe(name)
+    plain = name.removeprefix("artifact:")
+    with pytest.raises(InputError, match=r"recorded:"):
+        Catalog().model(plain)
+
+
+def test_the_path_of_an_artifact_starts_in_the_folder_of_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [
+        Catalog().recipe(f"artifact:{path}", folder).parameters.path
+        for path, folder in [
+            ("m.pt", None),
+            ("m.pt", tmp_path / "project"),
+            ("/m.pt", tmp_path / "project"),
+            ("m.pt", tmp_path.parent),
+        ]
+    ]
+    # Below the working directory it is relative, so that another checkout has the same plan.
+    assert paths == ["m.pt", "project/m.pt", "/m.pt", str(tmp_path.parent / "m.pt")]

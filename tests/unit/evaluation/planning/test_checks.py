@@ -1,5 +1,7 @@
 """Calibration data that a case needs and a benchmark lacks."""
 
+import shutil
+
 import pytest
 
 from pytest_qreliab.config.cases import Bits, Build, Case
@@ -36,7 +38,8 @@ def test_too_few_or_unlabelled_images_to_hold_out(make_plan, small_benchmark, fo
     folder_benchmark.write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"needs calibration images; add `calibration:`"):
         make_plan(quantizers="lsq+contrastive", benchmarks=str(folder_benchmark))
-    folder_benchmark.write_text("\n".join([*lines, "calibration: {source: image-folder, path: images}"]))
+    shutil.copytree(folder_benchmark.parent / "images", folder_benchmark.parent / "others")
+    folder_benchmark.write_text("\n".join([*lines, "calibration: {source: image-folder, path: others}"]))
     plan = make_plan(quantizers="lsq+contrastive", benchmarks=str(folder_benchmark))
     data = plan.data["folders"]
     assert data.calibration.labels.tolist() == data.in_distribution.labels.tolist()

@@ -41,3 +41,23 @@ def test_unknown_devices(make_plan, device):
 def test_a_device_that_is_not_there(make_plan):
     with pytest.raises(InputError, match="is not there"):
         make_plan(device="cuda:99")
+
+
+@pytest.mark.parametrize(("text", "compiled"), [("yes", True), ("no", False), ("True", True), ("false", False)])
+def test_answers_are_yes_and_no_or_what_toml_has(make_plan, small_benchmark, text, compiled):
+    assert make_plan(compile=text, bits="w8", benchmarks=str(small_benchmark)).compiled == compiled
+
+
+def test_another_answer_is_refused(make_plan):
+    with pytest.raises(InputError, match=r"^--qreliab-compile: unknown answer 'perhaps'; .*valid: no, yes"):
+        make_plan(compile="perhaps")
+
+
+@pytest.mark.parametrize("entry", ["artifact:m.safetensors", "{name: other, quantizer: artifact, path: m.safetensors}"])
+def test_the_path_of_an_artifact_in_a_suite_starts_in_the_folder_of_the_suite(make_plan, tmp_path, monkeypatch, entry):
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    (folder / "s.yaml").write_text(f"version: 1\nquantizers: [{entry}]\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"artifact {folder}/m.safetensors does not exist"):
+        make_plan(suite="suites/s.yaml")

@@ -63,3 +63,26 @@ def test_what_does_not_fit_is_told(say):
 
 def test_outputs_that_do_not_say_of_which_model_cannot_be_quantized(say):
     assert "holds outputs, no model" in say({}, models="recorded:{folder}/changed.npz", quantizers="minmax")
+
+
+def test_a_recorded_pair_is_described_and_its_doubts_are_told_with_each_file(make_plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, probability in (("full", 0.2), ("changed", 0.0)):
+        recording = Recording(["cat", "dog"], logit_scale=100.0 if name == "full" else 3.0)
+        rows = [[1 - probability, probability], [0.3, 0.7]]
+        recording.add("in_distribution", ["a", "b"], labels=[1, 1], probabilities=rows)
+        recording.save(tmp_path / f"{name}.npz")
+    (tmp_path / "t.yaml").write_text("version: 1\ngates: {accuracy: {max_drop: 0.5}}\n")
+    files = {"models": "recorded:full.npz", "quantizers": "recorded:changed.npz", "benchmarks": "recorded:full.npz"}
+    plan = make_plan(**files, thresholds="t.yaml")
+    facts = plan.descriptions["recorded:full.npz"].facts
+    assert (facts["recorded"], facts["recorded logit scale"]) == ("probabilities", "100")
+    assert re.fullmatch(r"full\.npz [0-9a-f]{8}", facts["outputs"])
+    outputs = plan.recipes["recorded:changed.npz"].parameters.model_dump()["outputs"]
+    assert re.fullmatch(r"changed\.npz [0-9a-f]{8}", outputs)
+    (case,) = plan.cases
+    assert case.quantization == "recorded:changed.npz unknown"
+    empty, scale, zeros = plan.warnings(case)
+    assert empty == "full: in_distribution: 1 of 2 classes without samples: 'cat'"
+    assert scale.startswith("changed.npz: logit_scale is 3")
+    assert zeros.startswith("changed.npz: in_distribution: the label's probability is 0 in 1 of 2 rows")

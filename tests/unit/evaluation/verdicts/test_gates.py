@@ -8,9 +8,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from pytest_qreliab.evaluation.measurement.comparison import compare
 from pytest_qreliab.evaluation.measurement.measure import measure
 from pytest_qreliab.evaluation.verdicts.accepted import AcceptedValues
-from pytest_qreliab.evaluation.verdicts.gates import judge, judge_drift
+from pytest_qreliab.evaluation.verdicts.gates import judge, judge_drift, not_shown
 from pytest_qreliab.statistics import multiple_testing
 from pytest_qreliab.statistics.interval import normal_interval
 
@@ -127,6 +128,15 @@ def test_the_policy_decides_what_is_inconclusive(judge_one, make_gate, make_chan
     verdict = judge_one(change, make_gate(), inconclusive=inconclusive)
     assert (verdict.outcome, verdict.passed) == ("inconclusive", passed)
     assert verdict.samples_to_settle == 400  # half the width would do
+
+
+@pytest.mark.parametrize(("quantized", "settle"), [(0.8, 100 * 100), (0.799, None), (0.801, 9612), (0.75, None)])
+def test_an_estimate_at_its_limit_has_no_number_of_samples_that_would_settle_it(
+    judge_one, make_gate, make_change, quantized, settle
+):
+    """Of 100 samples and an interval that reaches .5 to each side, a distance of .05 from .75 is the least told."""
+    change = make_change(baseline=1.0, quantized=quantized, low=quantized - 1.5, high=quantized - 0.5)
+    assert judge_one(change, make_gate(value=0.25)).samples_to_settle == settle
 
 
 # What is not finite
@@ -331,7 +341,10 @@ def test_a_tower_without_a_patch_map_fails_the_gate_on_it(by_hand):
         name
     ]
     assert not verdict.passed
-    assert "shows no patch map" in verdict.problem
+    assert verdict.problem == (
+        "the image tower shows no patch map; return `(features, map)` from encode_image, or give the ONNX graph a "
+        "second output; or write `where_missing: skip` beside the limit"
+    )
 
 
 @pytest.mark.parametrize("which", ["baseline", "quantized"])
@@ -340,7 +353,23 @@ def test_what_only_one_of_the_models_shows_fails_the_gate_on_it(by_hand, which):
     pair = (hidden, shown) if which == "baseline" else (shown, hidden)
     verdict = by_hand.verdicts(*pair, [name, "accuracy"], inconclusive="pass")[name]
     assert (verdict.outcome, verdict.passed) == ("fail", False)
-    assert f"{which}: not measured" in verdict.problem
+    assert verdict.problem.startswith(f"{which}: the image tower shows no local features; or write `where_missing:")
+
+
+def test_only_what_a_model_does_not_show_may_be_skipped(by_hand, make_gate, broken):
+    """What is not finite is no such thing, wherever it comes from."""
+    shown, broken_one = by_hand.measured(), measure(by_hand.place(by_hand.embeddings(), broken, math.nan))
+    gates = [make_gate(name) for name in by_hand.GATED]
+    assert not_shown(compare(shown, broken_one, by_hand.GATED), gates).keys() <= {
+        name for name in by_hand.GATED if name.startswith("recall.")
+    }
+    hidden = by_hand.without("high_band")
+    name = "spectral.high_band_energy"
+    assert list(not_shown(compare(shown, hidden, by_hand.GATED), gates)) == [name]
+    for part in ("", ".letters", ".near"):
+        gate = make_gate(f"ood.auroc.gl-mcm{part}")
+        for pair in ((shown, by_hand.without("local")), (by_hand.without("local"),) * 2):
+            assert "shows no local features" in not_shown(compare(*pair, [gate.metric]), [gate])[gate.metric]
 
 
 def test_a_gated_metric_that_was_not_measured_fails(make_gate, make_rule):

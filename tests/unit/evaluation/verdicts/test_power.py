@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pytest_qreliab.evaluation.verdicts.power import effective_samples, find_underpowered
-from pytest_qreliab.metrics import registry
+from pytest_qreliab.metrics import registry, set_metrics
+from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.statistics import power
 
 
@@ -49,6 +50,23 @@ def test_limits_on_values_and_on_shares_of_a_value_yet_unknown_are_left_out(plan
     assert not find_underpowered(
         plan_of("  ece: {max: 0.001}\n  spectral.high_band_energy: {max_relative_change: 0.001}\n")
     )
+
+
+def test_a_small_grid_shows_less_than_a_large_one(make_plan, small_benchmark, write_thresholds, tmp_path):
+    """Fifteen cells of the same images even out what one does not."""
+    thresholds = write_thresholds("  corruption.accuracy: {max_drop: 0.001}\n")
+
+    def detectable(kinds: str) -> float:
+        path = tmp_path / f"{len(kinds)}.yaml"
+        path.write_text(f"{small_benchmark.read_text()}corruptions: {{kinds: [{kinds}], severities: [3], limit: 50}}\n")
+        (weak,) = find_underpowered(make_plan(bits="w8", benchmarks=str(path), thresholds=str(thresholds)))
+        assert weak.samples == 50
+        return weak.detectable
+
+    one, four = detectable("fog"), detectable("fog, frost, snow, contrast")
+    assert one == pytest.approx(power.minimum_detectable(0.32, 50, 0.05))
+    name = MetricName.parse("corruption.accuracy")
+    assert four / one == pytest.approx(set_metrics.spread_over(name, 4) / set_metrics.spread_over(name, 1))
 
 
 def test_effective_samples_of_a_mean_over_sets_agree_with_a_simulation(plan_of):

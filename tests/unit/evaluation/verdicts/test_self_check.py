@@ -152,3 +152,24 @@ def test_as_many_false_failures_as_chance_may_give_are_allowed(failed, passed):
         left_out=(),
     )
     assert checked.passed == passed
+
+
+def test_sets_of_the_same_units_are_dealt_together():
+    import torch
+
+    logits, labels = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 3))), np.zeros(50, np.int64)
+    predictions = classification.predict(logits, labels)
+    names = ("spurious.common", "spurious.counter")
+    pair = Measurement(
+        classes=("a",),
+        samples=50,
+        labelled=dict.fromkeys(names, predictions),
+        units=dict.fromkeys(names, np.arange(50)),
+    )
+    dealt = [
+        self_check.shuffle_pair(measurement, measurement, [], np.random.default_rng(0))[0].labelled
+        for measurement in (pair, replace(pair, units={}))
+    ]
+    together, apart = ([np.asarray(sets[name].logits) for name in names] for sets in dealt)
+    assert np.array_equal(*together)
+    assert not np.array_equal(*apart)

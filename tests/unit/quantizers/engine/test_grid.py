@@ -132,3 +132,73 @@ def test_the_hundredth_percentile_is_minmax():
     for symmetric in (True, False):
         a, b = (grid.fit_grid(*rule(x, 5, symmetric), 5, symmetric) for rule in (grid.percentile(100), grid.minmax))
         torch.testing.assert_close(a.round(x), b.round(x))
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 6), st.integers(3, 300)),  # of a Linear
+    st.tuples(st.integers(1, 6), st.just(1), st.integers(2, 7), st.integers(2, 7)),  # of a depthwise convolution
+)
+kinds = st.sampled_from(["tensor", "channel", 8, 32])
+
+
+def drawn(shape, seed, spread=0.02) -> torch.Tensor:
+    return spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def on_grids(weight, bits, granularity) -> bool:
+    return all(grid.lies_on_grid(row, bits) for row in grid.to_rows(weight, granularity))
+
+
+@given(
+    shapes,
+    st.integers(0, 999),
+    widths,
+    st.booleans(),
+    kinds,
+    st.sampled_from([grid.minmax, grid.mse, grid.percentile(95)]),
+)
+def test_rounded_weights_lie_on_grids_of_their_width_and_so_they_do_rounded_again(
+    shape, seed, bits, symmetric, granularity, rule
+):
+    once = rounded(drawn(shape, seed), bits, symmetric, granularity, rule)
+    assert on_grids(once, bits, granularity)
+    assert on_grids(rounded(once, bits, symmetric, granularity), bits, granularity)
+    assert on_grids(once, 8, granularity)
+
+
+@given(shapes, st.integers(0, 999), widths, kinds)
+def test_float_weights_lie_on_no_grid_by_chance(shape, seed, bits, granularity):
+    weight = drawn(shape, seed)
+    assert not on_grids(weight, bits, granularity)
+    assert not on_grids(rounded(weight, 8, granularity=granularity) + 1e-3 * weight, bits, granularity)
+
+
+@given(st.integers(5, 300), st.integers(0, 999), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_weights_that_were_stored_in_16_bits_are_not_rounded_to_8(inputs, seed, dtype):
+    assert not on_grids(drawn((8, inputs), seed).to(dtype).float(), 8, "channel")
+
+
+def test_grids_that_do_not_pass_through_zero_count():
+    values = 0.3123 + 0.0571 * torch.randint(0, 16, (30,), generator=torch.Generator().manual_seed(0))
+    assert grid.lies_on_grid(values, 4)
+    assert not grid.lies_on_grid(values, 3)
+
+
+def test_uneven_levels_count_in_rows_that_are_long_enough_to_show_that_they_are_few():
+    levels = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    picked = levels[torch.arange(64) % 16]
+    assert grid.lies_on_grid(picked, 4)
+    assert not grid.lies_on_grid(picked[:31], 4)
+    assert not grid.lies_on_grid(picked, 3)
+
+
+@given(st.integers(60, 1000), st.integers(0, 999))
+def test_pruned_weights_are_not_rounded(inputs, seed):
+    weight = drawn((2, inputs), seed)
+    assert not on_grids(torch.where(weight.abs() < 0.02, torch.zeros(()), weight), 8, "channel")
+
+
+@pytest.mark.parametrize("row", [[0.0] * 9, [0.7] * 5, [-0.31], [0.0, 0.0, 0.123, 0.0]])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_rows_of_one_value_lie_on_a_grid_as_they_are(row, bits):
+    assert grid.lies_on_grid(torch.tensor(row), bits)

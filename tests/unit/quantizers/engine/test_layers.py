@@ -17,6 +17,16 @@ def test_every_layer_in_scope_is_named_and_the_model_is_left_alone(tiny):
     assert dict(tiny.module.named_modules()) == before
 
 
+def test_a_weight_that_is_computed_from_others_is_refused_and_can_be_folded(tiny):
+    clip = tiny.copy()
+    layer = clip.module.transformer.resblocks[0].mlp.c_fc
+    nn.utils.parametrizations.weight_norm(layer)
+    with pytest.raises(InputError, match=r"tiny-digits: the weight of transformer.resblocks.0.mlp.c_fc is computed"):
+        engine_layers.unpack_layers(clip, "text")
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    engine_layers.unpack_layers(clip, "text")
+
+
 def test_a_library_without_convolutions_gets_the_linears(tiny):
     clip, layers = engine_layers.unpack_layers(tiny, "both")
     linears = engine_layers.linears(clip, layers, "it")
@@ -40,8 +50,18 @@ def test_a_weight_that_is_not_dense_has_no_pair(tiny):
         engine_layers.weight_pairs(tiny, clip, "vision")
 
 
-def test_the_image_that_is_passed_through_is_black(tiny):
-    image = engine_layers.one_image(tiny)
-    assert image.shape == (1, 3, 32, 32)
-    assert bool((image == image[:, :, :1, :1]).all())
-    assert torch.equal(image, engine_layers.one_image(tiny))
+def test_the_images_that_are_passed_through_are_unlike_each_other(tiny):
+    images = engine_layers.probe_images(tiny)
+    assert images.shape == (4, 3, 32, 32)
+    assert len({float(image.mean()) for image in images}) == 4
+    assert torch.equal(images, engine_layers.probe_images(tiny))
+
+
+@pytest.mark.parametrize(("scope", "images", "prompts"), [("vision", 4, 0), ("text", 0, 4), ("both", 4, 4)])
+def test_each_image_and_each_prompt_is_passed_by_itself(tiny, scope, images, prompts):
+    seen = []
+    clip = tiny.copy()
+    clip.module.visual.register_forward_pre_hook(lambda tower, args: seen.append(len(args[0])))
+    clip.module.token_embedding.register_forward_pre_hook(lambda layer, args: seen.append(len(args[0])))
+    engine_layers.encode_probes(clip, scope)
+    assert seen == [1] * (images + prompts)

@@ -138,7 +138,8 @@ def test_kernels_of_other_packages_give_local_features(tiny, quantize, noise, qu
     assert 0 < float((found - expected).norm() / expected.norm()) < 0.5
 
 
-def test_onnx_shows_no_local_features(tiny, quantize, noise):
+def test_onnx_shows_no_local_features(architecture_of, quantize, noise, exported_once):
+    tiny = architecture_of("vit")
     pytest.importorskip("onnxruntime", reason="the extra pytest-qreliab[onnxruntime] is not installed")
     clip = quantize(tiny, "onnxruntime", Bits(8, 8))
     features, patch_map, found = clip.encode_image_with_local(noise(tiny))

@@ -80,3 +80,8 @@ def test_a_graph_takes_what_its_initializers_do(tiny, quantize):
     files = sum(len(tower.graph().SerializeToString()) for tower in clip.module.towers().values())
     assert found.size < files  # which hold the nodes as well: of a model as small as this half of them
     assert found.size == pytest.approx(found.full_size - 3 * found.total_weights, rel=0.1)
+    vision, text = (
+        measured(tiny, quantize(tiny, "onnxruntime", Bits(8, 8), scope), Bits(8, 8), scope)
+        for scope in ("vision", "text")
+    )
+    assert vision.size + text.size == pytest.approx(found.size + found.full_size, abs=64)  # neither tower counts twice

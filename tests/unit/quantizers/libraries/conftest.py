@@ -4,7 +4,6 @@ import pytest
 
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers.engine import grid
 from pytest_qreliab.quantizers.libraries import artifact
 from pytest_qreliab.quantizers.parameters import Artifact, OnnxRuntime
 from pytest_qreliab.quantizers.request import Request
@@ -15,7 +14,7 @@ def load():
     """Loads an artifact beside its original, with the bits of the file unless others are given."""
 
     def quantize(clip, path, scope="both", bits=None):
-        bits = bits or artifact.inspect(path, scope)
+        bits = bits or artifact.inspect(path, scope, clip.in_scope)
         return artifact.quantize(clip, Request(bits=bits, scope=scope, parameters=Artifact(path=str(path))))
 
     return quantize
@@ -30,17 +29,6 @@ def refused(load):
             load(clip, path, scope)
 
     return check
-
-
-@pytest.fixture(scope="session")
-def rounded_rows():
-    """Rounds each output channel of a weight."""
-
-    def round_rows(weight, bits):
-        rows = grid.to_rows(weight, "channel")
-        return grid.from_rows(grid.fit_grid(*grid.minmax(rows, bits, True), bits, True).round(rows), weight)
-
-    return round_rows
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +47,7 @@ def rounded(rounded_rows):
 
 
 @pytest.fixture(scope="session")
-def towers(tiny, tmp_path_factory):
+def towers(tiny, tmp_path_factory, exported_once):
     """A folder of ONNX towers of each kind: `dynamic` (w8a8), `weights` (w8) and `full`."""
     for package in ("onnxruntime", "onnx", "onnxscript"):
         pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")

@@ -1,12 +1,18 @@
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
+from torchvision.transforms import functional as F
 
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.inspection import coverage
+from pytest_qreliab.quantizers.libraries import artifact
 
 
 def test_what_was_not_rounded_is_shown(tiny, tmp_path, load, rounded):
@@ -21,7 +27,11 @@ def test_what_was_not_rounded_is_shown(tiny, tmp_path, load, rounded):
 
 def test_files_that_are_not_quantized(tiny, towers, tmp_path, refused):
     save_file(tiny.module.state_dict(), tmp_path / "model.safetensors")
-    refused(tiny, tmp_path / "model.safetensors", "is not quantized in scope 'both': .* more than 256 values")
+    refused(
+        tiny,
+        tmp_path / "model.safetensors",
+        "is not quantized in scope 'both': none of its weight matrices lies on grids",
+    )
     torch.save({name: value.bfloat16() for name, value in tiny.module.state_dict().items()}, tmp_path / "half.pt")
     refused(tiny, tmp_path / "half.pt", "is not quantized")
     refused(tiny, towers / "full", "is not quantized in scope 'both': no matrix product or convolution .* integers")
@@ -47,7 +57,7 @@ def test_missing_and_unknown_files(tiny, towers, tmp_path, load, refused):
     refused(tiny, tmp_path, r"text.onnx is missing; scope 'both' needs visual.onnx and text.onnx")
     assert load(tiny, tmp_path, "vision") is not None
     torch.save([torch.ones(2, 2)], tmp_path / "list.pt")
-    refused(tiny, tmp_path / "list.pt", r"holds no state dict: save state_dict\(\)")
+    refused(tiny, tmp_path / "list.pt", "holds a list, no state dict")
 
 
 def test_files_of_another_architecture(tiny, architecture_of, towers, tmp_path, refused, rounded):
@@ -66,5 +76,83 @@ def test_files_of_another_architecture(tiny, architecture_of, towers, tmp_path, 
 
 def test_other_bits_than_the_files_are_refused(tiny, tmp_path, load, rounded):
     save_file(rounded(tiny, 4), tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="is w4, not w8a8"):
+    with pytest.raises(InputError, match=r"is w4 in scope 'both' of .*, not w8a8"):
         load(tiny, tmp_path / "model.safetensors", bits=Bits(8, 8))
+
+
+class TwoTowers(nn.Module):
+    """A model with names of its own, the first tower not called `visual`, and a layer that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.photo, self.words, self.unused = nn.Linear(192, 32), nn.Linear(64, 32), nn.Linear(64, 3)
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+
+    def encode_image(self, images):
+        return self.photo(images.flatten(1))
+
+    def encode_text(self, tokens):
+        return self.words(tokens)
+
+
+def two_towers() -> Clip:
+    return Clip.wrap(
+        TwoTowers(),
+        preprocess=lambda image: F.to_tensor(image.resize((8, 8))) - 0.5,
+        tokenizer=lambda texts: torch.stack(
+            [torch.tensor([b / 255 for b in t.encode()[:64].ljust(64)]) for t in texts]
+        ),
+    )
+
+
+@pytest.fixture
+def foreign_file(tmp_path, rounded_rows):
+    """Writes the state dict of `two_towers`, some towers rounded to some bits."""
+
+    def write(**bits) -> Path:
+        state = {name: value.clone() for name, value in two_towers().module.state_dict().items()}
+        for tower, width in bits.items():
+            state[f"{tower}.weight"] = rounded_rows(state[f"{tower}.weight"], width)
+        state["logit_scale"] += 1
+        torch.save(state, tmp_path / "foreign.pt")
+        return tmp_path / "foreign.pt"
+
+    return write
+
+
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scope", ["vision", "text", "both"])
+def test_a_scope_is_that_of_the_models_own_layout(foreign_file, quantize, load, prompts, scope):
+    clip, path = two_towers(), foreign_file(photo=4, words=4)
+    assert artifact.inspect(path, scope) == Bits(4)  # as a plan asks, which knows no model
+    found, expected = load(clip, path, scope), quantize(clip, "minmax", Bits(4), scope)
+    for encode, inputs in (("encode_image", IMAGES), ("encode_text", prompts)):
+        assert torch.equal(getattr(found, encode)(inputs), getattr(expected, encode)(inputs))
+    assert torch.equal(found.encode_image(IMAGES), clip.encode_image(IMAGES)) == (scope == "text")
+    assert torch.equal(found.encode_text(prompts), clip.encode_text(prompts)) == (scope == "vision")
+    assert coverage.measure(clip, found, Bits(4), scope).weights == 1.0
+    # The logit scale is of no tower: it comes with the whole file alone.
+    assert found.logit_scale == pytest.approx(np.exp(3.0 if scope == "both" else 2.0))
+
+
+def test_a_tower_that_is_not_quantized_is_refused_in_its_scope(foreign_file, load, refused):
+    path = foreign_file(words=4)
+    assert load(two_towers(), path, "text") is not None
+    with pytest.raises(InputError, match="is not quantized in scope 'vision': none of its weight matrices lies on"):
+        load(two_towers(), path, "vision", Bits(4))
+
+
+def test_towers_of_different_bits_are_refused_in_a_scope_until_they_are_saved_alone(foreign_file, load, tmp_path):
+    path = foreign_file(photo=8, words=4)
+    assert artifact.inspect(path, "text") == Bits(8)  # the model is not known yet
+    with pytest.raises(
+        InputError, match=r"is w4 in scope 'text' of .*, not w8, .* save a state dict of each tower alone"
+    ):
+        load(two_towers(), path, "text", Bits(8))
+    words = {name: value for name, value in torch.load(path).items() if name.startswith("words.")}
+    torch.save(words, tmp_path / "words.pt")
+    assert artifact.inspect(tmp_path / "words.pt", "text") == Bits(4)
+    assert load(two_towers(), tmp_path / "words.pt", "text") is not None

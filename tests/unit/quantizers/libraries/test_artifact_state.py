@@ -93,7 +93,7 @@ class Evil:
 
 def test_code_in_a_checkpoint_is_never_run(tiny, tmp_path, capsys, refused):
     torch.save({"weights": Evil()}, tmp_path / "model.pt")
-    refused(tiny, tmp_path / "model.pt", "holds code beside its weights, which is never run")
+    refused(tiny, tmp_path / "model.pt", "holds print beside its weights, code which is never run")
     assert "code ran" not in capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ import torch
 from pytest_qreliab.config.cases import Bits
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.errors import InputError
+from pytest_qreliab.models.same_tower import same_tower
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.libraries import onnxruntime
@@ -19,20 +20,13 @@ for package in ("onnxruntime", "onnx", "onnxscript"):
     pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def export_once():
-    """The exporter takes seconds and gives the same for the same tower: of each model here, keep what it gave."""
-    exported, export = {}, onnxruntime.export
+pytestmark = pytest.mark.usefixtures("exported_once")
 
-    def cached(clip, name):
-        key = name, tuple(float(parameter.double().sum()) for parameter in clip.module.parameters())
-        if key not in exported:
-            exported[key] = export(clip, name)
-        return exported[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnxruntime, "export", cached)
-        yield
+@pytest.fixture(scope="module")
+def tiny(architecture_of):
+    """A model that is exported in less time than the embedded one."""
+    return architecture_of("vit")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,11 @@ def operators(clip) -> set[str]:
 
 @pytest.mark.parametrize(
     "architecture",
-    ["vit", "convnext-atto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "siglip-like"))],
+    [
+        "vit",
+        "convnext",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("convnext-atto", "resnet", "siglip-like")),
+    ],
     indirect=True,
 )
 def test_every_architecture(architecture, quantized, error, noise):
@@ -111,6 +109,9 @@ def test_scope_leaves_the_other_tower_and_the_original_alone(tiny, quantized, no
     assert text.encode_image_with_map(noise(tiny))[1] is not None
     for clip, scope in ((vision, "vision"), (text, "text")):
         assert coverage.measure(tiny, clip, Bits(8, 8), scope).weights == 1.0
+        assert [tower for tower in ("vision", "text") if same_tower(clip, tiny, tower)] == [
+            "text" if scope == "vision" else "vision"
+        ]
     assert not torch.equal(vision.encode_image(noise(tiny)), tiny.encode_image(noise(tiny)))
     assert all(torch.equal(value, before[name]) for name, value in tiny.module.state_dict().items())
 

@@ -1,5 +1,7 @@
 """Every post-training method, through one procedure, on every architecture."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -17,16 +19,29 @@ OTHERS = [method for method in METHODS if method not in ("minmax", "gptq")]
 
 
 @pytest.mark.parametrize(
-    "method", ["minmax", "gptq", *(pytest.param(method, marks=pytest.mark.slow) for method in OTHERS)]
+    "method", ["minmax", *(pytest.param(method, marks=pytest.mark.slow) for method in ("gptq", *OTHERS))]
 )
 def test_every_architecture_is_covered_and_its_error_falls_as_bits_rise(architecture, quantize, error, method):
     check_coverage_and_errors(architecture, quantize, error, method)
 
 
-@pytest.mark.parametrize("method", OTHERS)
-@pytest.mark.parametrize("architecture", ["vit", "convnext", "siglip-like"], indirect=True)
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [
+        *itertools.product(("vit", "convnext", "siglip-like"), OTHERS),
+        *((name, "gptq") for name in ("vit", "vit-attention-pool", "resnet", "siglip-like", "coca", "timm-vit")),
+    ],
+    indirect=["architecture"],
+)
 def test_every_method_covers_and_its_error_falls_as_bits_rise(architecture, quantize, error, method):
     check_coverage_and_errors(architecture, quantize, error, method)
+
+
+def test_gptq_covers_convolutions_by_channel(architecture_of, quantize):
+    """At one width, as each group of channels has a matrix of its own, which takes time."""
+    clip = architecture_of("convnext")
+    found = coverage.measure(clip, quantize(clip, "gptq", Bits(4, 8)), Bits(4, 8), "both")
+    assert (found.weights, found.flops, found.missing) == (1.0, 1.0, ())
 
 
 def check_coverage_and_errors(architecture, quantize, error, method):
@@ -68,15 +83,19 @@ def test_it_says_the_same_twice_and_does_not_touch_the_original(tiny, images, qu
     assert all(torch.equal(value, before[name]) for name, value in tiny.module.state_dict().items())
 
 
-@pytest.mark.parametrize("method", METHODS)
+TOGETHER = (
+    {"granularity": "tensor", "activations": "dynamic"},
+    {"granularity": 12},
+    {"symmetric_activations": False, "symmetric": False, "granularity": 16},
+)
+ALONE = ({"granularity": "tensor"}, {"symmetric": False}, {"activations": "dynamic"})
+
+
 @pytest.mark.parametrize(
-    "parameters",
+    ("method", "parameters"),
     [
-        {"granularity": "tensor"},
-        {"granularity": 12},
-        {"symmetric": False},
-        {"activations": "dynamic"},
-        {"symmetric_activations": False, "symmetric": False, "granularity": 16},
+        *((method, parameters) for method in METHODS for parameters in TOGETHER),
+        *(("minmax", parameters) for parameters in ALONE),
     ],
     ids=str,
 )

@@ -65,27 +65,29 @@ def test_the_model_is_left_as_any_quantizer_leaves_it(tiny, pixels, trained, sta
 
 
 @pytest.mark.parametrize("method", ["lsq", "lr-qat"])
-def test_the_seed_alone_decides(tiny, calibration, method, train, same):
+def test_the_seed_alone_decides(architecture_of, calibration, method, train, same):
+    clip = architecture_of("vit")
     torch.manual_seed(1)
     random = torch.get_rng_state()
     with torch.no_grad():
-        one = train(tiny, calibration, method, Bits(3, 8))
+        one = train(clip, calibration, method, Bits(3, 8))
     assert torch.equal(torch.get_rng_state(), random)
     torch.manual_seed(2)
-    assert same(one, train(tiny, calibration, method, Bits(3, 8)))
-    assert not same(one, train(tiny, calibration, method, Bits(3, 8), seed=1))
+    assert same(one, train(clip, calibration, method, Bits(3, 8)))
+    assert not same(one, train(clip, calibration, method, Bits(3, 8), seed=1))
 
 
 @pytest.mark.parametrize("method", ["lsq", "lsq+contrastive", "distillation", "omniquant"])
-def test_scope_leaves_the_other_tower_bit_for_bit(tiny, calibration, pixels, method, train):
-    texts = list(calibration.templates)
-    vision = train(tiny, calibration, method, Bits(2, 8), scope="vision")
-    assert torch.equal(vision.encode_text(texts), tiny.encode_text(texts))
-    assert not torch.equal(vision.encode_image(pixels), tiny.encode_image(pixels))
-    text = train(tiny, calibration, method, Bits(2, 8), scope="text")
-    assert torch.equal(text.encode_image(pixels), tiny.encode_image(pixels))
-    assert not torch.equal(text.encode_text(texts), tiny.encode_text(texts))
-    assert vision.logit_scale == tiny.logit_scale
+def test_scope_leaves_the_other_tower_bit_for_bit(architecture_of, calibration, noise, method, train):
+    clip, texts = architecture_of("vit"), list(calibration.templates)
+    pixels = noise(clip)
+    vision = train(clip, calibration, method, Bits(2, 8), scope="vision")
+    assert torch.equal(vision.encode_text(texts), clip.encode_text(texts))
+    assert not torch.equal(vision.encode_image(pixels), clip.encode_image(pixels))
+    text = train(clip, calibration, method, Bits(2, 8), scope="text")
+    assert torch.equal(text.encode_image(pixels), clip.encode_image(pixels))
+    assert not torch.equal(text.encode_text(texts), clip.encode_text(texts))
+    assert vision.logit_scale == clip.logit_scale
 
 
 @pytest.fixture(scope="module")

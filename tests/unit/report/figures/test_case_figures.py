@@ -18,16 +18,15 @@ EVERY = {
 }
 
 
-def test_every_figure_of_a_case_is_written(pytester, tmp_path):
+def test_every_figure_of_a_case_is_written(pytester, tmp_path, small_benchmark, kept):
     pytest.importorskip("matplotlib")
-    (tmp_path / "b.yaml").write_text(
-        "version: 1\nextends: digits\ncovariate_shift: null\nspurious: null\n"
-        "corruptions: {kinds: [fog, snow], severities: [1, 3], limit: 40}\n"
-    )
+    corruptions = "corruptions: {kinds: [fog, snow], severities: [1, 3], limit: 40}\n"
+    (tmp_path / "b.yaml").write_text(small_benchmark.read_text() + corruptions)
     (tmp_path / "t.yaml").write_text(
         "version: 1\ngates: {corruption.accuracy: {max_drop: 0.5}, ood.auroc: {max_drop: 1}}\n"
     )
-    options = (f"--qreliab-benchmarks={tmp_path}/b.yaml", f"--qreliab-thresholds={tmp_path}/t.yaml", "--qreliab-bits=4")
+    options = (f"--qreliab-benchmarks={tmp_path}/b.yaml", f"--qreliab-thresholds={tmp_path}/t.yaml", "--qreliab-bits=4",
+               f"--qreliab-cache-dir={kept}")  # fmt: skip
     result = pytester.runpytest_inprocess(*options, "--qreliab-figures=drawn/here", "-k", "ood")
     result.assert_outcomes(passed=1, deselected=1)
     result.stdout.fnmatch_lines(["qreliab: figures go to drawn/here"])
