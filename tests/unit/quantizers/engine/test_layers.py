@@ -20,7 +20,7 @@ def test_every_layer_in_scope_is_named_and_the_model_is_left_alone(tiny):
 def test_a_weight_that_is_computed_from_others_is_refused_and_can_be_folded(tiny):
     clip = tiny.copy()
     layer = clip.module.transformer.resblocks[0].mlp.c_fc
-    nn.utils.parametrizations.weight_norm(layer)
+    nn.utils.parametrizations.weight_norm(layer.requires_grad_(True))
     with pytest.raises(InputError, match=r"tiny-digits: the weight of transformer.resblocks.0.mlp.c_fc is computed"):
         engine_layers.unpack_layers(clip, "text")
     nn.utils.parametrize.remove_parametrizations(layer, "weight")
