@@ -93,13 +93,13 @@ def _read(path: Path, _size: int, _changed: int) -> CheckpointContent:
         _check_safetensors(path)
         header, start = _header(path)
         shapes = {name: tuple(about["shape"]) for name, about in header.items()}
-        prefix = find_prefix(path, shapes)
+        prefix = _prefix(path, shapes)
         if (about := header.get(prefix + SCALE)) is not None:
             scale = _number(path, about, start)
     else:
         inside, state = find_state_dict(path, _load_pickled(path))
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        prefix = find_prefix(path, shapes)
+        prefix = _prefix(path, shapes)
         tensor = state.get(prefix + SCALE)
         scale = float(tensor) if tensor is not None and tensor.numel() == 1 else None
     named = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
@@ -219,12 +219,8 @@ def _all_tensors(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
 
 
-def find_prefix(path: Path, names: Iterable[str]) -> str:
-    """Return the prefix that all names have, such as torch.compile's `_orig_mod.`: that of the logit scale.
-
-    Raises:
-        InputError: Only some have it.
-    """
+def _prefix(path: Path, names: Iterable[str]) -> str:
+    """Return the prefix that all names have, such as torch.compile's `_orig_mod.`: that of the logit scale."""
     names = list(names)
     ends = sorted((name.removesuffix(SCALE) for name in names if f".{name}".endswith(f".{SCALE}")), key=len)
     if not ends or not ends[0]:  # parts of a tower may have a logit scale of their own

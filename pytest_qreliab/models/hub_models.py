@@ -16,9 +16,8 @@ from pytest_qreliab.errors import InputError
 from pytest_qreliab.models import hub
 from pytest_qreliab.models.encoding_settings import IMAGE_SETTINGS
 from pytest_qreliab.models.hub import Reference
+from pytest_qreliab.models.local_models import CONFIG, HUB
 
-HUB = "hf-hub:"
-CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # the first that is there, as open_clip does
 TOKENIZER = (
     "tokenizer.json",

@@ -105,10 +105,11 @@ def lies_on_grid(row: torch.Tensor, bits: int) -> bool:
     They do if they are evenly spaced levels, `2^bits` from end to end at most: multiples of a step, or (of four values
     or more) a start plus such multiples. Values that are on a grid already need not have been changed for that. Uneven
     levels, as of a codebook, count if each is taken twice on average, zeros aside: a short or a pruned row has few
-    values anyway.
+    values anyway. Values that fit float16 or bfloat16 may be off by the rounding to it. In bfloat16, which has 8 bits
+    itself, 8 bits are known by levels that are taken twice alone.
 
     Args:
-        row: The values, shape (n,), finite, as they are after rounding in float32.
+        row: The values, shape (n,), finite, as they are after rounding in float32, or stored in half of it.
         bits: The width of the grid.
 
     Returns:
@@ -128,20 +129,27 @@ def lies_on_grid(row: torch.Tensor, bits: int) -> bool:
         return True
     values = values.double().cpu()
     largest = values.abs().max()
-    if _evenly_spaced(values, largest, largest, bits):
+    error = 2.0**-21 * largest  # a few of the last digits of float32
+    if _evenly_spaced(values, largest, error, bits):
         return True
-    return len(values) >= 4 and _evenly_spaced(values - values[0], values[-1] - values[0], largest, bits)
+    if len(values) >= 4 and _evenly_spaced(values - values[0], values[-1] - values[0], error, bits):
+        return True
+    halves = (dtype for dtype in (torch.float16, torch.bfloat16) if torch.equal(values.to(dtype).double(), values))
+    return any(_evenly_spaced(values, largest, values.abs() * torch.finfo(half).eps, bits, 0.2) for half in halves)
 
 
-def _evenly_spaced(values: torch.Tensor, span: torch.Tensor, largest: torch.Tensor, bits: int) -> bool:
-    """Return whether values are multiples of a part of `span`, within as many levels as the width has."""
+def _evenly_spaced(
+    values: torch.Tensor, span: torch.Tensor, error: torch.Tensor, bits: int, most: float = 0.05
+) -> bool:
+    """Return whether values are multiples of a part of `span`, within as many levels as the width has.
+
+    Each may be off by `error`, but not by more than `most` steps.
+    """
     if span == 0:
         return True
     steps = torch.arange(1, 2**bits, dtype=values.dtype)[:, None]  # of which the span may consist
     places = values / span * steps
-    # A few of the last digits of float32, in steps.
-    tolerance = 2.0**-21 * largest / span * steps
-    near = ((places - places.round()).abs() <= tolerance.clamp(max=0.05)).all(1)
+    near = ((places - places.round()).abs() <= (error / span * steps).clamp(max=most)).all(1)
     ends = places.round().clamp(min=0).amax(1) - places.round().clamp(max=0).amin(1)
     return bool((near & (ends < 2**bits)).any())
 

@@ -6,6 +6,7 @@ It holds torchao's tensors, int8 weights of bitsandbytes, or floats that are rou
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from pytest_qreliab.quantizers.engine.unpack import unpack
 from pytest_qreliab.quantizers.libraries import optional, packed_states
 
 SAMPLED_CHANNELS = 16
+WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DistributedDataParallel and torch.compile
 
 State = Mapping[str, torch.Tensor]
 InScope = Callable[[str, str], bool]  # from the name of a tensor and a scope
@@ -121,8 +123,7 @@ def _read_state(path: Path) -> State:
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     _, state = checkpoints.find_state_dict(path, state)
-    prefix = checkpoints.find_prefix(path, state) or "module."
-    return packed_states.readable(path, {name.removeprefix(prefix): value for name, value in state.items()})
+    return packed_states.readable(path, {WRAPPERS.sub("", name): value for name, value in state.items()})
 
 
 def _names_torchao(path: Path) -> bool:

@@ -202,3 +202,13 @@ def test_pruned_weights_are_not_rounded(inputs, seed):
 @pytest.mark.parametrize("bits", [2, 8])
 def test_rows_of_one_value_lie_on_a_grid_as_they_are(row, bits):
     assert grid.lies_on_grid(torch.tensor(row), bits)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 8), (torch.float16, 4), (torch.bfloat16, 4)])
+@pytest.mark.parametrize("count", [9, 64])
+def test_a_grid_is_known_after_storing_in_half_precision_and_halves_are_no_grid(dtype, bits, symmetric, count):
+    weight = torch.randn(16, count, generator=torch.Generator().manual_seed(0))
+    stored = rounded(weight, bits, symmetric).to(dtype).float()
+    assert all(grid.lies_on_grid(row, bits) for row in stored)
+    assert not any(grid.lies_on_grid(row, bits) for row in weight.to(dtype).float())

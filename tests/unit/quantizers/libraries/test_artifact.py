@@ -25,6 +25,36 @@ def test_what_was_not_rounded_is_shown(tiny, tmp_path, load, rounded):
     assert missing == tuple(f"visual.transformer.resblocks.0.attn.{x}_proj.weight" for x in "qkv")
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"epoch": 3, "model": state},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+    ],
+)
+def test_what_training_puts_around_a_state_dict_is_taken_off(tiny, tmp_path, load, rounded, wrapped):
+    state = rounded(tiny, 4)
+    torch.save(wrapped(state), tmp_path / "model.pt")
+    found = load(tiny, tmp_path / "model.pt").module.state_dict()
+    assert torch.equal(found["visual.conv1.weight"], state["visual.conv1.weight"])
+
+
+def test_a_part_of_a_foreign_model_may_have_the_logit_scale(tmp_path):
+    """Its name is then no prefix that all others have to share."""
+    weight = torch.arange(32.0).remainder(15).sub(7).reshape(2, 16)
+    torch.save({"clip.logit_scale": torch.tensor(4.6), "head.weight": weight}, tmp_path / "model.pt")
+    assert artifact.inspect(tmp_path / "model.pt", "both") == Bits(4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_weights_may_be_stored_in_half_precision(tiny, tmp_path, load, rounded, dtype):
+    bits = Bits(8 if dtype == torch.float16 else 4)
+    torch.save({name: value.to(dtype) for name, value in rounded(tiny, bits.weights).items()}, tmp_path / "half.pt")
+    quantized = load(tiny, tmp_path / "half.pt", bits=bits)
+    assert coverage.measure(tiny, quantized, bits, "both").missing == ()
+
+
 def test_files_that_are_not_quantized(tiny, towers, tmp_path, refused):
     save_file(tiny.module.state_dict(), tmp_path / "model.safetensors")
     refused(
