@@ -44,9 +44,14 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
     """Say which valid name is nearest, and which there are."""
     choices = sorted(valid)
     near = nearest(name, choices)
-    shown = ", ".join(choices[:12]) + (f", ... ({len(choices)} in all)" if len(choices) > 12 else "")
     parts = [f"did you mean {near!r}?"] if near is not None else []
-    return "; ".join([*parts, f"valid: {shown}" if choices else "there is none to choose from"])
+    return "; ".join([*parts, f"valid: {listed(choices, 12)}" if choices else "there is none to choose from"])
+
+
+def listed(names: Iterable[object], most: int) -> str:
+    """Return at most so many names, and how many there are in all if that is not all of them."""
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:most]) + (f", ... ({len(shown)} in all)" if len(shown) > most else "")
 
 
 def describe_exception(error: BaseException) -> str:

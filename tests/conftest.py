@@ -263,6 +263,14 @@ def hub(hub_server, tmp_path, monkeypatch):
     return hub_server
 
 
+@pytest.fixture
+def hub_model(hub, write_local_model, tmp_path):
+    """A repository of a small model, and the same in a folder."""
+    folder = write_local_model(tmp_path / "model")
+    hub.repositories["models/org/small"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return folder
+
+
 def _module_beside(name: str):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)

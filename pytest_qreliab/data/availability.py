@@ -1,4 +1,4 @@
-"""What of a benchmark's data is there, and how much of it a run would measure on."""
+"""Find out how much of a benchmark's data is there, and how much of it a run would measure on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Availability:
 
 @dataclass(frozen=True, kw_only=True)
 class Availabilities:
-    """What of a benchmark's data is there."""
+    """The image sets of a benchmark, as far as they are there."""
 
     sets: list[Availability]
     warnings: tuple[str, ...]  # what a reader of the results should know

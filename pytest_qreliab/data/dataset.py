@@ -61,6 +61,20 @@ class Dataset:
         }
 
 
+CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
+
+
+def measured_sets(data: Dataset, needs: Collection[Need]) -> dict[str, ImageSet]:
+    """Return the sets that are measured on: those of every run, and those that are needed, by full name."""
+    further = requested_sets(data, needs)
+    calibrated = bool(CALIBRATION_NEEDS & set(needs))
+    return {
+        name: images
+        for name, images in data.sets.items()
+        if (name in further or name not in data.labelled) and (calibrated or name != CALIBRATION)
+    }
+
+
 def requested_sets(data: Dataset, needs: Collection[Need]) -> dict[str, ImageSet]:
     """Return the shifted, corrupted and spurious sets that are needed, by full name."""
     return {name: images for name, images in data.labelled.items() if SetName.parse(name).category in needs}

@@ -25,7 +25,7 @@ IdentifyContent = Callable[[int], "Path | str"]
 
 
 class LeftOut(NamedTuple):
-    """What a source holds and its image set does not."""
+    """Some images or files of a source that its image set does not hold."""
 
     text: str  # with the number, as in `3 rows are left out, ...`
     on_request: bool = False  # the benchmark file asks for it; only `qreliab check` says it then

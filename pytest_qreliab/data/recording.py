@@ -131,7 +131,7 @@ class Recording:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the results should know, each in one line with the file it was read from."""
+        """The doubts that a reader of the results should know, each in one line with its file."""
         found = list(self._doubts)
         for first, *more in self._set_doubts.values():
             found.append(first + (f" (and {len(more)} more set{'s' * (len(more) > 1)})" if more else ""))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_qreliab.data.dataset import Dataset, requested_sets
+from pytest_qreliab.data.dataset import CALIBRATION_NEEDS, Dataset, measured_sets, requested_sets
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.embedding import forward
 from pytest_qreliab.embedding.entry_files import Arrays
@@ -31,8 +31,6 @@ from pytest_qreliab.metrics.definitions import WITH_GRATINGS, Need
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.logit_scale import check_factor
 from pytest_qreliab.quantizers.calibration import held_out
-
-CALIBRATION_NEEDS: frozenset[Need] = frozenset({"calibration", "labels"})  # either asks for calibration images
 
 Classifier = npt.NDArray[np.float32]  # (classes, dim), unit rows
 
@@ -206,8 +204,6 @@ class Embedder:
 
 def count_inputs(data: Dataset, needs: Collection[Need] = ()) -> int:
     """Return how many images and prompts `embed` counts for a benchmark."""
-    images = len(data.in_distribution) + sum(map(len, [*data.ood.values(), *requested_sets(data, needs).values()]))
-    if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
-        images += len(data.calibration)
+    images = sum(map(len, measured_sets(data, needs).values()))
     words = len(data.classes) + (len(data.negatives) if "negatives" in needs else 0)
     return images + words * len(data.templates)

@@ -101,7 +101,7 @@ class Reader:
         if parts is None:
             yield from batches(images, preprocess, size, device)
             return
-        key = digest("pixels", self._environment, parts.signature, self.manifest(images))
+        key = self._pixels_key(images, parts)
         if self._find(images, parts, key) is None:
             with self._store.lock(key):
                 if self._find(images, parts, key) is None:
@@ -135,12 +135,15 @@ class Reader:
         """
         parts = split_preprocess(preprocess)
         if parts is not None:
-            key = digest("pixels", self._environment, parts.signature, self.manifest(images))
+            key = self._pixels_key(images, parts)
             if self._find(images, parts, key) is None:
                 deque(self.batches(images, preprocess), maxlen=0)  # decodes and keeps them
             if (pixels := self._find(images, parts, key)) is not None:
                 return [hash(pixels(place, place + 1).tobytes()) for place in range(len(images))]
         return [hash(row.numpy().tobytes()) for batch in self.batches(images, preprocess) for row in batch.cpu()]
+
+    def _pixels_key(self, images: ImageSet, parts: SplitPreprocess) -> str:
+        return digest("pixels", self._environment, parts.signature, self.manifest(images))
 
     def _find(self, images: ImageSet, parts: SplitPreprocess, key: str) -> Callable[[int, int], Pixels] | None:
         """Return a function from a range of images to their pixels, if they are kept, on their own or among others."""

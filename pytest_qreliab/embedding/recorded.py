@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD
-from pytest_qreliab.data.dataset import Dataset, requested_sets
+from pytest_qreliab.data.dataset import Dataset, measured_sets
 from pytest_qreliab.data.output_checks import probability_floor
 from pytest_qreliab.data.recorded import match_rows
 from pytest_qreliab.data.recording import Recording
-from pytest_qreliab.embedding.embedder import CALIBRATION_NEEDS
 from pytest_qreliab.embedding.records import (
     CalibrationEmbeddings,
     EmbeddedSets,
@@ -45,13 +44,9 @@ def recorded(recording: Recording, name: str, data: Dataset, needs: Collection[N
     Raises:
         InputError: Samples are missing, or have other labels.
     """
-    wanted = {name: images for name, images in data.sets.items() if name.startswith((IN_DISTRIBUTION, OOD))}
-    wanted.update(requested_sets(data, needs))
-    if CALIBRATION_NEEDS & set(needs) and data.calibration is not None:
-        wanted[CALIBRATION] = data.calibration
     values = {
         of: recording.sets[of].values[match_rows(name, recording.sets[of], images)]
-        for of, images in wanted.items()
+        for of, images in measured_sets(data, needs).items()
         if of in recording.sets  # what a gate needs is known to be there
     }
     bias = recording.logit_bias or 0.0

@@ -67,7 +67,7 @@ class CutWatch:
 
     @cached_property
     def _padding(self) -> int | None:
-        """What short texts are filled up with."""
+        """The token that short texts are filled up with; None if it cannot be known."""
         one = self._tokens(["a"])
         return None if one is None else int(one.mode().values)
 

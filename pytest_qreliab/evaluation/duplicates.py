@@ -8,10 +8,9 @@ from typing import Any
 from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.set_names import CALIBRATION
 from pytest_qreliab.data import shared_images
-from pytest_qreliab.data.dataset import requested_sets
+from pytest_qreliab.data.dataset import measured_sets
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.shared_images import SharedImages
-from pytest_qreliab.embedding.embedder import CALIBRATION_NEEDS
 from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.embedding.preprocess_override import with_preprocessing
 from pytest_qreliab.evaluation.model_cache import ModelCache
@@ -38,7 +37,7 @@ class Duplicates:
         plan = self.models.plan
         if plan.data[case.benchmark].recorded or case.build.model in plan.recordings:
             return []
-        calibrated = case.build.calibration is not None or bool(CALIBRATION_NEEDS & plan.needs(case.benchmark))
+        calibrated = case.build.calibration is not None
         key = case.build.model, case.benchmark, calibrated
         if key not in self._found:
             self._found[key] = self._find(case, calibrated=calibrated)
@@ -47,12 +46,9 @@ class Duplicates:
     def _find(self, case: Case, *, calibrated: bool) -> list[SharedImages]:
         plan, handle = self.models.plan, self.models.get(case.build.model)
         data = plan.data[case.benchmark]
-        further = {name for name in data.labelled if name not in requested_sets(data, plan.needs(case.benchmark))}
-        sets = {
-            name: images
-            for name, images in data.sets.items()
-            if name not in further and (calibrated or name != CALIBRATION)
-        }
+        sets = measured_sets(data, plan.needs(case.benchmark))
+        if calibrated and data.calibration is not None:
+            sets[CALIBRATION] = data.calibration
 
         def make() -> tuple[Arrays, dict[str, Any]]:
             clip = with_preprocessing(self.models.pool.baseline(case.build.model), data)

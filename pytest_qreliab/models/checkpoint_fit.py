@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.models.local_models import LocalModel, pair
+from pytest_qreliab.models.local_models import LocalModel
 
 IMAGE_POSITIONS, TEXT_POSITIONS = "visual.positional_embedding", "positional_embedding"
 BLOCK = re.compile(r"^visual\.transformer\.resblocks\.(\d+)\.")
@@ -28,7 +28,10 @@ def check_fit(model: LocalModel) -> tuple[str, ...]:
     warnings: list[str] = []
     shapes = model.checkpoint.shapes
     of_text = "text." if f"text.{TEXT_POSITIONS}" in shapes else ""
-    expected = {**_of_vision(vision), **{f"{of_text}{name}": shape for name, shape in _of_text(text).items()}}
+    expected = {
+        **(_of_vision(model) if vision else {}),
+        **{f"{of_text}{name}": shape for name, shape in _of_text(text).items()},
+    }
     for name, wanted in expected.items():
         found = shapes.get(name, wanted)
         positions = name in (IMAGE_POSITIONS, f"{of_text}{TEXT_POSITIONS}")
@@ -49,12 +52,10 @@ def check_fit(model: LocalModel) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _of_vision(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return shapes of a vision transformer of open_clip, of nothing of another tower's."""
-    if not config:
-        return {}
-    width, patch = config.get("width", 768), pair(config.get("patch_size") or 16)
-    rows, columns = (side // step for side, step in zip(pair(config.get("image_size", 224)), patch, strict=True))
+def _of_vision(model: LocalModel) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a vision transformer of open_clip."""
+    width, patch = model.model_config["vision_cfg"].get("width", 768), model.patch_size
+    rows, columns = (side // step for side, step in zip(model.image_size, patch, strict=True))
     return {"visual.conv1.weight": (width, 3, *patch), IMAGE_POSITIONS: (rows * columns + 1, width)}
 
 
@@ -75,9 +76,8 @@ def _resized(name: str, rows: int, model: LocalModel) -> str:
             f"its checkpoint has position embeddings for texts of {rows} tokens; they are resized to "
             f"{model.context_length}, which changes the model"
         )
-    patch = pair(model.model_config["vision_cfg"].get("patch_size", 16))
+    patch, (height, width) = model.patch_size, model.image_size
     side = math.isqrt(rows - 1)
-    height, width = model.image_size
     return (
         f"its checkpoint has position embeddings for images of {side * patch[0]} x {side * patch[1]} pixels; they are "
         f"resized to {height} x {width}, which changes the model"

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, listed
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e"}  # of safetensors, for `struct
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 LFS = b"version https://git-lfs"
+NAMED = 6  # names in a message
 PART = re.compile(r"-\d+-of-\d+$")
 
 # The towers by the names of two other libraries.
@@ -36,22 +37,13 @@ MOBILE_CLIP = {"image_encoder", "text_encoder"}  # which open_clip converts
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointContent:
-    """What a checkpoint file holds, by the names that open_clip has for it."""
+    """The content of a checkpoint file, by the names that open_clip has for it."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]  # of all tensors
     inside: str = ""  # the key of the file's dictionary that they are under
     prefix: str = ""  # that all names have in the file
     log_scale: float | None = None  # the logarithm of the logit scale, if it is one number
-
-
-def check_checkpoint(path: Path) -> None:
-    """Raise InputError if a file is damaged, of another format, or holds more than weights."""
-    _check_kind(path)
-    if path.suffix == SAFETENSORS:
-        _check_safetensors(path)
-    else:
-        _load_pickled(path)
 
 
 def read_checkpoint(path: Path) -> CheckpointContent:
@@ -74,14 +66,25 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         InputError: `read_checkpoint` refuses the file.
     """
     checkpoint = read_checkpoint(path)
+    named = {name.removeprefix(checkpoint.prefix): tensor for name, tensor in load_tensors(path).items()}
+    return {name: tensor for name, tensor in named.items() if name not in NO_WEIGHTS}
+
+
+def load_tensors(path: Path) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a state dict, by their names in the file.
+
+    Raises:
+        InputError: The file is damaged, of another format, or holds no state dict or several.
+    """
+    _check_kind(path)
     if path.suffix == SAFETENSORS:
         from safetensors.torch import load_file
 
-        state: Mapping[str, Any] = load_file(path)
+        _check_safetensors(path)
+        loaded: object = load_file(path)
     else:
-        _, state = find_state_dict(path, _load_pickled(path))
-    named = {name.removeprefix(checkpoint.prefix): tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in named.items() if name not in NO_WEIGHTS}
+        loaded = _load_pickled(path)
+    return _find_state_dict(path, loaded)[1]
 
 
 @lru_cache(maxsize=64)
@@ -97,7 +100,7 @@ def _read(path: Path, _size: int, _changed: int) -> CheckpointContent:
         if (about := header.get(prefix + SCALE)) is not None:
             scale = _number(path, about, start)
     else:
-        inside, state = find_state_dict(path, _load_pickled(path))
+        inside, state = _find_state_dict(path, _load_pickled(path))
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         prefix = _prefix(path, shapes)
         tensor = state.get(prefix + SCALE)
@@ -193,12 +196,8 @@ def _load_pickled(path: Path) -> Any:
         raise InputError(f"checkpoint {path} is damaged or no PyTorch file: {reason}") from None
 
 
-def find_state_dict(path: Path, loaded: object) -> tuple[str, Mapping[str, torch.Tensor]]:
-    """Return the state dict of a loaded file after the key that it is under.
-
-    Raises:
-        InputError: There is none, or more than one.
-    """
+def _find_state_dict(path: Path, loaded: object) -> tuple[str, Mapping[str, torch.Tensor]]:
+    """Return the state dict of a loaded file after the key that it is under."""
     if _all_tensors(loaded):
         return "", loaded  # type: ignore[return-value]
     alone = f"save one state_dict() alone: torch.save(torch.load({path.name!r}, weights_only=True)[KEY], 'weights.pt')"
@@ -208,9 +207,9 @@ def find_state_dict(path: Path, loaded: object) -> tuple[str, Mapping[str, torch
     if len(found) == 1:
         return str(found[0]), loaded[found[0]]
     if not found:
-        holds = _listed(loaded) or "an empty dictionary"
+        holds = listed(loaded, NAMED) or "an empty dictionary"
         raise InputError(f"checkpoint {path} holds no state dict, only {holds}; save state_dict() alone")
-    raise InputError(f"checkpoint {path} holds several state dicts, {_listed(found)}; {alone}")
+    raise InputError(f"checkpoint {path} holds several state dicts, {listed(found, NAMED)}; {alone}")
 
 
 def _all_tensors(value: object) -> bool:
@@ -230,7 +229,7 @@ def _prefix(path: Path, names: Iterable[str]) -> str:
     if others:
         raise InputError(
             f"checkpoint {path} holds more than one model: names that begin with {prefix!r}, and with "
-            f"{_listed(others)}; save those of one alone"
+            f"{listed(others, NAMED)}; save those of one alone"
         )
     return prefix
 
@@ -245,13 +244,15 @@ def _check_names(path: Path, names: Iterable[str]) -> None:
         raise InputError(f"checkpoint {path} is of transformers, not of open_clip; {OF_TRANSFORMERS}")
     second = sorted({name.partition(".visual.")[0] for name in names if ".visual." in name})
     if second and "visual" in parts:
-        raise InputError(f"checkpoint {path} holds another model beside its own, under {_listed(second)}; take it out")
+        raise InputError(
+            f"checkpoint {path} holds another model beside its own, under {listed(second, NAMED)}; take it out"
+        )
     towers = parts.keys() >= MOBILE_CLIP or "visual" in parts
     if not towers or SCALE not in parts:
         lacks = f"no {SCALE}" if towers else "no visual.*"
         raise InputError(
             f"checkpoint {path} is no CLIP as open_clip saves them: it has {lacks}; its names begin with "
-            f"{_listed(parts)}"
+            f"{listed(parts, NAMED)}"
         )
 
 
@@ -259,8 +260,3 @@ OF_TRANSFORMERS = (
     "register it with Clip.wrap (see the README), or convert it to open_clip's format, as most repositories of the hub "
     "also have it: hf-hub:ORG/NAME, ARCH/TAG"
 )
-
-
-def _listed(names: Iterable[object]) -> str:
-    shown = [str(name) for name in names]
-    return ", ".join(shown[:6]) + (f", ... ({len(shown)} in all)" if len(shown) > 6 else "")

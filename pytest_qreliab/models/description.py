@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded."""
+"""The description of a model before it is loaded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
+def in_words(facts: Mapping[str, str]) -> str:
+    """Return facts as a list in words."""
+    return ", ".join(f"{what} {value}" for what, value in facts.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What is known of a full-precision model before it is loaded, in words."""
+    """The description of a full-precision model before it is loaded, in words."""
 
     facts: Mapping[str, str] = field(default_factory=dict)  # such as its file, mean and activation, by what they are
     warnings: tuple[str, ...] = ()  # what a reader of its results should know; each names the model

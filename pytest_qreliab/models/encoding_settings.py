@@ -1,4 +1,4 @@
-"""What the weights of a CLIP do not hold, and were trained with: the image transform and the activation."""
+"""The settings that weights of a CLIP were trained with and do not hold: the image transform and the activation."""
 
 from __future__ import annotations
 
@@ -76,11 +76,6 @@ def check_image_settings(given: Mapping[str, Any], where: str) -> None:
         if value == 0 or (name == "std" and 0 in numbers):  # a mean of 0 alone is open_clip's default
             mend = "; write [0, 0, 0]" if name == "mean" else ""
             raise InputError(f"{where} has {name} {value!r}, which open_clip cannot use{mend}")
-
-
-def in_words(facts: Mapping[str, str]) -> str:
-    """Return facts as a list in words."""
-    return ", ".join(f"{what} {value}" for what, value in facts.items())
 
 
 def _numbers(values: tuple[float, ...]) -> str:

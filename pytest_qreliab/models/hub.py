@@ -39,7 +39,7 @@ class NotDownloadedError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What may be asked of a hub, and what is known of it already."""
+    """The permission to ask a hub, and the answers that are known already."""
 
     network: bool = True
     show: Show = silent  # shows what is downloaded
@@ -181,22 +181,28 @@ def list_files(reference: Reference, commit: str) -> list[str]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep huggingface_hub from drawing bars, and from writing of what an error will say."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+def quiet(library: str = "huggingface_hub", switches: Any = None) -> Iterator[None]:
+    """Keep a library of Hugging Face from drawing bars, and from writing of what an error will say.
 
-    logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, not are_progress_bars_disabled()
+    Args:
+        library: The library.
+        switches: Its module with the functions that turn its bars on and off, by default huggingface_hub's.
+    """
+    if switches is None:
+        from huggingface_hub import utils as switches
+
+    logger = logging.getLogger(library)
+    level, bars = logger.level, not switches.are_progress_bars_disabled()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger.setLevel(logging.CRITICAL)
-            disable_progress_bars()  # warns if the environment forbids it
+            switches.disable_progress_bars()  # warns if the environment forbids it
             yield
     finally:
         logger.setLevel(level)
         if bars:
-            enable_progress_bars()
+            switches.enable_progress_bars()
 
 
 def _ask(reference: Reference) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What went wrong at the Hugging Face hub, in words."""
+"""Explain in words why something cannot be had from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNREACHABLE = {"TransportError", "ConnectionError", "URLError"}
 
 @dataclass(frozen=True)
 class HubProblem:
-    """What went wrong, and how to mend it."""
+    """The reason of a failure, and how to mend it."""
 
     text: str
     unreachable: bool = False  # whether the hub gave no answer, so that what was known before may still be true
@@ -27,7 +27,7 @@ class HubProblem:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a hub was asked for, as its error messages need it."""
+    """The request to a hub, as its error messages need it."""
 
     repository: str
     page: str  # the address that a browser opens

@@ -6,17 +6,16 @@ import json
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, listed
 from pytest_qreliab.models import hub
 from pytest_qreliab.models.encoding_settings import IMAGE_SETTINGS
 from pytest_qreliab.models.hub import Reference
-from pytest_qreliab.models.local_models import CONFIG, HUB
+from pytest_qreliab.models.local_models import CONFIG, HUB, import_open_clip
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # the first that is there, as open_clip does
 TOKENIZER = (
@@ -72,9 +71,7 @@ def fetch(name: str) -> FetchedModel:
     """
     if name.startswith(HUB):
         return fetch_repository(parse(name))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import open_clip
+    open_clip = import_open_clip()
     architecture, _, tag = name.partition("/")
     known = open_clip.get_pretrained_cfg(architecture, tag)
     location = known.get("hf_hub", "")
@@ -183,9 +180,9 @@ def _first(reference: Reference, commit: str, files: Sequence[str]) -> Path | No
 
 def _no_model(reference: Reference, commit: str, lack: str) -> InputError:
     files = hub.list_files(reference, commit)
-    shown = ", ".join(files[:8]) + (f", ... ({len(files)} in all)" if len(files) > 8 else "")
+    holds = f"; it holds {listed(files, 8)}" if files else ""
     return reference.error(
-        f"the repository {lack}{f'; it holds {shown}' if files else ''}; a model of another library, such as "
+        f"the repository {lack}{holds}; a model of another library, such as "
         "transformers, can be registered (docs/extend.md)"
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pytest_qreliab.errors import InputError
+from pytest_qreliab.errors import InputError, listed
 from pytest_qreliab.models.checkpoints import OF_TRANSFORMERS, SUFFIXES, CheckpointContent, join_parts, read_checkpoint
 from pytest_qreliab.models.encoding_settings import IMAGE_SETTINGS, EncodingSettings, check_image_settings
 
@@ -54,7 +55,7 @@ class LocalModel:
 
     @cached_property
     def checkpoint(self) -> CheckpointContent:
-        """What the checkpoint holds; InputError if it cannot be used."""
+        """The content of the checkpoint; InputError if it cannot be used."""
         return read_checkpoint(self.path)
 
     @property
@@ -76,6 +77,11 @@ class LocalModel:
         return pair(self.model_config["vision_cfg"].get("image_size", 224))
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """The height and width of the patches that a vision transformer cuts images into."""
+        return pair(self.model_config["vision_cfg"].get("patch_size") or 16)
+
+    @property
     def context_length(self) -> int:
         """The number of tokens of a text."""
         return int(self.model_config["text_cfg"].get("context_length", 77))
@@ -92,6 +98,14 @@ def architecture_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError("open_clip is not installed: pip install open_clip_torch")
     return Path(spec.submodule_search_locations[0]) / "model_configs"
+
+
+def import_open_clip() -> Any:
+    """Import open_clip without the warnings of its imports, about which a user of ours can do nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import open_clip
+    return open_clip
 
 
 def architectures() -> list[str]:
@@ -195,9 +209,9 @@ def choose_checkpoint(name: str, folder: Path) -> Path:
         return found[0]
     if any((folder / f"{path.name}.index.json").is_file() for path in found) or list(folder.glob("*.index.json")):
         raise InputError(f"model {name!r}: the checkpoint in {folder} is in {len(found)} parts; {join_parts(found[0])}")
-    listed = ", ".join(path.name for path in found[:12]) + (f", ... ({len(found)})" if len(found) > 12 else "")
+    names = listed((path.name for path in found), 12)
     raise InputError(
-        f"model {name!r}: {folder} holds several checkpoints, {listed}; name the file that is meant in place of the "
+        f"model {name!r}: {folder} holds several checkpoints, {names}; name the file that is meant in place of the "
         f"folder, as in .../{folder.name}/{found[-1].name}"
     )
 
@@ -287,9 +301,9 @@ def _differ(where: str, key: str, mine: Mapping[str, Any], theirs: Mapping[str, 
         return False
     if key == "image_size" and key in mine and key in theirs:
         return pair(mine[key]) != pair(theirs[key])
-    from open_clip import CLIPTextCfg, CLIPVisionCfg
-
-    default = getattr({"vision_cfg.": CLIPVisionCfg, "text_cfg.": CLIPTextCfg}.get(where), key, None)
+    open_clip = import_open_clip()
+    parts = {"vision_cfg.": open_clip.CLIPVisionCfg, "text_cfg.": open_clip.CLIPTextCfg}
+    default = getattr(parts.get(where), key, None)
     return bool(mine.get(key, default) != theirs.get(key, default))
 
 

@@ -17,10 +17,10 @@ from pytest_qreliab.errors import InputError, unknown
 from pytest_qreliab.models import hub_models, local_models
 from pytest_qreliab.models.checkpoint_fit import check_fit
 from pytest_qreliab.models.checkpoints import SUFFIXES, load_state
-from pytest_qreliab.models.description import ModelDescription
-from pytest_qreliab.models.encoding_settings import EncodingSettings, in_words
+from pytest_qreliab.models.description import ModelDescription, in_words
+from pytest_qreliab.models.encoding_settings import EncodingSettings
 from pytest_qreliab.models.foreign_names import check_runtime, describe_foreign
-from pytest_qreliab.models.local_models import HUB, LOCAL, LocalModel, architectures
+from pytest_qreliab.models.local_models import HUB, LOCAL, LocalModel, architectures, import_open_clip
 from pytest_qreliab.models.logit_scale import check_logarithm
 from pytest_qreliab.models.names import TINY_DIGITS
 from pytest_qreliab.models.tokenizer_files import check_packages, check_tokenizer
@@ -178,7 +178,7 @@ def create(model: LocalModel) -> tuple[Any, Callable[[Image.Image], torch.Tensor
         InputError: The module cannot be created.
     """
     with _loading(model.name):
-        open_clip = _open_clip()
+        open_clip = import_open_clip()
         module = open_clip.create_model(
             model.source,
             precision="fp32",
@@ -197,9 +197,9 @@ def create(model: LocalModel) -> tuple[Any, Callable[[Image.Image], torch.Tensor
 
 def _tokenizer(model: LocalModel) -> Any:
     if model.source.startswith(LOCAL) or not model.has_tokenizer:
-        return _open_clip().get_tokenizer(model.source)
+        return import_open_clip().get_tokenizer(model.source)
     text = model.model_config["text_cfg"]
-    return _open_clip().tokenizer.HFTokenizer(
+    return import_open_clip().tokenizer.HFTokenizer(
         str(model.path.parent),
         context_length=model.context_length,
         tokenizer_mode=text.get("tokenizer_mode"),
@@ -233,7 +233,7 @@ def _check_tag(name: str, architecture: str, tag: str) -> None:
 
 
 def _tags(architecture: str) -> list[str]:
-    return list(_open_clip().list_pretrained_tags_by_model(architecture))
+    return list(import_open_clip().list_pretrained_tags_by_model(architecture))
 
 
 def _cleaned(tag: str) -> str:
@@ -242,7 +242,7 @@ def _cleaned(tag: str) -> str:
 
 def _tag_settings(architecture: str, tag: str) -> EncodingSettings:
     """Return the settings of the hub weights of a tag."""
-    config = _open_clip().get_pretrained_cfg(architecture, tag)
+    config = import_open_clip().get_pretrained_cfg(architecture, tag)
     quick = bool(config.get("quick_gelu") or local_models.read_architecture(architecture).get("quick_gelu"))
     return replace(EncodingSettings(), quick_gelu=quick).with_image_settings(config)
 
@@ -295,10 +295,3 @@ def _loading(name: str) -> Iterator[None]:
         raise InputError(f"model {name!r} cannot be loaded: {' '.join(line[:200] for line in lines[:4])}") from None
     finally:
         logging.disable(before)
-
-
-def _open_clip() -> Any:
-    with warnings.catch_warnings():  # its imports warn of things a user of ours can do nothing about
-        warnings.simplefilter("ignore")
-        import open_clip
-    return open_clip

@@ -69,9 +69,9 @@ class CaseCheck:
         if not verdicts and not skipped:
             raise InputError(f"{self.case.id}: the thresholds hold no {aspect} gate")
         if not self.verdicts:
-            pytest.fail(f"nothing was judged of {self.case.id}: {in_words(self.result.skipped)}", pytrace=False)
+            pytest.fail(f"nothing was judged of {self.case.id}: {_reasons(self.result.skipped)}", pytrace=False)
         if not verdicts:
-            pytest.skip(f"not judged: {in_words(skipped)}")
+            pytest.skip(f"not judged: {_reasons(skipped)}")
         violated = [verdict for verdict in verdicts if not verdict.passed]
         if violated:
             text = explain(
@@ -116,7 +116,7 @@ class CaseCheck:
         return pairs
 
 
-def in_words(skipped: Mapping[str, str]) -> str:
+def _reasons(skipped: Mapping[str, str]) -> str:
     """Return why gates were not judged in one line."""
     return "; ".join(f"{metric}: {reason}" for metric, reason in skipped.items())
 

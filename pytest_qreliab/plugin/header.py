@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_qreliab.config.document import display_path
 from pytest_qreliab.data.wording import counted
+from pytest_qreliab.models.description import in_words
 from pytest_qreliab.report.queries import describe_skipped
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot |
     lines = [_cases(plan), _gates(plan)]
     for name, description in plan.descriptions.items():
         if description.facts:
-            facts = ", ".join(f"{what} {value}" for what, value in description.facts.items())
-            lines.append(f"qreliab: {name}: {facts}")
+            lines.append(f"qreliab: {name}: {in_words(description.facts)}")
     if snapshot is not None:
         drift_gates = counted(sum(map(len, plan.drift.values())), "gate")
         lines.append(f"qreliab: {drift_gates} on the drift from {snapshot.folder}{UPDATES[snapshot.update]}")

@@ -9,7 +9,7 @@ from pytest_qreliab.plugin.state import ELSEWHERE, SESSION, is_asked
 
 
 class Judged:
-    """What the tests of a run judged, as their reports say.
+    """The judgements of a run's tests, as their reports tell them.
 
     A test judges a result if it calls `check` or reads `verdicts`, `changes` or `coverage`. A test that uses only the
     models or the case judges by itself.

@@ -19,7 +19,7 @@ def may_be_of_cases(nodeids: Iterable[str]) -> bool:
 
 
 class Subjects:
-    """What the tests of a plan are about.
+    """The cases, builds and models that the tests of a plan are about.
 
     Args:
         plan: The plan; None if there is none, so that no test is about anything.

@@ -32,7 +32,7 @@ def explain(case: str, violated: Sequence[Verdict], *, gates: int, samples: int,
     metrics = printable(", ".join(dict.fromkeys(verdict.gate.metric for verdict in violated)))
     lines = [f"{metrics}: {len(violated)} of {gates} gates failed", f"  case: {case}, {samples} samples"]
     for verdict in violated:
-        lines += ["", *_paragraph(verdict, alpha)]
+        lines += ["", *map(printable, _paragraph(verdict, alpha))]
     return "\n".join([*lines, "", f"  repeat: {repeat}"])
 
 
@@ -40,13 +40,13 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
     """Return the lines on one gate."""
     gate = verdict.gate
     lines = [
-        printable(f"  {gate.metric} ({registry.lookup(gate.metric).help})"),
+        f"  {gate.metric} ({registry.lookup(gate.metric).help})",
         f"    baseline   {number(verdict.baseline)}",
         *([] if verdict.accepted is None else [f"    accepted   {number(verdict.accepted)}"]),
         f"    quantized  {number(verdict.quantized)}",
     ]
     if verdict.problem:
-        lines.append(printable(f"    problem    {verdict.problem}"))
+        lines.append(f"    problem    {verdict.problem}")
     else:
         interval = verdict.interval
         bounds = "" if interval is None else f", interval {number(interval.low)} to {number(interval.high)}"
@@ -57,5 +57,5 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
             n = verdict.samples_to_settle
             settle = "the estimate stands at the limit" if n is None else f"about {n} samples would settle it"
             lines.append(f"    verdict    inconclusive: the interval holds the limit; {settle}")
-    lines.append(printable(f"    limit      {gate.limit} {gate.value:g}, {gate.where}"))
+    lines.append(f"    limit      {gate.limit} {gate.value:g}, {gate.where}")
     return lines

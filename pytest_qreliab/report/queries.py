@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytest_qreliab.data.wording import counted
 from pytest_qreliab.quantizers.recipe import RESCALE
 from pytest_qreliab.report.records import CaseRecord, GateRecord
 
@@ -47,7 +48,7 @@ def describe_skipped(skipped: Mapping[str, Mapping[str, str]]) -> list[str]:
 def count_skipped(records: Iterable[CaseRecord]) -> str:
     """Say how many gated metrics were not judged, if any."""
     count = sum(len(record["skipped"]) for record in records)
-    return f"{count} gated metric{'s' * (count != 1)} not judged" if count else ""
+    return f"{counted(count, 'gated metric')} not judged" if count else ""
 
 
 def _of_cases(cases: Sequence[str], total: int) -> str:

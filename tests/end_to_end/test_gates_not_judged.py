@@ -59,13 +59,6 @@ def recorded(pytester):
     return recorded
 
 
-def refused(result, *lines: str) -> None:
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: {lines[0]}", *lines[1:]])
-    assert len([line for line in result.errlines if line]) == len(lines)
-    assert "Traceback" not in result.stdout.str() + result.stderr.str()
-
-
 def test_the_shipped_gates_do_not_fail_a_model_without_a_patch_map(run, tmp_path):
     files = {name: tmp_path / f"r.{name}" for name in ("json", "html", "xml")}
     result = run(
@@ -120,7 +113,7 @@ def test_the_self_check_leaves_out_what_a_model_does_not_show(run, monkeypatch):
     assert "spectral.high_band_energy" in result.stdout.str()
 
 
-def test_recorded_logits_without_a_scale_do_not_lose_a_gate(recorded):
+def test_recorded_logits_without_a_scale_do_not_lose_a_gate(recorded, refused):
     gates = "  accuracy: {max_drop: 0.5}\n  ood.auroc: {max_drop: 0.5"
     remedies = "record logit_scale, or gate ood.auroc.msp or ood.auroc.maxlogit or ood.auroc.energy"
     refused(
@@ -136,7 +129,7 @@ def test_recorded_logits_without_a_scale_do_not_lose_a_gate(recorded):
 
 
 @pytest.mark.parametrize("limit", ["max_drop: 0.1", "min: 0.1", "max_drop: 0.1, max_drift: 0.1"])
-def test_a_class_that_is_not_there_ends_the_run_before_it_begins(recorded, pytester, limit):
+def test_a_class_that_is_not_there_ends_the_run_before_it_begins(recorded, pytester, limit, refused):
     for name, near in (("dgo", "did you mean 'dog'?"), ("2", "(label 2 is 'dog')")):
         refused(
             recorded(f"  accuracy: {{max_drop: 0.5}}\n  recall.{name}: {{{limit}}}"),
@@ -144,7 +137,9 @@ def test_a_class_that_is_not_there_ends_the_run_before_it_begins(recorded, pytes
         )
 
 
-def test_a_gate_that_one_of_several_benchmarks_lacks(pytester, small_benchmark, folder_benchmark, write_thresholds):
+def test_a_gate_that_one_of_several_benchmarks_lacks(
+    pytester, small_benchmark, folder_benchmark, write_thresholds, refused
+):
     folder_benchmark.write_text(folder_benchmark.read_text().partition("ood:")[0])
     given = ("--qreliab-bits=w8", f"--qreliab-benchmarks={small_benchmark},{folder_benchmark}")
     gates = "accuracy: {max_drop: 0.9}\nood.auroc: {max_drop: 0.9"

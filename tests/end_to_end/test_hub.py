@@ -1,7 +1,6 @@
 """Models and data sets of a hub: asked for once, before the run, and by one process."""
 
 import json
-import os
 
 import pytest
 
@@ -12,17 +11,9 @@ pytestmark = pytest.mark.usefixtures("everything_imported")
 BRANCH = "hf-hub:org/small"
 
 
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("QRELIAB_", "PYTEST_XDIST"))]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture
-def repository(hub, write_local_model, tmp_path):
+def repository(hub, hub_model):
     """The stand-in with a small model."""
-    folder = write_local_model(tmp_path / "model")
-    hub.repositories["models/org/small"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     return hub
 
 

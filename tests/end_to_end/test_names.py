@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -191,8 +190,6 @@ def test_printable_text_stays_so_and_tells_the_same(text):
 @pytest.mark.usefixtures("everything_imported")
 def test_class_names_through_a_whole_run(pytester, small_benchmark, monkeypatch, kept):
     """The names of classes reach the terminal, JUnit, JSON, HTML, figures and the summary of a GitHub step."""
-    for variable in [variable for variable in os.environ if variable.startswith(("QRELIAB_", "GITHUB_"))]:
-        monkeypatch.delenv(variable)
     chosen = ("end tag", "style", "braces", "script", "percent", "quotes", "pipe", "long", "emoji", "dollar")
     classes = [NAMES[kind].strip() for kind in chosen]
     text = re.sub(

@@ -15,13 +15,6 @@ pytestmark = pytest.mark.usefixtures("everything_imported")
 HEAVY = ("torch", "numpy", "yaml", "rich", "pydantic", "open_clip", "scipy", "sklearn", "PIL", "safetensors")
 
 
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("QRELIAB_"):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def run(pytester, small_benchmark, kept):
     """Runs pytest in an empty folder, in this process, on the small benchmark."""

@@ -1,7 +1,6 @@
 """Recorded pairs in every file format go through every option and every writer, without an image."""
 
 import json
-import os
 import re
 
 import numpy as np
@@ -66,9 +65,6 @@ def pair(request, pytester, monkeypatch):
     """A recorded pair in the working directory, and no settings from outside: the suffix."""
     if request.param == ".parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'pytest-qreliab[parquet]'")
-    for name in [name for name in os.environ if name.startswith(("QRELIAB_", "GITHUB_", "PYTEST_XDIST"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("CI", raising=False)
     write_recording(pytester.path / f"full{request.param}")
     write_recording(pytester.path / f"quant{request.param}", noise=0.05, bits="fp16")
     gates = "".join(f"  {metric}: {{max_change: 9, max_drift: 0.5}}\n" for metric in METRICS)

@@ -57,13 +57,6 @@ def package(pytester, monkeypatch):
     return install
 
 
-def refused(result, *lines: str) -> None:
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: {lines[0]}", *lines[1:]])
-    assert len([line for line in result.errlines if line]) == len(lines)
-    assert "Traceback" not in result.stdout.str() + result.stderr.str()
-
-
 def test_a_conftest_registers_a_quantizer_and_a_model_for_the_shipped_suite(pytester, run):
     pytester.makeconftest(CONFTEST)
     result = run("--qreliab-quantizers=keep", "--qreliab-models=mine")
@@ -143,7 +136,7 @@ def test_in_a_process_of_its_own_and_in_workers(pytester, package, small_benchma
         ),
     ],
 )
-def test_a_hook_that_fails_is_one_message(pytester, run, body, message):
+def test_a_hook_that_fails_is_one_message(pytester, run, body, message, refused):
     pytester.makeconftest(f"def pytest_qreliab_register(catalog):\n    {body}\n")
     refused(run(), message)
 
@@ -167,13 +160,13 @@ def test_a_hook_that_fails_is_one_message(pytester, run, body, message):
         ),
     ],
 )
-def test_an_entry_point_that_fails_is_one_message(package, run, code, target, message):
+def test_an_entry_point_that_fails_is_one_message(package, run, code, target, message, refused):
     package(code, target)
     sign = "" if message.startswith(":") else " "
     refused(run(), f"entry point acme = '{target}' of acme-quant 1.2 (group pytest_qreliab){sign}{message}")
 
 
-def test_two_that_want_the_same_name(pytester, package, run):
+def test_two_that_want_the_same_name(pytester, package, run, refused):
     pytester.makeconftest(CONFTEST)
     package(CONFTEST.replace("pytest_qreliab_register", "register"))
     refused(run(), "pytest_qreliab_register (conftest.py:*): a quantizer 'keep' is there already; *")

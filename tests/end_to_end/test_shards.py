@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shutil
 
@@ -16,9 +15,7 @@ pytestmark = pytest.mark.usefixtures("everything_imported")
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("QRELIAB_")]:
-        monkeypatch.delenv(name)
+def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -105,13 +102,11 @@ def test_what_cannot_be_used_ends_the_run_at_its_start(pytester, run, options, m
 
 
 @pytest.mark.slow
-def test_the_merged_table_is_that_of_one_run(pytester, run, merge, small_benchmark, monkeypatch):
+def test_the_merged_table_is_that_of_one_run(pytester, run, merge, small_benchmark):
     args = ("--qreliab-bits=w8,w4,w2",)
     whole = run(*args, "--qreliab-json=whole.json")
     first = run(*args, "--qreliab-shard=1/2", "--qreliab-json=out/1.json")
     assert (whole.ret, first.ret) == (1, 0)
-    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
-        monkeypatch.delenv(name)
     pytester.makeconftest(
         "import sys\n"
         "def pytest_unconfigure(config):\n"

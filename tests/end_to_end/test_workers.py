@@ -1,7 +1,6 @@
 """Runs with pytest-xdist: who gets which test, and what becomes of those of a worker that dies."""
 
 import json
-import os
 import re
 
 import pytest
@@ -36,8 +35,6 @@ def pytest_qreliab_register(catalog):
 @pytest.fixture
 def run(pytester, small_benchmark, monkeypatch):
     """Runs pytest in a process of its own on two small benchmarks, as many threads as one of two workers has."""
-    for name in [name for name in os.environ if name.startswith(("QRELIAB_", "PYTEST_XDIST"))]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     second = pytester.path / "second.yaml"
     second.write_text(small_benchmark.read_text().replace("limit: 120", "limit: 100"))

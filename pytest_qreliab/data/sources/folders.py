@@ -23,7 +23,7 @@ from pytest_qreliab.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What lies directly in a folder and is not hidden: names, in order."""
+    """The names of all that lies directly in a folder and is not hidden, in order."""
 
     images: list[str]
     folders: list[str]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +43,7 @@ def _download(reference: Reference, commit: str, config: str | None, split: str 
 
     allowed = hub.require_network(reference)
     try:
-        with hub.quiet(), _quiet(datasets), allowed.show(str(reference), None) as advance:
+        with hub.quiet(), hub.quiet("datasets", datasets), allowed.show(str(reference), None) as advance:
             rows = datasets.load_dataset(reference.name, config, split=split, revision=commit)
             first = rows if split is not None else next(iter(rows.values()))
             advance(int(first.download_size or 0))
@@ -80,27 +77,12 @@ def _cached(reference: Reference, commit: str, config: str | None, split: str | 
     try:
         from datasets.packaged_modules.cache.cache import Cache
 
-        with _quiet(datasets):
+        with hub.quiet("datasets", datasets):
             last = reference.name.rpartition("/")[2]
             cache = Cache(repo_id=reference.name, dataset_name=last, config_name=name, version=version, hash=commit)
             return cache.as_dataset(split=split)
     except Exception:  # another version of the library: it is loaded once more
         return None
-
-
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """Keep the library from drawing bars, and from writing of what an error will say."""
-    logger, bars = logging.getLogger("datasets"), not datasets.are_progress_bars_disabled()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
 
 
 def reference_of(name: str, revision: str | None) -> Reference:

@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass
 class Index:
-    """What the files of shards are."""
+    """The files of shards, by what they are."""
 
     samples: dict[str, Sample] = field(default_factory=dict)  # by name
     strays: list[str] = field(default_factory=list)  # images that are no sample's

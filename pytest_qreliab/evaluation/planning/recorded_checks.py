@@ -46,7 +46,7 @@ def describe(recording: Recording, model: Callable[[], ModelDescription]) -> Mod
 
 
 class RecordedOutputs(Parameters):
-    """What tells the recorded outputs of a quantized model from others."""
+    """The parameters of a recorded quantizer: they tell its outputs from those of others."""
 
     outputs: str  # the name of the file, and its digest
 

@@ -10,7 +10,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -115,15 +114,8 @@ def _read_state(path: Path) -> State:
     if path.suffix != ".safetensors" and _names_torchao(path):
         optional.require(f"artifact:{path}", "torchao", "torchao")
         optional.load("torchao.quantization")  # its tensors may then be loaded with weights_only=True
-    checkpoints.check_checkpoint(path)
-    if path.suffix == ".safetensors":
-        import safetensors.torch
-
-        state: Any = safetensors.torch.load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    _, state = checkpoints.find_state_dict(path, state)
-    return packed_states.readable(path, {WRAPPERS.sub("", name): value for name, value in state.items()})
+    tensors = checkpoints.load_tensors(path)
+    return packed_states.readable(path, {WRAPPERS.sub("", name): value for name, value in tensors.items()})
 
 
 def _names_torchao(path: Path) -> bool:

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from pytest_qreliab.data.wording import counted
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.report import tradeoff
 from pytest_qreliab.report.html.cells import verdict_sign
@@ -69,7 +70,7 @@ def _all_good(results: Results) -> bool:
 def _verdict(results: Results) -> str:
     """Return the verdict on the run in words."""
     count, failed, unmeasured = len(results.plan.cases), len(results.failed()), len(results.unmeasured())
-    cases = _counted(count, "case")
+    cases = counted(count, "case")
     if unmeasured == count:
         return f"No result of {cases}"
     if failed or unmeasured:
@@ -150,7 +151,7 @@ def _details(index: int, record: CaseRecord) -> Markup:
     """
     failed = sum(not gate_record["passed"] for gate_record in record["gates"])
     inconclusive = sum(gate_record["outcome"] == "inconclusive" for gate_record in record["gates"])
-    gates = _counted(len(record["gates"]), "gate")
+    gates = counted(len(record["gates"]), "gate")
     text = f"{failed} of {gates} failed" if failed else f"{gates} passed"
     if inconclusive:
         text += f", {inconclusive} inconclusive"
@@ -172,7 +173,3 @@ def _glossary(records: Sequence[CaseRecord]) -> list[Markup]:
         for metric in metrics
     ]
     return [tag("dl", *rows, class_="about")] if rows else []
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pytest_qreliab.data.dataset import Dataset, requested_sets
+from pytest_qreliab.data.dataset import Dataset, measured_sets, requested_sets
 from pytest_qreliab.data.images import from_arrays
 
 
@@ -38,3 +38,17 @@ def test_only_the_sets_that_are_needed_are_requested(data):
     assert list(requested_sets(data, {"shift", "spurious"})) == ["shift.a", "spurious.b"]
     assert list(requested_sets(data, ["corruption"])) == ["corruption.fog.3"]
     assert requested_sets(data, ()) == {}
+
+
+def test_every_run_measures_on_some_sets_and_on_others_if_they_are_needed():
+    data = Dataset(
+        classes=("a", "b"),
+        templates=(),
+        in_distribution=images("in"),
+        calibration=images("calibration"),
+        ood={"o": images("o")},
+        labelled={"shift.a": images("a"), "corruption.fog.3": images("fog")},
+    )
+    assert list(measured_sets(data, ())) == ["in_distribution", "ood.far.o"]
+    assert list(measured_sets(data, {"shift"})) == ["in_distribution", "shift.a", "ood.far.o"]
+    assert list(measured_sets(data, {"labels"})) == ["in_distribution", "ood.far.o", "calibration"]

@@ -12,13 +12,7 @@ from pytest_qreliab.metrics.prediction_metrics import OWN, find
 from pytest_qreliab.statistics.influence import paired_mean
 
 
-def two_models(n: int = 60):
-    rng = np.random.default_rng(0)
-    labels, logits = rng.integers(0, 4, n), rng.normal(size=(n, 4))
-    return [predict(torch.from_numpy(logits + noise * rng.normal(size=(n, 4))), labels) for noise in (0.0, 1.0)]
-
-
-def test_a_new_metric_is_one_entry_with_value_and_bounds():
+def test_a_new_metric_is_one_entry_with_value_and_bounds(two_models):
     entropy = SampleMean(
         name="entropy",
         aspect="calibration",
@@ -35,7 +29,7 @@ def test_a_new_metric_is_one_entry_with_value_and_bounds():
     assert (bounds(0.05), method) == (paired_mean(change, "any").pad().interval(0.05), "paired t")
 
 
-def test_the_errors_of_one_table_are_drawn_once(monkeypatch):
+def test_the_errors_of_one_table_are_drawn_once(monkeypatch, two_models):
     asked = []
     change_errors = calibration.change_errors
     monkeypatch.setattr(
@@ -85,7 +79,7 @@ def test_failure_prediction_from_a_handful_of_errors_claims_nothing(name):
 
 
 @pytest.mark.parametrize("name", [name for name, metric in OWN.items() if isinstance(metric, Selective)])
-def test_bounds_of_selective_metrics_hold_the_change_and_are_paired(name):
+def test_bounds_of_selective_metrics_hold_the_change_and_are_paired(name, two_models):
     baseline, quantized = two_models(400)
     low, high = OWN[name].bounds(baseline, quantized).bounds(0.05)
     assert low < OWN[name].value(quantized) - OWN[name].value(baseline) < high

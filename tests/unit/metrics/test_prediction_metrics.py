@@ -1,18 +1,9 @@
-import numpy as np
 import pytest
-import torch
 
 from pytest_qreliab.metrics import calibration
 from pytest_qreliab.metrics.binning import ClassBins, EqualMassBins, EqualWidthBins
-from pytest_qreliab.metrics.classification import predict
 from pytest_qreliab.metrics.names import MetricName
 from pytest_qreliab.metrics.prediction_metrics import OWN, PAIRED, TABLE, Binned, PairMean, find
-
-
-def two_models(n: int = 60):
-    rng = np.random.default_rng(0)
-    labels, logits = rng.integers(0, 4, n), rng.normal(size=(n, 4))
-    return [predict(torch.from_numpy(logits + noise * rng.normal(size=(n, 4))), labels) for noise in (0.0, 1.0)]
 
 
 def test_every_metric_is_of_each_model_or_of_two_together():
@@ -25,7 +16,7 @@ def test_the_binned_metrics_are_those_that_calibration_computes():
 
 
 @pytest.mark.parametrize("name", calibration.BINNED)
-def test_a_number_of_bins_is_that_of_the_table(name):
+def test_a_number_of_bins_is_that_of_the_table(name, two_models):
     _, predictions = two_models()
     for bins in (1, 15, 30, 100):
         metric = find(MetricName.parse(f"{name}.{bins}"))
@@ -51,6 +42,6 @@ def test_what_has_no_such_bins(name):
 
 
 @pytest.mark.parametrize("name", PAIRED)
-def test_two_equal_models_have_the_value_of_the_baseline(name):
+def test_two_equal_models_have_the_value_of_the_baseline(name, two_models):
     baseline, _ = two_models()
     assert PAIRED[name].samples(baseline, baseline).mean() == PAIRED[name].at_baseline

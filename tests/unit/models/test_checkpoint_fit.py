@@ -85,3 +85,13 @@ def test_the_weights_of_open_clips_own_architectures_fit(name, tmp_path, monkeyp
     model = model_of(config, tmp_path / "w.pt")
     model.__dict__["checkpoint"] = CheckpointContent(path=model.path, shapes=shapes)
     assert check_fit(model) == ()
+
+
+def test_a_patch_size_that_is_null_is_the_default_in_every_message(small, write_weights):
+    path = write_weights(small)
+    small["vision_cfg"]["patch_size"] = None
+    assert model_of(small, path).patch_size == (16, 16)
+    with pytest.raises(
+        InputError, match=r"its visual.conv1.weight is \(32, 3, 4, 4\), and \(32, 3, 16, 16\) is needed"
+    ):
+        check_fit(model_of(small, path))

@@ -178,7 +178,7 @@ def folder(path):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.filterwarnings("ignore:.*TorchScript")
-@pytest.mark.parametrize("read", [checkpoints.check_checkpoint, read_checkpoint])
+@pytest.mark.parametrize("read", [checkpoints.load_tensors, read_checkpoint])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -257,7 +257,7 @@ def test_truncated_safetensors_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(tiny_digits.WEIGHTS.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged or no safetensors file"):
-        checkpoints.check_checkpoint(path)
+        checkpoints.load_tensors(path)
 
 
 def test_a_format_that_is_none_of_ours(tmp_path):

@@ -2,7 +2,8 @@ import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.models.encoding_settings import EncodingSettings, check_image_settings, in_words
+from pytest_qreliab.models.description import in_words
+from pytest_qreliab.models.encoding_settings import EncodingSettings, check_image_settings
 
 
 def test_the_defaults_are_those_of_open_clip():

@@ -30,14 +30,6 @@ def test_names_that_can():
         loading.check_model_name(name)
 
 
-@pytest.fixture
-def hub_model(hub, write_local_model, tmp_path):
-    """A repository of a small model, and the same in a folder."""
-    folder = write_local_model(tmp_path / "model")
-    hub.repositories["models/org/small"] = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return folder
-
-
 def test_a_model_of_a_hub_is_the_same_as_from_a_folder(hub, hub_model):
     commit = hub.commit("models/org/small")
     loader = loading.find_loader("hf-hub:org/small@main", "hf-hub:org/small@main")
