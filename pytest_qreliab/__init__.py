@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_qreliab.errors import InputError
     from pytest_qreliab.models.clip import Clip
     from pytest_qreliab.models.loading import load_model
-    from pytest_qreliab.quantizers.engine.layers import unpack_layers
+    from pytest_qreliab.quantizers.engine.layers import prepare_layers
     from pytest_qreliab.quantizers.parameters import Parameters
     from pytest_qreliab.quantizers.recipe import Quantizer
     from pytest_qreliab.quantizers.request import Request
@@ -28,7 +28,7 @@ __all__ = [
     "__version__",
     "load_model",
     "paired_mean",
-    "unpack_layers",
+    "prepare_layers",
 ]
 
 # pytest imports this package in every project: a heavy module is imported when its name is first used.
@@ -41,7 +41,7 @@ _HOMES = {
     "Request": "quantizers.request",
     "load_model": "models.loading",
     "paired_mean": "statistics.influence",
-    "unpack_layers": "quantizers.engine.layers",
+    "prepare_layers": "quantizers.engine.layers",
 }
 
 

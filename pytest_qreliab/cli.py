@@ -350,20 +350,20 @@ def _parameters(quantizer: Quantizer) -> str:
 
 
 def _abilities(quantizer: Quantizer) -> str:
-    bits = ", ".join(quantizer.bits) or "any from w2 to w8, a2 to a8"
     if quantizer.read_bits is not None:
         return "bits: those of the file; needs no calibration data; what it covers is shown"
     recipe = Recipe(name=quantizer.name, quantizer=quantizer)
-    bare = 4 if not quantizer.bits or any(text.startswith("w4") for text in quantizer.bits) else 8
+    bare = next(n for n in (4, 8, 1) if any(text.startswith(f"w{n}") for text in quantizer.bits or ("w4",)))
     default = recipe.bits(bare, "both")
     needs = {
         "nothing": "no calibration data",
         "ranges": "calibration images for static activation ranges",
         "images": "calibration images",
-        "pairs": "labelled calibration images",
+        "both": "calibration images",
+        "pairs": "image-caption pairs or labelled calibration images",
     }[quantizer.needs]
     what = "" if quantizer.convolutions else " of the matrix products"
-    return f"bits: {bits} ({bare} is {default}); needs {needs}; covers {quantizer.coverage:.0%}{what}"
+    return f"bits: {quantizer.formats} ({bare} is {default}); needs {needs}; covers {quantizer.coverage:.0%}{what}"
 
 
 def _benchmarks(catalog: Catalog) -> Iterator[ListedItem]:

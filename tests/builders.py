@@ -52,6 +52,7 @@ def gate(metric, outcome="pass", *, rng, **given):
         "baseline": 0.9,
         "quantized": quantized,
         "accepted": None,
+        "kernel_spread": None,
         "harm": harm,
         "low": harm - 0.01,
         "high": harm + 0.01,
@@ -108,10 +109,12 @@ def case(index=0, *, model="tiny", quantizer=None, bits="w4a8", benchmark="digit
         "quantization": f"{quantizer} {bits}",
         "rescaled": False,
         "parameters": "granularity=channel, symmetric=True, activations=static, images=128",
+        "trained_on": "",
         "samples": 898,
         "device": "cpu",
         "confidence": 0.9986,
         "coverage": 1.0,
+        "product_coverage": 0.98,
         "size": {"quantized": 280_000 + 1000 * index, "full": 1_340_000},
         "metrics": [
             {
@@ -200,6 +203,7 @@ def hostile_results(text):
         quantizer=text,
         benchmark=text,
         parameters=text,
+        trained_on=text,
         device=text,
         data={text: text},
         environment={text: text},

@@ -85,10 +85,9 @@ def make_plan():
     from pytest_qreliab.evaluation.planning import make_plan as planning_make_plan
     from pytest_qreliab.evaluation.planning.catalog import Catalog
 
-    def make(**given: str):
-        return planning_make_plan.make_plan(
-            settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None), Catalog()
-        )
+    def make(*, with_drift: bool = False, **given: str):
+        found = settings.resolve(lambda ini: given.get(ini.removeprefix("qreliab_")), lambda ini: None)
+        return planning_make_plan.make_plan(found, Catalog(), with_drift=with_drift)
 
     return make
 

@@ -122,7 +122,7 @@ def make_checkpoints(work: Path, architecture: str, widths: Sequence[str]) -> li
 def quantize(architecture: str, full: Path, paths: dict[str, Path]) -> None:
     from safetensors.torch import save_file
 
-    from pytest_qreliab.config.cases import Bits
+    from pytest_qreliab.config.formats import Format
     from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.models import loading
     from pytest_qreliab.quantizers.calibration import Calibration
@@ -131,7 +131,7 @@ def quantize(architecture: str, full: Path, paths: dict[str, Path]) -> None:
     clip = loading.load_model(speed.model_name(architecture, full))
     recipe = Catalog().recipe("minmax")
     for width, path in paths.items():
-        bits = Bits(int(width.removeprefix("w")))
+        bits = Format.integers(int(width.removeprefix("w")))
         made = recipe.apply()(
             clip,
             Request(

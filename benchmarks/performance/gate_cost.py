@@ -64,7 +64,7 @@ def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
     import numpy as np
     import torch
 
-    from pytest_qreliab.config.cases import Bits
+    from pytest_qreliab.config.formats import Format
     from pytest_qreliab.data.images import from_arrays
     from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.models import loading
@@ -81,7 +81,7 @@ def bare(architecture: str, weights: Path, bits: list[str], size: int) -> float:
     clips = [full]
     for text in bits:
         request = Request(
-            bits=recipe.bits(Bits.parse(text), "both"),
+            bits=recipe.bits(Format.parse(text), "both"),
             scope="both",
             parameters=recipe.parameters,
             calibration=calibration,

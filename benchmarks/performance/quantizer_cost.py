@@ -26,7 +26,7 @@ def measure(model: str, name: str, images: int) -> dict[str, float]:
     import open_clip
     import torch
 
-    from pytest_qreliab.config.cases import Bits
+    from pytest_qreliab.config.formats import Format
     from pytest_qreliab.data.images import from_arrays
     from pytest_qreliab.evaluation.planning.catalog import Catalog
     from pytest_qreliab.models.clip import Clip
@@ -54,7 +54,7 @@ def measure(model: str, name: str, images: int) -> dict[str, float]:
     if name != "forward":
         recipe = Catalog().recipe(plain)
         parameters = recipe.parameters.model_copy(update={"alpha": "search"} if option == "search" else {})
-        bits = Bits(4) if option == "weights" else Bits(4, 8)
+        bits = Format.integers(4) if option == "weights" else Format.integers(4, 8)
         apply, request = (
             recipe.apply(),
             Request(bits=bits, scope="both", parameters=parameters, calibration=calibration),

@@ -13,7 +13,7 @@ import numpy as np
 import open_clip
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.catalog import Catalog
@@ -41,8 +41,8 @@ def main() -> None:
         clip = load(architecture)
         cells = []
         for name, text in chosen:
-            bits = Bits.parse(text)
-            assert isinstance(bits, Bits)
+            bits = Format.parse(text)
+            assert isinstance(bits, Format)
             recipe = Catalog().recipe(name)
             try:
                 quantized = recipe.apply()(

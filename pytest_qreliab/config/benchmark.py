@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,7 @@ from pytest_qreliab.config.corruption_kinds import EXTRA_KINDS, STANDARD_KINDS, 
 from pytest_qreliab.config.document import Document, Location, Strict, display_path, find, read
 from pytest_qreliab.config.set_names import (
     CALIBRATION,
+    CAPTIONS,
     IN_DISTRIBUTION,
     SHIFT,
     SPURIOUS,
@@ -23,9 +24,11 @@ from pytest_qreliab.config.set_names import (
     ood_set,
 )
 from pytest_qreliab.config.sources import (
+    AnyCaptions,
     AnyLabelled,
     AnySource,
     Calibrating,
+    CaptionedImages,
     Count,
     HeldOut,
     InDistribution,
@@ -144,6 +147,13 @@ class BenchmarkSchema(Strict):
     ood: Ood = Ood()
     calibration: Calibrating | None = None
 
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _captions_alone(cls, calibration: Any) -> Any:
+        if isinstance(calibration, dict) and "captions" in calibration:
+            return {"source": "captioned", **calibration}
+        return calibration
+
     @field_validator("templates")
     @classmethod
     def _one_place_each(cls, templates: list[str] | str) -> list[str] | str:
@@ -197,7 +207,7 @@ class SetSource(NamedTuple):
     """The source of one image set of a benchmark."""
 
     name: str  # the full name of the set
-    source: AnySource | HeldOut | Recorded
+    source: AnySource | HeldOut | AnyCaptions | Recorded
     at: Location  # where the source is written
 
 
@@ -234,7 +244,12 @@ class Benchmark:
             if reserved in groups:
                 where = document.where(("spurious", "groups", reserved))
                 raise InputError(f"{where}: {reserved!r} is no name of a group; write it beside `groups:`")
-        return cls(document.path.stem, definition, document)
+        found = cls(document.path.stem, definition, document)
+        for _, source, at in found.sources():
+            if at[:1] != (CALIBRATION,) and getattr(source, CAPTIONS, None) is not None:
+                where = document.where((*at, CAPTIONS))
+                raise InputError(f"{where}: `captions` are for quantizers to look at: write them in `calibration:`")
+        return found
 
     @cached_property
     def aspects(self) -> frozenset[str]:
@@ -298,8 +313,12 @@ class Benchmark:
         for nearness, sets in (("near", definition.ood.near), ("far", definition.ood.far)):
             for name, ood in sets.items():
                 yield SetSource(ood_set(name, near=nearness == "near"), ood, ("ood", nearness, name))
-        if definition.calibration is not None:
-            yield SetSource(CALIBRATION, definition.calibration, (CALIBRATION,))
+        calibration = definition.calibration
+        if calibration is not None:
+            if not isinstance(calibration, CaptionedImages):
+                yield SetSource(CALIBRATION, calibration, (CALIBRATION,))
+            if calibration.captions is not None:
+                yield SetSource(CAPTIONS, calibration.captions, (CALIBRATION, CAPTIONS))
 
 
 def _check_ood_names(ood: Ood, document: Document) -> None:

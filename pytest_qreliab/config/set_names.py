@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 IN_DISTRIBUTION, CALIBRATION = "in_distribution", "calibration"
+CAPTIONS = "captions"  # the images of image-caption pairs, which nothing is measured on
 
 # The beginnings of the other names.
 SHIFT, CORRUPTION, SPURIOUS, OOD = "shift.", "corruption.", "spurious.", "ood."

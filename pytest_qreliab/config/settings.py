@@ -67,7 +67,7 @@ OPTIONS = (
         name="bits",
         default="4,8",
         metavar="A,B",
-        help="bit widths from 2 to 8: w4 for weights, w4a8 for weights and activations, 4 for the quantizer's default",
+        help="formats: w4 for weights, w4a8 for activations too, w4g128, fp8, mxfp4, ...; 4: the quantizer's default",
     ),
     Option(name="scopes", default="both", metavar="A,B", help="towers to quantize: vision, text or both"),
     Option(
@@ -106,6 +106,13 @@ OPTIONS = (
         default="no",
         metavar="yes|no",
         help="compile the transformer blocks of open_clip models with torch.compile, which takes a while at first",
+    ),
+    Option(
+        name="deterministic",
+        default="no",
+        metavar="yes|no",
+        help="quantize and measure with one attention kernel, one thread and deterministic algorithms, so that no last "
+        "bit depends on the number of cores",
     ),
     Option(
         name="cache_dir",
@@ -222,6 +229,7 @@ class Settings:
     figures: Setting
     device: Setting
     compile: Setting
+    deterministic: Setting
     cache_dir: Setting
     cache_size: Setting
     shard: Setting

@@ -5,9 +5,9 @@ Paths are relative to the file that they are written in; `~` and `$NAME` expand.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pytest_qreliab.config.document import Strict
 
@@ -19,18 +19,68 @@ OrSkip = Literal["error", "skip"]
 Scalar = str | int | float | bool
 
 
-class _Source(Strict):
-    """Any source. `limit` draws that many of its images: with a seed, and of every class in proportion.
-
-    `size` is how many there are before that, where the set is a published one; `origin` says where to get it, `layout`
-    what has to lie where, `licence` under which terms it comes.
-    """
-
+class _Images(Strict):
     limit: Count | None = None
     size: Count | None = None
     origin: Word | None = None
     layout: Word | None = None
     licence: Word | None = None
+
+
+class _Rows(Strict):
+    path: Word
+    image: Word = "image"
+    root: Word | None = None
+    columns: Annotated[list[Word], Field(min_length=1)] | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    where: dict[str, Scalar | Annotated[list[Scalar], Field(min_length=1)]] = {}
+    missing_images: OrSkip = "error"
+
+
+class CaptionTable(_Rows, _Images):
+    """Image-caption pairs of a table, whose other keys are those of a `table` of images: `caption` is the column of
+    captions. Of an image in several rows the first counts, and of a list of captions the first.
+    """
+
+    source: Literal["table"]
+    caption: Word = "caption"
+
+
+class CaptionShards(_Images):
+    """Image-caption pairs of tar shards, whose other keys are those of a `webdataset` of images: `caption` is the
+    suffix of captions.
+    """
+
+    source: Literal["webdataset"]
+    path: Word
+    image: Word | None = None
+    caption: Word = "txt"
+
+
+_BY_NAME = Field(discriminator="source")
+AnyCaptions = CaptionTable | CaptionShards
+
+
+def _with_source(captions: Any) -> Any:
+    """Refuse the bare path of a file, which does not say how it is read."""
+    if isinstance(captions, str):
+        kind = "webdataset" if captions.endswith(".tar") else "table"
+        raise ValueError(f"write what the file is as well: {{source: {kind}, path: {captions}}}")
+    return captions
+
+
+Captions = Annotated[AnyCaptions, _BY_NAME, BeforeValidator(_with_source)]
+
+
+class _Source(_Images):
+    """Any source. `limit` draws that many of its images: with a seed, and of every class in proportion.
+
+    `size` is how many there are before that, where the set is a published one; `origin` says where to get it, `layout`
+    what has to lie where, `licence` under which terms it comes. `captions`, of `calibration` alone, are image-caption
+    pairs that quantizers look at in place of the prompts of the benchmark's classes.
+    """
+
+    captions: Captions | None = None
 
 
 class _Labelled(_Source):
@@ -94,7 +144,7 @@ class FlatFolder(_Source):
     path: Word
 
 
-class Table(_Labelled):
+class Table(_Rows, _Labelled):
     """A CSV, JSON lines (`.jsonl`) or Parquet file with a column of image paths, and perhaps one of labels.
 
     `image` is the column of paths, or a path with columns in it: `images/{id}.jpg`. `root` is where relative image
@@ -104,14 +154,7 @@ class Table(_Labelled):
     """
 
     source: Literal["table"]
-    path: Word
-    image: Word = "image"
     label: Word | None = None
-    root: Word | None = None
-    columns: Annotated[list[Word], Field(min_length=1)] | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    where: dict[str, Scalar | Annotated[list[Scalar], Field(min_length=1)]] = {}
-    missing_images: OrSkip = "error"
 
 
 class Torchvision(_Labelled):
@@ -182,6 +225,13 @@ class HeldOut(_Source):
     limit: Count
 
 
+class CaptionedImages(Strict):
+    """The images of `captions`, for a benchmark whose calibration has no others. The `source` may be left out."""
+
+    source: Literal["captioned"] = "captioned"
+    captions: Captions
+
+
 class Recorded(_Source):
     """Samples whose outputs were recorded elsewhere: ids, labels and classes, and no images."""
 
@@ -191,8 +241,7 @@ class Recorded(_Source):
 
 AnyLabelled = Digits | PrintedDigits | ImageFolder | Table | Torchvision | WebDataset | HuggingFace | Arrays
 AnySource = AnyLabelled | Letters | PhotoPatches | FlatFolder
-_BY_NAME = Field(discriminator="source")
 Labelled = Annotated[AnyLabelled, _BY_NAME]
 Source = Annotated[AnySource, _BY_NAME]
 InDistribution = Annotated[AnyLabelled | Recorded, _BY_NAME]
-Calibrating = Annotated[AnySource | HeldOut, _BY_NAME]
+Calibrating = Annotated[AnySource | HeldOut | CaptionedImages, _BY_NAME]

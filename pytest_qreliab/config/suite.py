@@ -26,7 +26,7 @@ Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 
 def _width_text(value: object) -> str:
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise PydanticCustomError("bits", "write a bit width: 4, w4 or w4a8")
+        raise PydanticCustomError("bits", "write a format such as 4, w4, w4a8 or fp8")
     return str(value)
 
 
@@ -78,6 +78,7 @@ class SuiteSchema(Strict):
     controls: str | None = None
     figures: str | None = None
     device: str | None = None
+    deterministic: bool | None = None
     exclude: list[Match] = []
     groups: list[Group] = []
 
@@ -114,6 +115,8 @@ class Suite:
     def values(self, axis: str) -> list[SettingValue]:
         """Return the values of a setting with their lines, or none."""
         entries = getattr(self.definition, axis) or []
+        if entries is True:
+            entries = "yes"
         if isinstance(entries, str):
             return [self._value(entries, (axis,))]
         names = (entry.name if isinstance(entry, Variant) else entry for entry in entries)

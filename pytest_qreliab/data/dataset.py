@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pytest_qreliab.config.benchmark import Preprocessing
-from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, ood_set
+from pytest_qreliab.config.set_names import CALIBRATION, CAPTIONS, IN_DISTRIBUTION, ood_set
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.shared_images import SharedImages
 from pytest_qreliab.metrics.definitions import Need
@@ -25,6 +25,7 @@ class Dataset:
     templates: tuple[str, ...]  # prompts with `{}` for the name
     in_distribution: ImageSet
     calibration: ImageSet | None
+    captions: ImageSet | None = None  # image-caption pairs, for quantizers to look at
     ood: Mapping[str, ImageSet]  # by the name in the benchmark
     near: frozenset[str] = frozenset()  # the OOD sets that are near; the others are far
     negatives: tuple[str, ...] = ()  # labels that are none of the classes
@@ -45,10 +46,11 @@ class Dataset:
 
     @cached_property
     def sets(self) -> dict[str, ImageSet]:
-        """Every image set under its full name, the calibration images last."""
+        """Every image set under its full name, those that quantizers look at last."""
         ood = {ood_set(name, near=name in self.near): images for name, images in self.ood.items()}
         sets = {IN_DISTRIBUTION: self.in_distribution, **self.labelled, **ood}
-        return sets if self.calibration is None else {**sets, CALIBRATION: self.calibration}
+        looked_at = {CALIBRATION: self.calibration, CAPTIONS: self.captions}
+        return sets | {name: images for name, images in looked_at.items() if images is not None}
 
     @cached_property
     def units(self) -> dict[str, IntArray]:
@@ -71,7 +73,7 @@ def measured_sets(data: Dataset, needs: Collection[Need]) -> dict[str, ImageSet]
     return {
         name: images
         for name, images in data.sets.items()
-        if (name in further or name not in data.labelled) and (calibrated or name != CALIBRATION)
+        if (name in further or name not in data.labelled) and (calibrated or name != CALIBRATION) and name != CAPTIONS
     }
 
 

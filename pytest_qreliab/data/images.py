@@ -77,6 +77,7 @@ class ImageSet:
     content: IdentifyContent | None = None  # None: a digest of the decoded pixels
     # (n,), what each image shows: images of one unit, in this set or in others, are one observation. None: all differ.
     units: Sequence[str] | None = None
+    captions: Sequence[str] | None = None  # (n,), a text about each image
     left_out: tuple[LeftOut, ...] = ()
     origin: HubOrigin | None = None
 
@@ -94,6 +95,13 @@ class ImageSet:
             raise ValueError(f"{self.name} has no labels")
         return self.labels
 
+    @property
+    def known_captions(self) -> Sequence[str]:
+        """The captions of a set that has some."""
+        if self.captions is None:
+            raise ValueError(f"{self.name} has no captions")
+        return self.captions
+
     def identify(self, index: int) -> Path | str:
         """Return what tells one image from another one of the same id."""
         return _decoded_digest(self.load, index) if self.content is None else self.content(index)
@@ -108,6 +116,7 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[indices],
             content=lambda i: self.identify(picked[i]),
             units=None if self.units is None else [self.units[index] for index in picked],
+            captions=None if self.captions is None else [self.captions[index] for index in picked],
         )
 
     def first_evenly(self, limit: int) -> ImageSet:

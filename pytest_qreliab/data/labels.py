@@ -11,7 +11,7 @@ import numpy as np
 from pytest_qreliab.config.benchmark import Benchmark, check_templates
 from pytest_qreliab.config.document import Location
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION
-from pytest_qreliab.config.sources import AnyLabelled, AnySource, ImageFolder
+from pytest_qreliab.config.sources import AnyCaptions, AnyLabelled, AnySource, ImageFolder
 from pytest_qreliab.config.text_forms import as_on_disk, composed
 from pytest_qreliab.data import class_names
 from pytest_qreliab.data.images import ImageSet, LeftOut
@@ -34,7 +34,7 @@ class Classes:
         return {text: label for label, text in reversed(list(enumerate(written)))}
 
 
-def source_hint(source: AnySource) -> str:
+def source_hint(source: AnySource | AnyCaptions) -> str:
     """Return the end of a message that says where the data come from."""
     parts = [f"{label} {text}" for label, text in (("from", source.origin), ("laid out as", source.layout)) if text]
     return f" ({'; '.join(parts)})" if parts else ""

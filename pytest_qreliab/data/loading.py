@@ -10,6 +10,7 @@ import numpy as np
 from pytest_qreliab.config.benchmark import Benchmark
 from pytest_qreliab.config.set_names import (
     CALIBRATION,
+    CAPTIONS,
     CORRUPTION,
     IN_DISTRIBUTION,
     OOD,
@@ -78,6 +79,7 @@ def assemble(benchmark: Benchmark, classes: Classes, whole: Mapping[str, ImageSe
         templates=tuple(templates),
         in_distribution=inside,
         calibration=sets.get(CALIBRATION),
+        captions=sets.get(CAPTIONS),
         ood={SetName.parse(name).name: images for name, images in sets.items() if name.startswith(OOD)},
         near=frozenset(benchmark.definition.ood.near),
         negatives=load_negatives(benchmark, classes.names),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pytest_qreliab.config.benchmark import Benchmark, SetSource
 from pytest_qreliab.config.document import Location
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD
-from pytest_qreliab.config.sources import AnyLabelled, AnySource, HeldOut, Recorded
+from pytest_qreliab.config.sources import AnyCaptions, AnyLabelled, AnySource, HeldOut, Recorded
 from pytest_qreliab.config.text_forms import as_on_disk
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.labels import Classes, LabelReader, source_hint
@@ -46,11 +47,16 @@ def _open_set(benchmark: Benchmark, classes: Classes, wanted: SetSource, inside:
         elif source.classes is not None or source.partial or source.other_labels != "error":
             keys = "`classes`, `partial` and `other_labels`"
             raise InputError(f"{benchmark.where(at)}: an OOD set has no classes: leave out {keys}")
-    labelled = reader is not None and (name != CALIBRATION or listing.offers_labels(source))
+
+    def resolve(text: str) -> Path:
+        return as_on_disk(benchmark.path(text, _location_of(source, text, at)))
+
     try:
-        items = listing.list_items(
-            source, lambda text: as_on_disk(benchmark.path(text, _location_of(source, text, at))), labelled=labelled
-        )
+        if isinstance(source, AnyCaptions):
+            items = listing.list_captioned(source, resolve)
+        else:
+            labelled = reader is not None and (name != CALIBRATION or listing.offers_labels(source))
+            items = listing.list_items(source, resolve, labelled=labelled)
         _check_names(items.ids)
     except InputError as error:
         raise InputError(f"{_where(benchmark, at)}: {error}{source_hint(source)}") from None
@@ -60,6 +66,7 @@ def _open_set(benchmark: Benchmark, classes: Classes, wanted: SetSource, inside:
         load=items.load,
         content=items.content,
         units=items.units,
+        captions=items.labels if isinstance(source, AnyCaptions) else None,
         left_out=items.left_out,
         origin=items.origin,
     )
@@ -83,7 +90,7 @@ def _held_out(benchmark: Benchmark, source: HeldOut, at: Location, inside: Image
     return replace(inside.sampled(source.limit, benchmark.definition.seed), left_out=())
 
 
-def _location_of(source: AnySource, text: str, at: Location) -> Location:
+def _location_of(source: AnySource | AnyCaptions, text: str, at: Location) -> Location:
     """Return where a path of the source is written, which may be in another file than the rest of it."""
     return (*at, next((key for key, value in source.model_dump().items() if value == text), "path"))
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_qreliab.config import set_names
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.data import output_checks, recording_files
 from pytest_qreliab.data.recording_files import KINDS, PARTS, TOP, VERSION, OutputKind
 from pytest_qreliab.errors import InputError, describe_exception, unknown
@@ -114,7 +114,7 @@ class Recording:
         if self.bits is not None:
             (text,) = _strings("bits", [self.bits])
             try:
-                self.bits = str(Bits.of(text))
+                self.bits = str(Format.recorded(text))
             except InputError as error:
                 raise InputError(f"bits: {error}") from None
 

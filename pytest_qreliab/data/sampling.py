@@ -30,7 +30,7 @@ def stratified_sample(n: int, labels: IntArray | None, size: int, seed: int) -> 
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
-    if labels is None:
+    if labels is None or size == 0:
         return np.sort(order[:size])
     classes, counts = np.unique(labels, return_counts=True)
     shares = size * counts / n
@@ -40,3 +40,23 @@ def stratified_sample(n: int, labels: IntArray | None, size: int, seed: int) -> 
     shuffled = labels[order]
     picked = [order[shuffled == label][:count] for label, count in zip(classes, whole, strict=True)]
     return np.sort(np.concatenate(picked))
+
+
+def one_of_each_stretch(n: int, count: int, rng: np.random.Generator) -> IntArray:
+    """Draw one index from each of equal stretches of n, at random.
+
+    They are as evenly spread as a fixed step would make them. But what repeats with a period, like the channels and
+    tokens of a flattened tensor, is not always met at the same place of it.
+
+    Args:
+        n: The number of indices.
+        count: How many to draw; all n if there are fewer.
+        rng: The random generator, which goes on from draw to draw.
+
+    Returns:
+        Indices in increasing order, int64 (min(count, n),).
+    """
+    count = min(count, n)
+    ends = np.arange(count + 1, dtype=np.int64) * n // max(count, 1)
+    drawn: IntArray = ends[:-1] + (rng.random(count) * np.diff(ends)).astype(np.int64)
+    return drawn

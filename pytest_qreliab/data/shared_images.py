@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION, OOD, SHIFT
+from pytest_qreliab.config.set_names import CALIBRATION, CAPTIONS, IN_DISTRIBUTION, OOD, SHIFT
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
 
 # Public sets have a few exact duplicates between their parts. One in a thousand moves an accuracy by .001 at most.
 HARMLESS = 0.001
+LOOKED_AT = (CALIBRATION, CAPTIONS)  # by quantizers
 
 Identify = Callable[[ImageSet], Sequence[Hashable]]
 
@@ -29,12 +30,12 @@ class SharedImages:
     @property
     def spoils_training(self) -> bool:
         """True if a model that is trained on the other set has seen too much of this one."""
-        trained_on = self.other == CALIBRATION and not self.name.startswith(OOD)
+        trained_on = self.other in LOOKED_AT and not self.name.startswith(OOD)
         return trained_on and self.count > HARMLESS * self.size
 
     def __str__(self) -> str:
         """Say what is shared, what follows, and how to mend it."""
-        if self.other == CALIBRATION:
+        if self.other in LOOKED_AT:
             follows = "quantizers look at these, so that the results are too good; calibrate on other images"
         elif self.name.startswith(OOD) and self.other == IN_DISTRIBUTION:
             follows = "these are not out of distribution; take them out of one of the sets"
@@ -46,8 +47,8 @@ class SharedImages:
 def find(sets: Mapping[str, ImageSet], identify: Identify) -> list[SharedImages]:
     """Return what sets share that should share nothing.
 
-    These are the calibration images and any set that is measured, two OOD sets, and the in-distribution images and an
-    OOD or shifted set. Corrupted and spurious sets may be made of the in-distribution images.
+    These are images that quantizers look at and any set that is measured, two OOD sets, and the in-distribution images
+    and an OOD or shifted set. Corrupted and spurious sets may be made of the in-distribution images.
 
     Args:
         sets: The image sets, by full name.
@@ -72,7 +73,8 @@ def check_training(what: str, shared: Iterable[SharedImages]) -> None:
     """
     for images in shared:
         if images.spoils_training:
-            raise InputError(f"{what} trains on the calibration images; {images}")
+            name = "calibration images" if images.other == CALIBRATION else f"images of {images.other}"
+            raise InputError(f"{what} trains on the {name}; {images}")
 
 
 def _pairs(names: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -81,8 +83,9 @@ def _pairs(names: Collection[str]) -> Iterator[tuple[str, str]]:
     if IN_DISTRIBUTION in names:
         yield from ((name, IN_DISTRIBUTION) for name in names if name.startswith((OOD, SHIFT)))
     yield from ((name, other) for place, name in enumerate(ood) for other in ood[:place])
-    if CALIBRATION in names:
-        yield from ((name, CALIBRATION) for name in names if name != CALIBRATION)
+    for other in LOOKED_AT:
+        if other in names:
+            yield from ((name, other) for name in names if name not in LOOKED_AT)
 
 
 def by_file(images: ImageSet) -> list[Hashable]:

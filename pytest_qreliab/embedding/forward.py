@@ -19,6 +19,7 @@ from pytest_qreliab.embedding.entry_files import Arrays
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.definitions import GRATINGS
 from pytest_qreliab.metrics.spectral import high_band_share, power
+from pytest_qreliab.models import text_ends
 from pytest_qreliab.models.block_hooks import BlockOutputs, watch_blocks
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP, LocalOutputs
@@ -34,7 +35,6 @@ WATCHED: frozenset[Part] = frozenset({"blocks", "penultimate"})
 
 LARGE_BATCH = 256  # on a GPU, to begin with
 GRATING_RMS = 0.1  # in units of the pixels' own spread
-PADDING_TRIALS = 4  # prompts, on which padding is tried
 KNOWN_PACKAGES = ("torch", "open_clip", "pytest_qreliab")  # whose layers, but for attention, take each token by itself
 
 
@@ -269,7 +269,7 @@ def classifier(
         float32 (classes, dim), unit rows.
     """
     prompts = [prompt for class_captions in captions for prompt in class_captions]
-    encode = _text_encoder(clip, prompts[:PADDING_TRIALS])
+    encode = _text_encoder(clip, prompts[: text_ends.TRIALS])
     encoded = []
     for start in range(0, len(prompts), BATCH):
         for count, features in size.run(encode, prompts[start : start + BATCH]):
@@ -280,13 +280,12 @@ def classifier(
     return found
 
 
-def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], torch.Tensor]:
+def _text_encoder(clip: Clip, prompts: Sequence[str]) -> Callable[[Sequence[str]], torch.Tensor]:
     """Return a function that encodes prompts without their padding, if the features do not depend on it.
 
     A causal text tower that is read at the end of the text does not see what follows. But a quantizer may take a range
-    over all tokens. So the padding stays unless every layer and hook is known to take each token by itself. In
-    addition `some` prompts are encoded with other tokens in the place of the padding. If that changes the features by a
-    single bit, the padding stays as well.
+    over all tokens. So the padding stays unless every layer and hook is known to take each token by itself, and some of
+    `prompts` do not show otherwise.
     """
     module: Any = clip.module
     mask = getattr(module, "attn_mask", None)
@@ -302,28 +301,12 @@ def _text_encoder(clip: Clip, some: Sequence[str]) -> Callable[[Sequence[str]], 
             if clip.in_scope(name, "text")
         )
     )
-    if not causal:
+    end = text_ends.find_text_end(clip, prompts) if causal else None
+    if end is None:
         return clip.encode_text
 
     def encode(prompts: Sequence[str]) -> torch.Tensor:
         tokens = clip.tokenizer(list(prompts))
-        length = int(tokens.argmax(dim=-1).max()) + 1
-        with _context_length(module, length):
-            return clip.layout.encode_text(module, tokens[:, :length], clip.device)
+        return text_ends.encode_cut(clip, tokens, int(end.lengths(tokens).max()))
 
-    tokens = clip.tokenizer(list(some))
-    behind = torch.arange(tokens.shape[1]) > tokens.argmax(dim=-1, keepdim=True)
-    others = torch.where(behind, tokens[:, 1:2], tokens)
-    plain, filled = (clip.layout.encode_text(module, some_tokens, clip.device) for some_tokens in (tokens, others))
-    return encode if torch.equal(plain, filled) else clip.encode_text
-
-
-@contextmanager
-def _context_length(module: Any, length: int) -> Iterator[None]:
-    """Make the text tower take that many tokens."""
-    positions, mask = module.positional_embedding, module.attn_mask
-    module.positional_embedding, module.attn_mask = nn.Parameter(positions[:length], False), mask[:length, :length]
-    try:
-        yield
-    finally:
-        module.positional_embedding, module.attn_mask = positions, mask
+    return encode

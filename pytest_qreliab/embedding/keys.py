@@ -70,7 +70,7 @@ def recipe_key(recipe: Recipe, digests: Digests) -> str | None:
     quantizer, parameters = recipe.quantizer, recipe.parameters
     if not quantizer.ours and not quantizer.version:
         return None
-    given = parameters.model_dump(mode="json")
+    given = parameters.model_dump(mode="json") | {"layers": list(parameters.layers.items())}  # their order matters
     if isinstance(parameters, Artifact):
         path = Path(parameters.path).expanduser()
         files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]

@@ -66,5 +66,5 @@ def fitted_logit_scale(reader: Reader, clip: Clip, data: Dataset) -> float:
 
 
 def split_calibration(reader: Reader, data: Dataset) -> Calibration:
-    """Return a benchmark's calibration images, split, with its classes and templates."""
-    return Calibration.split(data.calibration, data.classes, data.templates, reader.batches)
+    """Return a benchmark's calibration images, split, with its classes, templates and image-caption pairs."""
+    return Calibration.split(data.calibration, data.classes, data.templates, reader.batches, data.captions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from pytest_qreliab.config.cases import Case
@@ -15,6 +16,7 @@ from pytest_qreliab.evaluation.measurement.measure import measure
 from pytest_qreliab.evaluation.measurement.measurement import Measurement
 from pytest_qreliab.evaluation.model_cache import ModelCache
 from pytest_qreliab.evaluation.progress import Progress, short_name
+from pytest_qreliab.metrics.definitions import Need
 
 
 @dataclass
@@ -50,26 +52,29 @@ class CaseMeasurer:
         baseline = self._measure_baseline(case)
         return baseline, self._measure(quantized or self._embed_quantized(case), case)
 
-    def measure_model(self, handle: ModelHandle, case: Case, what: str) -> Measurement:
+    def measure_model(
+        self, handle: ModelHandle, case: Case, what: str, needs: Collection[Need] | None = None
+    ) -> Measurement:
         """Measure another model on the benchmark of a case.
 
         Args:
             handle: The model.
             case: The case.
             what: What the model is, in words.
+            needs: The optional parts to measure; None: those that the plan needs of the benchmark.
 
         Raises:
             InputError: The model or an image cannot be used.
         """
-        return self._measure(self._embed(handle, case, what), case)
+        return self._measure(self._embed(handle, case, what, needs), case)
 
     def _measure(self, embeddings: Embeddings, case: Case) -> Measurement:
         data = self.models.plan.data[case.benchmark]
         return measure(embeddings, data.classes, data.units)
 
-    def _embed(self, handle: ModelHandle, case: Case, what: str) -> Embeddings:
-        plan = self.models.plan
-        data, needs = plan.data[case.benchmark], plan.needs(case.benchmark)
+    def _embed(self, handle: ModelHandle, case: Case, what: str, needs: Collection[Need] | None = None) -> Embeddings:
+        data = self.models.plan.data[case.benchmark]
+        needs = self.models.plan.needs(case.benchmark) if needs is None else needs
         description = f"{short_name(case.build.model)} {what} on {case.benchmark}"
         with self.progress(description, count_inputs(data, needs)) as advance:
             return self.embedder.embed(handle, data, advance, needs)

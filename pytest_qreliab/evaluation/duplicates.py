@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pytest_qreliab.config.cases import Case
-from pytest_qreliab.config.set_names import CALIBRATION
+from pytest_qreliab.config.set_names import CALIBRATION, CAPTIONS
 from pytest_qreliab.data import shared_images
 from pytest_qreliab.data.dataset import measured_sets
 from pytest_qreliab.data.images import ImageSet
@@ -47,8 +47,8 @@ class Duplicates:
         plan, handle = self.models.plan, self.models.get(case.build.model)
         data = plan.data[case.benchmark]
         sets = measured_sets(data, plan.needs(case.benchmark))
-        if calibrated and data.calibration is not None:
-            sets[CALIBRATION] = data.calibration
+        if calibrated:
+            sets |= {name: data.sets[name] for name in (CALIBRATION, CAPTIONS) if name in data.sets}
 
         def make() -> tuple[Arrays, dict[str, Any]]:
             clip = with_preprocessing(self.models.pool.baseline(case.build.model), data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -11,7 +12,7 @@ from tempfile import mkdtemp
 import torch
 
 from pytest_qreliab.config.cases import Build, Case
-from pytest_qreliab.embedding import keys
+from pytest_qreliab.embedding import kernels, keys
 from pytest_qreliab.embedding.embedder import Embedder
 from pytest_qreliab.embedding.reader import Reader
 from pytest_qreliab.embedding.store import Store
@@ -20,6 +21,7 @@ from pytest_qreliab.evaluation import provenance
 from pytest_qreliab.evaluation.cached_facts import CachedFacts
 from pytest_qreliab.evaluation.case_measurer import CaseMeasurer
 from pytest_qreliab.evaluation.duplicates import Duplicates
+from pytest_qreliab.evaluation.kernel_spread import KernelSpread
 from pytest_qreliab.evaluation.last_only import LastOnly
 from pytest_qreliab.evaluation.matched_controls import MatchedControls
 from pytest_qreliab.evaluation.measurement.comparison import Change, compare
@@ -78,7 +80,7 @@ class Evaluator:
             reader=self.embedder.reader,
             store=kept,
             passing=passing,
-            environment=digest(keys.environment_key(self.device), "compiled" if plan.compiled else ""),
+            environment=digest(keys.environment_key(self.device), plan.compiled, plan.deterministic),
         )
         self._facts = CachedFacts(models=self.model_cache, progress=progress)
         self._measurer = CaseMeasurer(
@@ -86,6 +88,7 @@ class Evaluator:
         )
         self._duplicates = Duplicates(models=self.model_cache)
         self._controls = MatchedControls(models=self.model_cache, measurer=self._measurer, progress=progress)
+        self._kernel_spread = KernelSpread(models=self.model_cache, measurer=self._measurer)
         self._results: LastOnly[Build, dict[str, Result]] = LastOnly()  # as large as their samples
         self._self_checks: dict[Case, SelfCheck] = {}
 
@@ -96,11 +99,13 @@ class Evaluator:
 
     def baseline(self, model: str) -> Clip:
         """Return the full-precision model. Raises InputError if it cannot be loaded."""
-        return self._pool.baseline(model)
+        with self._kernels():
+            return self._pool.baseline(model)
 
     def quantized(self, build: Build) -> QuantizedClip:
         """Return the quantized model. Raises InputError if it cannot be made, or covers less than declared."""
-        return self._pool.quantized(build)
+        with self._kernels():
+            return self._pool.quantized(build)
 
     def result(self, case: Case) -> Result:
         """Measure the case on both models and judge it.
@@ -110,7 +115,8 @@ class Evaluator:
         """
         results = self._results.get(case.build, dict)
         if case.benchmark not in results:
-            results[case.benchmark] = self._evaluate(case)
+            with self._kernels():
+                results[case.benchmark] = self._evaluate(case)
         return results[case.benchmark]
 
     def self_check(self, case: Case) -> SelfCheck:
@@ -120,7 +126,8 @@ class Evaluator:
             InputError: A model or an image cannot be used.
         """
         if case not in self._self_checks:
-            baseline, quantized = self._measurer.measure_pair(case)
+            with self._kernels():
+                baseline, quantized = self._measurer.measure_pair(case)
             description = f"{short_name(case.build.model)} {case.quantization} self-check on {case.benchmark}"
             with self._progress(description, self_check.REPLICATES) as advance:
                 self._self_checks[case] = self_check.check(
@@ -152,10 +159,12 @@ class Evaluator:
         controls = self._controls.findings(case, baseline, quantized)
         data, environment, differences = self._describe(case)
         if self._accepted is not None:
-            verdicts += judge_drift(changes, drift, self._accepted.accepted(case, data))
+            drifts = judge_drift(changes, drift, self._accepted.accepted(case, data))
+            verdicts += self._kernel_spread.explain(case, drifts, baseline, quantized)
         doubts = self._doubts(case, baseline)
         if doubts and plan.thresholds[case].policy.inconclusive == "fail":
             verdicts = baseline_check.refuse(verdicts, doubts)
+        warnings = [*plan.warnings(case), *shared, *doubts, *baseline.warnings, *quantized.warnings, *differences]
         return Result(
             case=case,
             rescaled=plan.recipes[case.build.quantizer].rescale,
@@ -175,14 +184,14 @@ class Evaluator:
             data=data,
             environment=environment,
             curves=None if self._curves is None else self._curves(baseline, quantized),
+            trained_on=plan.training[case].words,
             baseline=plan.descriptions[case.build.model].facts,
             skipped=skipped,
-            warnings=tuple(
-                dict.fromkeys(
-                    [*plan.warnings(case), *shared, *doubts, *baseline.warnings, *quantized.warnings, *differences]
-                )
-            ),
+            warnings=tuple(dict.fromkeys(warnings)),
         )
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        return kernels.deterministic() if self._plan.deterministic else nullcontext()
 
     def _doubts(self, case: Case, baseline: Measurement) -> list[str]:
         """Return why the full-precision model is probably not the one that was meant."""
@@ -214,7 +223,8 @@ class Evaluator:
             return {}, {}, []
         images, model = self._plan.data[case.benchmark], self._plan.descriptions[case.build.model]
         data = provenance.describe_data(images, self.embedder.reader.manifest)
-        environment = provenance.describe_environment(self.device) | provenance.describe_commits(model.facts, images)
+        environment = provenance.describe_environment(self.device, deterministic=self._plan.deterministic)
+        environment |= provenance.describe_commits(model.facts, images)
         return data, environment, self._accepted.differences(case, data, environment) if self._accepted else []
 
 

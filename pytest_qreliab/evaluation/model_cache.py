@@ -47,7 +47,10 @@ class ModelCache:
         images = data.calibration
         labels = None if images is None or images.labels is None else images.labels.tolist()
         manifest = None if images is None else self.reader.manifest(images)
-        return [manifest, labels, data.classes, data.templates, data.preprocessing.model_dump()]
+        pairs = None
+        if data.captions is not None:
+            pairs = [self.reader.manifest(data.captions), list(data.captions.known_captions)]
+        return [manifest, labels, pairs, data.classes, data.templates, data.preprocessing.model_dump()]
 
     def _baseline(self, model: str) -> ModelHandle:
         return self._handle(model, self._baseline_key(model), lambda: self.pool.baseline(model))

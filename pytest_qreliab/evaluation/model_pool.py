@@ -23,7 +23,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.devices import resolve_device
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration
-from pytest_qreliab.quantizers.engine.grid import Granularity
+from pytest_qreliab.quantizers.engine.layers import own_formats, unpack_layers
 from pytest_qreliab.quantizers.inspection.coverage import Coverage
 from pytest_qreliab.quantizers.inspection.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.recipe import Recipe
@@ -87,6 +87,16 @@ class ModelPool:
         with self._refused_once(build):
             return self._quantized.get(build, partial(self._build, full, build))
 
+    def rebuilt(self, build: Build) -> Clip:
+        """Return the quantized model made anew, from nothing that was observed before.
+
+        The new one is not kept, and the one that is in memory stays.
+
+        Raises:
+            InputError: The model cannot be loaded or quantized.
+        """
+        return self._build(self.baseline(build.model), build, anew=True).clip
+
     def refit_logit_scale(self, clip: Clip, build: Build) -> None:
         """Refit the logit scale of a model that is made for a build, in place, if the build's recipe asks for it.
 
@@ -106,7 +116,7 @@ class ModelPool:
             advance(1)
         return clip
 
-    def _build(self, full: Clip, build: Build) -> QuantizedClip:
+    def _build(self, full: Clip, build: Build, *, anew: bool = False) -> QuantizedClip:
         recipe = self._plan.recipes[build.quantizer]
         calibration, own = None, full.preprocess
         if build.calibration is not None:
@@ -117,13 +127,20 @@ class ModelPool:
             self._progress(f"quantizing {short_name(build.model)} {build.quantizer} {build.bits}", total) as advance,
             full_precision(),
         ):
-            clip = recipe.quantize(full, self._request(build, recipe, calibration, advance))
+            request = self._request(build, recipe, calibration, advance)
+            request = replace(request, cached=no_cache) if anew else request
+            clip = recipe.quantize(full, request)
             self.refit_logit_scale(clip, build)
             if clip.preprocess is full.preprocess:  # that of the benchmark, which is asked for again where it is read
                 clip = replace(clip, preprocess=own)
-            granularity: Granularity = getattr(recipe.parameters, "granularity", "channel")
-            bits = build.bits if recipe.quantizer.rounds else None
-            coverage = measure_coverage(full, clip, bits, build.scope, granularity)
+            coverage = measure_coverage(
+                full,
+                clip,
+                build.bits if recipe.quantizer.rounds else None,
+                build.scope,
+                getattr(recipe.parameters, "granularity", "channel"),
+                own_formats(*unpack_layers(full, build.scope), request) if recipe.parameters.layers else {},
+            )
             advance(total if recipe.steps == 0 else 0)
         _require_coverage(coverage, full, build, recipe)
         if self._plan.compiled:

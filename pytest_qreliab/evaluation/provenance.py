@@ -15,14 +15,15 @@ from pytest_qreliab.embedding.keys import LIBRARIES, device_kind, package_versio
 from pytest_qreliab.hashing import digest
 
 
-def describe_environment(device: torch.device) -> dict[str, str]:
-    """Return the versions of the libraries, the system and the device."""
+def describe_environment(device: torch.device, *, deterministic: bool = False) -> dict[str, str]:
+    """Return the versions of the libraries, the system, the device and, if they are fixed, the kernels."""
     versions = {name: version for name, version in package_versions(LIBRARIES).items() if version}
     return {
         "pytest-qreliab": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device_kind(device),
+        **({"kernels": "deterministic"} if deterministic else {}),
         **versions,
     }
 
@@ -59,7 +60,7 @@ def describe_data(data: Dataset, manifest: Callable[[ImageSet], str]) -> dict[st
     }
     corrupted = {}
     for name, images in data.sets.items():
-        labels = None if images.labels is None else images.labels.tolist()
+        labels = images.captions if images.labels is None else images.labels.tolist()
         description = f"{len(images)} {'samples' if data.recorded else 'images'} {digest(manifest(images), labels)[:8]}"
         if images.corruption is None and not name.startswith(CORRUPTION):
             parts[name] = description

@@ -43,6 +43,7 @@ class Result:
     data: Mapping[str, str]  # what it was measured on, in words, if there is a snapshot or a report
     environment: Mapping[str, str]  # what it was measured with, likewise
     curves: Outline | None  # what can be drawn of it
+    trained_on: str  # what the quantizer was trained on, in words; empty if it does not train
     baseline: Mapping[str, str]  # what is known of the full-precision model, in words
     skipped: Mapping[str, str]  # why the gates on a metric were not judged, by the metric
     warnings: tuple[str, ...]  # what a reader should know

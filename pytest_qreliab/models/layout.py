@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from pytest_qreliab.models import local_features
+
+# The attribute of a module with a function (module, tower) to the context in which the tower, "vision" or "text",
+# encodes. A quantizer sets it that rounds more than what layers read.
+PASS_CONTEXT = "pass_context"
+
+
+def pass_context(module: nn.Module, tower: str) -> AbstractContextManager[None]:
+    """Return the context in which a tower of a module encodes: that which a quantizer set, or none."""
+    within = module.__dict__.get(PASS_CONTEXT)
+    return nullcontext() if within is None else cast(AbstractContextManager[None], within(module, tower))
 
 
 class LocalOutputs(NamedTuple):
@@ -29,7 +39,8 @@ class Layout:
 
     def encode_image(self, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Return the features of images on the module's device, (batch, dim), not normalised."""
-        return cast(torch.Tensor, cast(Any, module).encode_image(images))
+        with pass_context(module, "vision"):
+            return cast(torch.Tensor, cast(Any, module).encode_image(images))
 
     def encode_image_with_map(
         self, module: nn.Module, images: torch.Tensor
@@ -40,7 +51,8 @@ class Layout:
         # A timm tower has the method whether its trunk can do it or not.
         if intermediates is None or not hasattr(getattr(visual, "trunk", visual), "forward_intermediates"):
             return self.encode_image(module, images), None
-        out = intermediates(images, indices=1, output_fmt="NCHW")
+        with pass_context(module, "vision"):
+            out = intermediates(images, indices=1, output_fmt="NCHW")
         return out["image_features"], out["image_intermediates"][-1]
 
     def encode_image_with_local(self, module: nn.Module, images: torch.Tensor) -> LocalOutputs:
@@ -52,11 +64,13 @@ class Layout:
         read: list[torch.Tensor] = []
         with last.register_forward_pre_hook(lambda _, args: read.append(args[0])):
             features, patch_map = self.encode_image_with_map(module, images)
-        return LocalOutputs(features, patch_map, local_features.encode_patches(visual, read[0]))
+        with pass_context(module, "vision"):
+            return LocalOutputs(features, patch_map, local_features.encode_patches(visual, read[0]))
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
         """Return the features of tokenized texts, (texts, dim), not normalised."""
-        return cast(torch.Tensor, cast(Any, module).encode_text(tokens.to(device)))
+        with pass_context(module, "text"):
+            return cast(torch.Tensor, cast(Any, module).encode_text(tokens.to(device)))
 
     def log_scale(self, module: nn.Module) -> torch.Tensor:
         """Return the tensor that holds the logarithm of the logit scale."""

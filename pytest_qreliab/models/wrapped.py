@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pytest_qreliab.errors import InputError, describe_exception, unknown
 from pytest_qreliab.models import probes
-from pytest_qreliab.models.layout import Layout, LocalOutputs, no_fused_attention
+from pytest_qreliab.models.layout import Layout, LocalOutputs, no_fused_attention, pass_context
 from pytest_qreliab.models.logit_scale import MEND, check_factor, check_logarithm
 
 Towers = Mapping[str, frozenset[str]]  # the towers that each module and parameter is part of, by its name
@@ -69,7 +69,7 @@ class WrappedLayout(Layout):
         self, module: nn.Module, images: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return checked features, (batch, dim), and the patch map if the user's function returns one."""
-        with _explained("encode_image"), no_fused_attention():
+        with _explained("encode_image"), no_fused_attention(), pass_context(module, "vision"):
             out = self.image_encoder(_inner(module), images)
         features, patch_map = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
         _check_features(features, "encode_image", len(images))
@@ -83,7 +83,7 @@ class WrappedLayout(Layout):
 
     def encode_text(self, module: nn.Module, tokens: Any, device: torch.device) -> torch.Tensor:
         """Return checked features, (texts, dim)."""
-        with _explained("encode_text"), no_fused_attention():
+        with _explained("encode_text"), no_fused_attention(), pass_context(module, "text"):
             features: torch.Tensor = self.text_encoder(_inner(module), _to_device(tokens, device))
         _check_features(features, "encode_text", None)
         return features

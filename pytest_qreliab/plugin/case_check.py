@@ -103,6 +103,8 @@ class CaseCheck:
             ]
             if verdict.accepted is not None:
                 pairs.append((f"{name}.accepted", verdict.accepted))
+            if verdict.kernel_spread is not None:
+                pairs.append((f"{name}.kernel_spread", verdict.kernel_spread))
         pairs += [
             (printable(f"{metric}.skipped"), reason) for metric, reason in self.result.skipped_for(aspect).items()
         ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_qreliab.config.document import display_path
 from pytest_qreliab.data.wording import counted
 from pytest_qreliab.models.description import in_words
-from pytest_qreliab.report.queries import describe_skipped
+from pytest_qreliab.report.queries import describe_skipped, describe_training
 
 if TYPE_CHECKING:
     from pytest_qreliab.evaluation.planning.plan import Plan
@@ -29,6 +29,8 @@ def header_lines(plan: Plan, *, shard: Shard | None = None, snapshot: Snapshot |
     for name, description in plan.descriptions.items():
         if description.facts:
             lines.append(f"qreliab: {name}: {in_words(description.facts)}")
+    training = describe_training((case.build.quantizer, plan.training[case].words) for case in plan.cases)
+    lines += [f"qreliab: {line}" for line in training]
     if snapshot is not None:
         drift_gates = counted(sum(map(len, plan.drift.values())), "gate")
         lines.append(f"qreliab: {drift_gates} on the drift from {snapshot.folder}{UPDATES[snapshot.update]}")
@@ -75,7 +77,8 @@ def _gates(plan: Plan) -> str:
         for thresholds in plan.thresholds.values()
     )
     gates = counted(sum(map(len, plan.gates.values())), "gate")
-    return f"qreliab: {gates} of {', '.join(policies)}, device {plan.device}"
+    kernels = ", deterministic" if plan.deterministic else ""
+    return f"qreliab: {gates} of {', '.join(policies)}, device {plan.device}{kernels}"
 
 
 def _unmatched(plan: Plan) -> list[str]:

@@ -155,7 +155,7 @@ class Session:
             return None
         self._recorded.add(result.case)
         parameters = self.plan.recipes[result.case.build.quantizer].parameters.model_dump(mode="json")
-        words = ", ".join(f"{name}={value}" for name, value in parameters.items())
+        words = ", ".join(f"{name}={value}" for name, value in parameters.items() if value != {})
         return to_record.to_record(result, words, self.repeat.command("qreliab", "-k", f"[{result.case.id}]"))
 
 

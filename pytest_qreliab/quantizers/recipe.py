@@ -9,9 +9,9 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import FLOATS, Format, Kind
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers.parameters import Parameters
+from pytest_qreliab.quantizers.parameters import KEEP, Parameters, rounded_products
 
 if TYPE_CHECKING:
     from pytest_qreliab.models.clip import Clip
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 RESCALE = "+rescale"
-# What a quantizer needs of a benchmark: nothing; images if activations get static ranges; images always; images with
-# labels always.
-DataNeed = Literal["nothing", "ranges", "images", "pairs"]
+# What a quantizer needs of a benchmark: nothing; images if activations get static ranges; images always, unless only
+# the text tower is in scope; images whatever the scope; image-caption pairs, or images with labels in their place.
+DataNeed = Literal["nothing", "ranges", "images", "both", "pairs"]
 
 
 class Apply(Protocol):
@@ -41,13 +41,14 @@ class Quantizer:
     parameters: type[Parameters] = Parameters
     _: KW_ONLY
     default_activations: int | None = 8  # the activation width that a bare `4` stands for; None: weights only
-    bits: tuple[str, ...] = ()  # the widths that it can do; empty: all
+    bits: tuple[str, ...] = ()  # the formats that it can do; empty: integers from 2 bits up, and those of `kinds`
+    kinds: tuple[Kind, ...] = ("integer", "float", "block")  # the kinds of number types that it can round to
     needs: DataNeed = "ranges"
     rounds: bool = True  # False for a control, whose weights change but do not come to lie on a grid
     coverage: float = 1.0  # the share of the towers' matmul and convolution weights that it promises to quantize
     convolutions: bool = True  # False: `coverage` counts the matmul weights alone
     # For a quantizer whose bits a file gives: the function, or its place, from parameters and scope to the bits.
-    read_bits: str | Callable[[Any, str], Bits] | None = None
+    read_bits: str | Callable[[Any, str], Format] | None = None
     extra: str | None = None  # the extra of this package that installs `packages`
     packages: tuple[str, ...] = ()
     # A text of the author's that changes with the code. The results of a registered quantizer are kept for later runs
@@ -61,6 +62,12 @@ class Quantizer:
         Its code is then part of every cache key.
         """
         return isinstance(self.function, str) and self.function.startswith("pytest_qreliab.")
+
+    @property
+    def formats(self) -> str:
+        """The formats that it can do, in words."""
+        floats = [name for name, number in FLOATS.items() if number.kind in self.kinds]
+        return ", ".join(self.bits or ("integers, w2 to w8 (w4g128: in groups), a2 to a8", *floats))
 
     def missing(self) -> list[str]:
         """Return the packages that it needs and that are not installed."""
@@ -84,7 +91,7 @@ class Recipe:
     rescale: bool = False  # whether the logit scale is fitted again afterwards
     matched: Recipe | None = None  # the recipe that a control takes its error from
 
-    def bits(self, parsed: Bits | int, scope: str) -> Bits:
+    def bits(self, parsed: Format | int, scope: str) -> Format:
         """Return full bits for what the user wrote.
 
         Args:
@@ -100,18 +107,42 @@ class Recipe:
         """
         able = self.quantizer.bits
         if self.quantizer.read_bits is not None:
-            return cast(Bits, import_function(self.quantizer.read_bits)(self.parameters, scope))
+            return cast(Format, import_function(self.quantizer.read_bits)(self.parameters, scope))
         if isinstance(parsed, int):
-            bits = Bits(parsed, self.quantizer.default_activations)
+            bits = Format.integers(parsed, self.quantizer.default_activations)
             if able and str(bits) not in able:
-                bits = Bits(parsed)
+                bits = Format.integers(parsed)
         else:
             bits = parsed
         if able and str(bits) not in able:
-            raise InputError(f"quantizer {self.name!r} cannot do {bits}; it can do {', '.join(able)}")
+            raise InputError(f"quantizer {self.quantizer.name!r} cannot do {bits}; it can do {', '.join(able)}")
+        for form in (bits, *self._own_formats()):
+            self._check(form)
+        rounded_products(self.parameters, bits)
+        granularity = getattr(self.parameters, "granularity", "channel")
+        if bits.group is not None and granularity not in ("channel", bits.group):
+            raise InputError(f"{bits} has groups of {bits.group}, and {self.name!r} a granularity of {granularity}")
         return bits
 
-    def needs(self, bits: Bits) -> Literal["nothing", "images", "pairs"]:
+    def _own_formats(self) -> list[Format]:
+        """Return the formats that layers have of their own."""
+        return [Format.of(text) for text in self.parameters.layers.values() if text != KEEP]
+
+    def _check(self, form: Format) -> None:
+        """Raise InputError, with the nearest format that it can do, for one that the quantizer cannot."""
+        numbers = [number for number in (form.weights, form.activations) if number is not None]
+        if any(number.kind not in self.quantizer.kinds for number in numbers):
+            raise InputError(
+                f"quantizer {self.quantizer.name!r} rounds to {' and '.join(self.quantizer.kinds)} types alone, and "
+                f"not to {form}; the nearest that it can do is {form.as_integers()}"
+            )
+        if not self.quantizer.bits and any(number.bits < 2 for number in numbers):
+            raise InputError(
+                f"quantizer {self.quantizer.name!r} cannot do {form}: 1 bit is for the quantizer 'binary'; write 2 or "
+                "more"
+            )
+
+    def needs(self, bits: Format) -> Literal["nothing", "images", "both", "pairs"]:
         """Return the calibration data that it needs at these bits."""
         needs = self.quantizer.needs
         if self.rescale or needs == "pairs":
@@ -120,7 +151,8 @@ class Recipe:
             return self.matched.needs(bits)
         if needs == "ranges":
             static = getattr(self.parameters, "activations", "static") == "static"
-            needs = "images" if static and bits.activations is not None else "nothing"
+            numbers = {form.activations for form in (bits, *self._own_formats()) if form.activations is not None}
+            needs = "images" if any(number.needs_range(static) for number in numbers) else "nothing"
         return needs
 
     @property
@@ -149,7 +181,10 @@ class Recipe:
         request = replace(request, parameters=self.parameters)
         if self.matched is not None:
             request = replace(request, matched=partial(self.matched.quantize, request=request))
-        return self.apply()(clip, request)
+        quantized = self.apply()(clip, request)
+        if rounded_products(self.parameters, request.bits):
+            import_function("pytest_qreliab.quantizers.engine.products:round_products")(quantized, request)
+        return quantized
 
 
 def import_function(function: str | Callable[..., object]) -> Callable[..., object]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.engine.grid import Scheme, granularity
 
 Tensors = dict[str, torch.Tensor]
 TensorCache = Callable[[str, Callable[[], Tensors]], Tensors]
@@ -30,7 +31,7 @@ def _ignore(done: int) -> None:
 class Request:
     """The bits, scope and parameters that a quantizer is asked for."""
 
-    bits: Bits
+    bits: Format  # of all layers but those of `formats`
     scope: str  # the towers to quantize: "vision", "text" or "both"
     parameters: Any  # an instance of the quantizer's own parameter class
     calibration: Calibration | None = None  # None if nothing asks for it
@@ -40,6 +41,7 @@ class Request:
     # `cached(name, make)` returns the tensors that `make` returns. It calls `make` once for a name, full-precision
     # model and calibration data: what is observed for one quantizer is there for the next.
     cached: TensorCache = no_cache
+    formats: Mapping[str, Format] = field(default_factory=dict)  # of layers that have their own, by name
 
     def require_calibration(self) -> Calibration:
         """Return the calibration data.
@@ -51,12 +53,29 @@ class Request:
             raise ValueError(f"{self.bits} with {self.parameters!r} needs calibration data")
         return self.calibration
 
-    def require_activation_bits(self) -> int:
-        """Return the width of activations.
+    def format_of(self, layer: str) -> Format:
+        """Return the format of a layer, given by name."""
+        return self.formats.get(layer, self.bits)
 
-        Raises:
-            ValueError: Only weights are to be quantized.
-        """
-        if self.bits.activations is None:
-            raise ValueError(f"{self.bits} leaves activations in full precision")
-        return self.bits.activations
+    def weight_scheme(self, layer: str) -> Scheme:
+        """Return the values that a layer's weight may be rounded to."""
+        form, parameters = self.format_of(layer), self.parameters
+        symmetric = parameters.symmetric
+        return Scheme(
+            number=form.weights,
+            granularity=granularity(form, parameters.granularity),
+            symmetric=form.group is None if symmetric is None else symmetric,
+            restricted_range=parameters.restricted_range,
+        )
+
+    def input_scheme(self, layer: str) -> Scheme | None:
+        """Return the values that a layer's input may be rounded to; None: it is not rounded."""
+        number = self.format_of(layer).activations
+        if number is None:
+            return None
+        return Scheme(
+            number=number,
+            granularity=number.block or "tensor",
+            symmetric=self.parameters.symmetric_activations,
+            restricted_range=self.parameters.restricted_range,
+        )

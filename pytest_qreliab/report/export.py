@@ -12,13 +12,25 @@ from pytest_qreliab.metrics import registry
 from pytest_qreliab.report.queries import drift_failures, worst_gates
 from pytest_qreliab.report.results_file import Results
 
-CASE_COLUMNS = ("case", "model", "quantizer", "bits", "scope", "benchmark", "rescaled", "samples", "device", "coverage")
+CASE_COLUMNS = (
+    "case",
+    "model",
+    "quantizer",
+    "bits",
+    "scope",
+    "benchmark",
+    "rescaled",
+    "samples",
+    "device",
+    "coverage",
+    "product_coverage",
+)
 METRIC_COLUMNS = ("metric", "aspect", "better", "baseline", "quantized", "change", "low", "high", "problem")
 GATE_COLUMNS = ("limit", "value", "harm", "outcome", "passed", "where")  # of the worst gate of a metric
 COLUMNS = (*CASE_COLUMNS, "size", "full_size", *METRIC_COLUMNS, *GATE_COLUMNS)
 FLAGS = ("rescaled", "passed")
 COUNTS = ("samples", "size", "full_size")
-NUMBERS = ("coverage", "baseline", "quantized", "change", "low", "high", "value", "harm")
+NUMBERS = ("coverage", "product_coverage", "baseline", "quantized", "change", "low", "high", "value", "harm")
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

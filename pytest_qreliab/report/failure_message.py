@@ -53,6 +53,8 @@ def _paragraph(verdict: Verdict, alpha: float) -> list[str]:
         lines.append(f"    harm       {number(verdict.harm)}{bounds}")
         if interval is not None:
             lines.append(f"    method     {verdict.method}; each bound holds with {1 - alpha:.2%} confidence")
+        if verdict.kernel_spread is not None:
+            lines.append(f"    kernels    another attention kernel moves it by {number(verdict.kernel_spread)}")
         if verdict.outcome == "inconclusive":
             n = verdict.samples_to_settle
             settle = "the estimate stands at the limit" if n is None else f"about {n} samples would settle it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def number(value: float, sign: str = "") -> str:
     """Format a number with four decimals, from 100 on four digits.
@@ -13,12 +15,19 @@ def number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"
 
 
-def coverage(share: float | None) -> str:
-    """Format the quantized share of the weights.
+def percent(share: float) -> str:
+    """Format a share in per cent, rounded down: what is not all is never 100.0%."""
+    return f"{math.floor(1000 * share + 1e-6) / 10:.1f}%"
 
-    It is None for recorded outputs.
+
+def coverage(weights: float | None, products: float | None) -> str:
+    """Format the quantized shares of the weights and of all matrix products.
+
+    Both are None for recorded outputs.
     """
-    return "recorded" if share is None else f"{share:.1%}"
+    if weights is None or products is None:
+        return "recorded"
+    return f"{percent(weights).rstrip('%')}/{percent(products)}"
 
 
 def size_in_words(count: float) -> str:

@@ -23,6 +23,7 @@ from pytest_qreliab.report.queries import (
     passed,
     shown_verdict,
     skipped_lines,
+    training_lines,
     worst_gates,
 )
 from pytest_qreliab.report.records import CaseRecord, GateRecord
@@ -48,6 +49,7 @@ def render(results: Results) -> str:
     lines += [f"- ❌ {_code(case)} has no result: {_escape(why)}" for case, why in unmeasured.items()]
     warnings = dict.fromkeys(text for record in records for text in record["warnings"])
     lines += [f"- ⚠️ {_escape(warning)}" for warning in warnings]
+    lines += [f"- {_escape(line)}" for line in training_lines(records)]
     lines += [f"- ⏭️ {_escape(line)}" for line in skipped_lines(records)]
     lines += [f"- {_escape(line)}" for line in tradeoff.smallest_passing(records)]
     for record in failed:
@@ -91,7 +93,9 @@ def _harm(gate_record: GateRecord) -> str:
     bounds = ""
     if gate_record["low"] is not None and gate_record["high"] is not None:
         bounds = f" ({number(gate_record['low'])} to {number(gate_record['high'])})"
-    return number(gate_record["harm"]) + bounds
+    spread = gate_record["kernel_spread"]
+    kernels = "" if spread is None else f" (kernels: {number(spread)})"
+    return number(gate_record["harm"]) + bounds + kernels
 
 
 def _table(records: Sequence[CaseRecord]) -> list[str]:

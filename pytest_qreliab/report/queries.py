@@ -45,6 +45,23 @@ def describe_skipped(skipped: Mapping[str, Mapping[str, str]]) -> list[str]:
     ]
 
 
+def training_lines(records: Iterable[CaseRecord]) -> list[str]:
+    """Return lines that say what quantizers were trained on."""
+    return describe_training((record["quantizer"], record["trained_on"]) for record in records)
+
+
+def describe_training(trained_on: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each kind of training data.
+
+    Args:
+        trained_on: Quantizers, and what each is trained on in words, which are empty if it does not train.
+    """
+    quantizers: dict[str, dict[str, None]] = {}
+    for quantizer, words in trained_on:
+        quantizers.setdefault(words, {})[quantizer] = None
+    return [f"{', '.join(names)}: trained on {words}" for words, names in quantizers.items() if words]
+
+
 def count_skipped(records: Iterable[CaseRecord]) -> str:
     """Say how many gated metrics were not judged, if any."""
     count = sum(len(record["skipped"]) for record in records)

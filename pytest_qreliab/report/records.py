@@ -36,7 +36,10 @@ class MetricRecord(TypedDict):
 
 
 class GateRecord(TypedDict):
-    """The verdict of one gate; see `Verdict`. `low` and `high` bound the harm, `where` is the line of its limit."""
+    """The verdict of one gate; see `Verdict`. `low` and `high` bound the harm, `where` is the line of its limit.
+
+    `kernel_spread`, of a drift that fails, is how far another attention kernel moves the quantized value.
+    """
 
     metric: str
     aspect: str
@@ -48,6 +51,7 @@ class GateRecord(TypedDict):
     baseline: Number
     quantized: Number
     accepted: Number | None
+    kernel_spread: Number | None
     harm: Number
     low: Number | None
     high: Number | None
@@ -105,9 +109,11 @@ class Curves(TypedDict):
 class CaseRecord(TypedDict):
     """A case, measured and judged.
 
-    `confidence` is that of each bound. `data` and `environment` describe what it was measured on and with, and `curves`
-    is what is drawn of it, where a report or a snapshot asked for them. `baseline` is what is known of the
-    full-precision model. `skipped` says why gates were not judged, by metric. `warnings` are what a reader should know.
+    `confidence` is that of each bound. `coverage` is the quantized share of the weights, `product_coverage` that of
+    the FLOPs of all matrix products, those of two activations too. `data` and `environment` describe what it was
+    measured on and with, and `curves` is what is drawn of it, where a report or a snapshot asked for them. `baseline`
+    is what is known of the full-precision model. `trained_on` says what the quantizer was trained on, empty if it
+    does not train, and `skipped` why gates were not judged, by metric. `warnings` are what a reader should know.
     """
 
     case: str
@@ -119,10 +125,12 @@ class CaseRecord(TypedDict):
     quantization: str
     rescaled: bool
     parameters: str
+    trained_on: str
     samples: int
     device: str
     confidence: float
     coverage: float | None
+    product_coverage: float | None
     size: Size | None
     metrics: list[MetricRecord]
     gates: list[GateRecord]

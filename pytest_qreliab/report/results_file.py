@@ -88,7 +88,7 @@ def identify_plan(plan: Plan) -> Planned:
         name: [dataset.classes, dataset.templates, {name: len(images) for name, images in dataset.sets.items()}]
         for name, dataset in plan.data.items()
     }
-    description = json.dumps([__version__, cases, recipes, data, plan.controls])
+    description = json.dumps([__version__, cases, recipes, data, plan.controls, plan.deterministic])
     return Planned(digest=text_sha256(description), cases=[case.id for case in plan.cases])
 
 

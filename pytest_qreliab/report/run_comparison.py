@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.config.thresholds import LIMIT_TOLERANCE, Thresholds
 from pytest_qreliab.errors import InputError, suggestion
 from pytest_qreliab.metrics import registry
@@ -153,7 +154,7 @@ def _case(record: CaseRecord) -> Case:
     build = Build(
         model=record["model"],
         quantizer=record["quantizer"],
-        bits=Bits.of(record["bits"]),
+        bits=Format.recorded(record["bits"]),
         scope=record["scope"],
         calibration=None,
     )

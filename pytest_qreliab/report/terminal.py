@@ -28,6 +28,7 @@ from pytest_qreliab.report.queries import (
     group_by_benchmark,
     shown_verdict,
     skipped_lines,
+    training_lines,
     worst_gates,
 )
 from pytest_qreliab.report.records import CaseRecord, ControlsRecord
@@ -95,10 +96,11 @@ def render(records: Iterable[CaseRecord], output: Output) -> str:
 def notes(records: Sequence[CaseRecord]) -> list[str]:
     """Return the lines below the tables.
 
-    They are warnings, the smallest that passes, and what was not judged.
+    They are warnings, what was trained on, the smallest that passes, and what was not judged.
     """
     warnings = [f"warning: {text}" for text in dict.fromkeys(text for record in records for text in record["warnings"])]
-    return [printable(line) for line in (*warnings, *tradeoff.smallest_passing(records), *skipped_lines(records))]
+    others = (*training_lines(records), *tradeoff.smallest_passing(records), *skipped_lines(records))
+    return [printable(line) for line in (*warnings, *others)]
 
 
 def cost(records: Sequence[CaseRecord]) -> str:
@@ -130,7 +132,7 @@ def _table(metrics: Sequence[str], records: Sequence[CaseRecord], signs: Mapping
     for label, members in _by_baseline(records).items():
         baseline = baseline_values(members)
         labels += [label, *map(_row_label, members)]
-        coverages += ["", *(formatting.coverage(record["coverage"]) for record in members)]
+        coverages += ["", *(formatting.coverage(record["coverage"], record["product_coverage"]) for record in members)]
         for metric, column in zip(metrics, columns, strict=True):
             column.append(Text(f"{number(baseline[metric])}  " if metric in baseline else ""))
             column += [_cell(metric, record, signs) for record in members]
@@ -239,7 +241,7 @@ def _split_to_fit(metrics: Sequence[str], records: Sequence[CaseRecord], width: 
         for record in records:
             lines += _cell(metric, record, SIGNS).plain.split("\n")
         needed = max(map(cell_len, lines)) + GAP
-        if parts[-1] and left < needed + (len("coverage") if metric == metrics[-1] else 0):
+        if parts[-1] and left < needed + (len("100.0/100.0%") if metric == metrics[-1] else 0):
             parts.append([])
             left = room
         parts[-1].append(metric)

@@ -31,13 +31,15 @@ def to_record(result: Result, parameters: str, repeat: str) -> CaseRecord:
         bits=str(case.build.bits),
         scope=case.build.scope,
         benchmark=case.benchmark,
-        quantization=case.quantization,
+        quantization=_quantization(result),
         rescaled=result.rescaled,
         parameters=parameters,
+        trained_on=result.trained_on,
         samples=result.samples,
         device=result.device,
         confidence=1 - result.error_probability,
         coverage=None if coverage is None else coverage.weights,
+        product_coverage=None if coverage is None else coverage.products,
         size=None if coverage is None else Size(quantized=coverage.size, full=coverage.full_size),
         metrics=[_metric_record(result, name) for name in result.changes],
         gates=[_gate_record(verdict) for verdict in result.verdicts],
@@ -54,6 +56,14 @@ def to_record(result: Result, parameters: str, repeat: str) -> CaseRecord:
         peak_memory=result.cost.peak_memory,
         peak_device_memory=result.cost.peak_device_memory,
     )
+
+
+def _quantization(result: Result) -> str:
+    """Return the quantizer, bits and scope of a case, with the mean of the bits if layers have bits of their own."""
+    case, coverage = result.case, result.coverage
+    if coverage is None or coverage.mean_bits is None:
+        return case.quantization
+    return case.quantization_at(case.build.bits.at_mean(coverage.mean_bits))
 
 
 def _metric_record(result: Result, name: str) -> MetricRecord:
@@ -92,6 +102,7 @@ def _gate_record(verdict: Verdict) -> GateRecord:
         baseline=verdict.baseline,
         quantized=verdict.quantized,
         accepted=verdict.accepted,
+        kernel_spread=verdict.kernel_spread,
         harm=verdict.harm,
         low=low,
         high=high,

@@ -82,12 +82,20 @@ def some(folder):
     }
 
 
+def captioned(folder):
+    save(folder, "1.jpg", "2.jpg", "others/3.jpg", "coco/images/4.jpg", "coco/images/5.jpg")
+    (folder / "animals.csv").write_text("image,label\n1.jpg,dog\n2.jpg,cat\n")
+    (folder / "coco" / "captions.csv").write_text('image,caption\nimages/4.jpg,"A tree, a lake"\nimages/5.jpg,Snow\n')
+    return {"labels": [1, 0], "classes": ("cat", "dog"), "left_out": [], "warnings": 0}
+
+
 BUILDERS = {
     "pacs.yaml": pacs,
     "tiny-imagenet.yaml": tiny_imagenet,
     "fashion.yaml": fashion,
     "metadata.yaml": metadata,
     "some.yaml": some,
+    "captioned.yaml": captioned,
 }
 
 

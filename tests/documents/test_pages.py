@@ -25,8 +25,9 @@ import yaml
 
 from pytest_qreliab import cli
 from pytest_qreliab.config import benchmark, settings, suite, thresholds
-from pytest_qreliab.config.cases import Bits, parse_scope
+from pytest_qreliab.config.cases import parse_scope
 from pytest_qreliab.config.document import read, shipped
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.config.settings import OPTIONS, SELF_CHECK, TESTPATHS_INI, Setting
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.evaluation.planning.parse_settings import suite_variants
@@ -167,7 +168,7 @@ def check_value(name: str, text: str) -> None:
                 if not plain.startswith(("recorded:", "artifact:")) and plain not in ("ternary", "clipped"):
                     Catalog().quantizer(plain)
             case "bits":
-                Bits.parse(value)
+                Format.parse(value)
             case "scopes":
                 parse_scope(value)
             case "benchmarks" | "thresholds" | "suite":
@@ -182,6 +183,8 @@ def check_value(name: str, text: str) -> None:
                 assert value.endswith(f".{name}")
             case "device":
                 assert value in ("auto", "cpu", "cuda", "mps")
+            case "deterministic":
+                assert value in ("yes", "no")
             case "cache_dir" | "snapshot" | "figures":
                 assert value
             case _:

@@ -98,7 +98,7 @@ def test_the_conftest_example_registers_a_model_and_a_quantizer(pytester, small_
         "--qreliab-quantizers=ternary", "--qreliab-bits=w2",
     )  # fmt: skip
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["mine on small*", "ternary w2 *100.0%*"])
+    result.stdout.fnmatch_lines(["mine on small*", "ternary w2 *100.0/*"])
 
 
 def test_the_suite_example_loads(tmp_path, make_plan, folder_benchmark, write_thresholds):

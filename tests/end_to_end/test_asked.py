@@ -48,6 +48,7 @@ BROKEN = {
     "shard": "1/400",
     "snapshot": "missing",
     "compile": "perhaps",
+    "deterministic": "perhaps",
 }
 
 

@@ -50,26 +50,26 @@ def test_the_main_job_passes_in_an_empty_folder_and_prints_the_table(pytester, k
 def test_a_failed_gate_says_all_that_is_needed_once(run, write_thresholds, monkeypatch, ci):
     monkeypatch.setenv("CI", ci)
     limits = write_thresholds("accuracy:\n  max_drop: 0.01\necee: {max: 1}\n".replace("ecee", "ece"))
-    result = run("--qreliab-bits=w2", f"--qreliab-thresholds={limits}")
+    result = run("--qreliab-bits=w2a2", f"--qreliab-thresholds={limits}")
     result.assert_outcomes(failed=1, passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
             "*= reliability =*",
-            "minmax w2 *",
+            "minmax w2a2 *",
             "*-0.* ✗*",
             "*= FAILURES =*",
-            "*test_accuracy[[]tiny-digits/minmax/w2/small]*",
+            "*test_accuracy[[]tiny-digits/minmax/w2a2/small]*",
             "accuracy: 1 of 1 gates failed",
-            "  case: tiny-digits/minmax/w2/small, 120 samples",
+            "  case: tiny-digits/minmax/w2a2/small, 120 samples",
             "  accuracy (top-1 accuracy)",
             "    baseline   0.9*",
             "    quantized  0.*",
             "    harm       0.*, interval 0.* to 0.*",
             "    method     paired score; McNemar p = *e-*, * lost, * gained; each bound holds with 97.50% confidence",
             f"    limit      max_drop 0.01, {limits}:4",
-            "  repeat: pytest 'qreliab::test_accuracy[[]tiny-digits/minmax/w2/small]' --qreliab-bits=w2 *",
-            "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2/small] - Failed: accuracy*",
+            "  repeat: pytest 'qreliab::test_accuracy[[]tiny-digits/minmax/w2a2/small]' --qreliab-bits=w2a2 *",
+            "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2a2/small] - Failed: accuracy*",
         ]
     )
     assert result.stdout.str().count("repeat: pytest") == 1
@@ -95,7 +95,7 @@ def test_the_printed_command_repeats_the_failure_to_the_last_digit(pytester, run
     ("option", "message"),
     [
         ("--qreliab-bits=9", "--qreliab-bits: 9 bits in '9' is out of range*did you mean '8'*"),
-        ("--qreliab-bits=four", "--qreliab-bits: 'four' is no bit width; did you mean '4'*"),
+        ("--qreliab-bits=four", "--qreliab-bits: 'four' is no format; did you mean '4'*"),
         ("--qreliab-bits=", "--qreliab-bits: is empty*"),
         ("--qreliab-quantizers=mimax", "--qreliab-quantizers: unknown quantizer*did you mean 'minmax'*"),
         ("--qreliab-models=tinydigits", "--qreliab-models: unknown model*did you mean 'tiny-digits'*"),

@@ -49,7 +49,6 @@ def test_a_trained_clip_on_image_folders(cifar):
         "accuracy",
         "balanced_accuracy",
         "nll",
-        "ece",
         "ood.auroc",
     }
 
@@ -130,7 +129,7 @@ def test_a_full_size_vit_with_a_local_checkpoint_on_image_folders(pytester, real
         "--qreliab-bits=8,4",
     )
     result.assert_outcomes(passed=6)
-    assert result.stdout.str().count("100.0%") >= 2
+    assert result.stdout.str().count("100.0/98.") >= 2
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def every_option(suffix: str) -> dict[str, str]:
         "figures": "figures",
         "device": "cpu",
         "compile": "no",
+        "deterministic": "yes",
         "cache_dir": "kept",
         "cache_size": "1GB",
         "shard": "1/1",

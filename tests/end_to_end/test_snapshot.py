@@ -103,7 +103,7 @@ def test_from_the_first_release_to_the_next(pytester, run, disturb):
             "qreliab: 3 gates on the drift from accepted",
             "minmax w8 *",
             "     *✓ *✓ *✓ *✓*",  # from full precision
-            "     *-0.0333 ✗ *+0.1439 ✗ *-0.1010 ✗",
+            "     *-0.0333 ✗ *+0.14?? ✗ *-0.10?? ✗",
             "second line: change from full precision; third: from what was accepted; *",
         ]
     )
@@ -131,6 +131,36 @@ def test_from_the_first_release_to_the_next(pytester, run, disturb):
     assert before["data"] == after["data"]
     old, new = (of["cases"][CASE]["metrics"]["nll"]["value"] for of in (before, after))
     assert new > old + 0.05
+
+
+def test_a_drift_of_rounded_activations_shows_what_another_kernel_does(pytester, run, disturb):
+    run("--qreliab-update=new", bits="w8a8").assert_outcomes(passed=4)
+    disturb()
+    spreads = []
+    for _ in range(2):
+        result = run("--qreliab-json=it.json", bits="w8a8")
+        result.assert_outcomes(passed=1, failed=3)
+        result.stdout.fnmatch_lines(["    harm       *", "    kernels    another attention kernel moves it by 0.*"])
+        (case,) = json.loads(Path("it.json").read_text())["cases"]
+        spreads.append({f"{gate['metric']} {gate['limit']}": gate["kernel_spread"] for gate in case["gates"]})
+    assert spreads[0] == spreads[1]
+    assert case["encoded"] == 0  # the spread is kept as well
+    assert spreads[0]["nll max_rise"] is None
+    assert 0 < spreads[0]["nll max_drift"] < 0.01  # far less than the drift, of 0.14
+
+
+def test_a_deterministic_run_is_another_environment_and_reads_nothing_of_others(run):
+    run("--qreliab-update=new", bits="w8a8").assert_outcomes(passed=4)
+    result = run("--qreliab-deterministic=yes", "--qreliab-json=it.json", bits="w8a8")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "qreliab: 4 gates of *, device auto, deterministic",
+            "warning: environment: kernels none was accepted, deterministic is there now",
+        ]
+    )
+    (case,) = json.loads(Path("it.json").read_text())["cases"]
+    assert case["environment"]["kernels"] == "deterministic"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_quantizers_with_what_they_can_do(capsys):
     lines = listed(capsys, "quantizers").splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("  percentile "))
     assert lines[at].endswith("round to nearest, ranges clip outliers")
-    assert "bits: any from w2 to w8, a2 to a8 (4 is w4a8)" in lines[at + 1]
+    assert "bits: integers, w2 to w8 (w4g128: in groups), a2 to a8, fp16, bf16, fp8," in lines[at + 1]
     assert "needs calibration images for static activation ranges; covers 100%" in lines[at + 1]
     assert "share=99.9 (float above 50, at most 100)" in lines[at + 2]
     assert all(any(line.startswith(f"  {name} ") for line in lines) for name in Catalog().quantizers)

@@ -68,17 +68,7 @@ def _list_by_library(
     # Imported here: each brings in a library that most runs do without.
     match source:
         case schema.Table():
-            from pytest_qreliab.data.sources import tables
-
-            columns = tables.TableColumns(
-                image=source.image,
-                label=source.label or ("label" if labelled else None),
-                head=source.columns,
-                delimiter=source.delimiter,
-                where=source.where,
-                skips_missing=source.missing_images == "skip",
-            )
-            return tables.list_items(path(source.path), columns, None if source.root is None else path(source.root))
+            return _list_rows(source, path, source.label or ("label" if labelled else None))
         case schema.Torchvision():
             from pytest_qreliab.data.sources import torchvision_sets
 
@@ -105,6 +95,51 @@ def _list_by_library(
             return huggingface.list_items(wanted)
         case schema.Arrays():
             return _list_arrays(source, path, labelled=labelled)
+
+
+def list_captioned(source: schema.AnyCaptions, path: ResolvePath) -> Items:
+    """List image-caption pairs, without decoding the images.
+
+    Args:
+        source: Where the pairs are, as a benchmark file writes it.
+        path: Resolves a path that is written in it.
+
+    Returns:
+        The images, with their captions as labels.
+
+    Raises:
+        InputError: Files or columns do not exist or cannot be read, or a caption is empty.
+    """
+    match source:
+        case schema.CaptionTable():
+            items = _list_rows(source, path, source.caption)
+        case schema.CaptionShards():
+            from pytest_qreliab.data.sources import webdataset
+
+            items = webdataset.list_items(path(source.path), source.caption, source.image)
+    captions = items.labels or ()
+    empty = [identity for identity, caption in zip(items.ids, captions, strict=True) if not caption.strip()]
+    if empty:
+        raise InputError(
+            f"{path(source.path)}: {len(empty)} of {len(items)} captions are empty; the first: that of {empty[0]}; "
+            "write them, or take these images out"
+        )
+    return items
+
+
+def _list_rows(source: schema.Table | schema.CaptionTable, path: ResolvePath, label: str | None) -> Items:
+    from pytest_qreliab.data.sources import tables
+
+    columns = tables.TableColumns(
+        image=source.image,
+        label=label,
+        head=source.columns,
+        delimiter=source.delimiter,
+        where=source.where,
+        skips_missing=source.missing_images == "skip",
+        captions=isinstance(source, schema.CaptionTable),
+    )
+    return tables.list_items(path(source.path), columns, None if source.root is None else path(source.root))
 
 
 def _list_arrays(source: schema.Arrays, path: ResolvePath, *, labelled: bool) -> Items:

@@ -33,6 +33,7 @@ class TableColumns:
     delimiter: str | None = None  # of a CSV file; None stands for a tab in a .tsv file, else a comma
     where: Mapping[str, object] = field(default_factory=dict)  # only rows with these values, or one of a list, count
     skips_missing: bool = False  # rows are left out if their image is not there, which is an error otherwise
+    captions: bool = False  # labels are captions: of several of an image the first counts, which is an error otherwise
 
     @property
     def read(self) -> list[str]:
@@ -61,10 +62,7 @@ def list_items(path: Path, columns: TableColumns, root: Path | None = None) -> I
         InputError: The table, a column, a value or an image does not exist. The message names the row.
     """
     every = read(path, columns.head, columns.delimiter)
-    rows = _rows_that_count(path, every, columns)
-    left_out = []
-    if unwanted := len(every) - len(rows):
-        left_out.append(LeftOut(f"{counted(unwanted, 'row')} that `where` leaves out", on_request=True))
+    rows, left_out = _chosen_rows(path, every, columns)
     images = [columns.image_of(row) for _, row in rows]
     if not _are_paths(path, rows, images):
         within = _images_within(path, columns, rows, images)
@@ -93,6 +91,32 @@ def list_items(path: Path, columns: TableColumns, root: Path | None = None) -> I
         content=files.__getitem__,
         left_out=tuple(left_out),
     )
+
+
+def _chosen_rows(
+    path: Path, every: list[tuple[int, Row]], columns: TableColumns
+) -> tuple[list[tuple[int, Row]], list[LeftOut]]:
+    """Return the rows that count, of captions one for each image, and what that leaves out."""
+    rows = _rows_that_count(path, every, columns)
+    left_out = []
+    if unwanted := len(every) - len(rows):
+        left_out.append(LeftOut(f"{counted(unwanted, 'row')} that `where` leaves out", on_request=True))
+    if not columns.captions:
+        return rows, left_out
+    first = _first_of_each_image(rows, columns)
+    if further := len(rows) - len(first):
+        left_out.append(LeftOut(f"{counted(further, 'row')} of images that an earlier row has", on_request=True))
+    return first, left_out
+
+
+def _first_of_each_image(rows: Sequence[tuple[int, Row]], columns: TableColumns) -> list[tuple[int, Row]]:
+    """Return the rows whose image, a path or bytes, is not that of an earlier row."""
+    found: dict[Any, tuple[int, Row]] = {}
+    for number, row in rows:
+        image = columns.image_of(row)
+        held = image.get("bytes") if isinstance(image, dict) else image
+        found.setdefault(composed(held) if isinstance(held, str) else held, (number, row))
+    return list(found.values())
 
 
 def _are_paths(path: Path, rows: Sequence[tuple[int, Row]], images: list[Any]) -> bool:
@@ -137,7 +161,7 @@ def _rows_that_count(path: Path, rows: list[tuple[int, Row]], columns: TableColu
         raise InputError(f"{path}: {reason}; there {listed}")
     for number, row in kept:
         for name in columns.read:
-            if row[name] is None or row[name] == "":
+            if row[name] in (None, "", []):
                 raise InputError(f"{path}: row {number} has nothing in the column {name!r}")
     return kept
 
@@ -191,7 +215,7 @@ def _text(value: object) -> str:
     """Return a cell as YAML, CSV and Parquet agree on it: true, 1 and not 1.0."""
     if isinstance(value, bool):
         return str(value).lower()
-    text = composed(_plain(value))
+    text = composed(_plain(value[0] if isinstance(value, list) else value))
     return text.lower() if text.lower() in ("true", "false") else text
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pytest_qreliab.config import set_names
 from pytest_qreliab.config.benchmark import Benchmark
-from pytest_qreliab.config.cases import Bits, Case
+from pytest_qreliab.config.cases import Case
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.data.shared_images import check_training
@@ -29,14 +30,18 @@ def check_calibration(case: Case, recipe: Recipe, benchmark: Benchmark, data: Da
     needs = recipe.needs(bits)
     if needs == "images" and case.build.scope == "text":  # the text tower's ranges come from the prompts alone
         return
-    if needs != "nothing" and data.calibration is None:
+    if needs != "nothing" and data.calibration is None and data.captions is None:
         mend = f"add `calibration:` to {benchmark.where(())}"
-        if recipe.needs(Bits(bits.weights)) == "nothing":
-            mend += f", or quantize weights only, as in --qreliab-bits=w{bits.weights}"
+        weights = replace(bits, activations=None)
+        if recipe.needs(weights) == "nothing":
+            mend += f", or quantize weights only, as in --qreliab-bits={weights}"
         raise InputError(f"{case.id}: {case.quantization} needs calibration images; {mend}")
     lack = ""
-    if needs == "pairs":
+    if recipe.rescale:
         lack = _lack_of_labels(data, benchmark)
+    elif needs == "pairs" and data.captions is None:
+        lack = _lack_of_labels(data, benchmark)
+        lack += "; or add `captions:` there, the image-caption pairs of a table or of shards" * bool(lack)
     if not lack and recipe.rescale and data.calibration is not None:
         lack = _lack_of_held_out(data.calibration, benchmark)
     if lack:
@@ -64,6 +69,8 @@ def lack_of_data(metric: str, benchmark: Benchmark, data: Dataset) -> str:
         return f"there are no negative labels; add `negatives:`, a list of words, to {benchmark.where(())}"
     if needs & {"calibration", "labels"} and data.calibration is None:
         mend = f"add `calibration:` to {benchmark.where(())}"
+        if data.captions is not None:
+            mend = f"add a `source:` of them to {benchmark.where(('calibration',))}"
         return f"there are no calibration images; {'record them as calibration' if data.recorded else mend}"
     lack = _lack_of_labels(data, benchmark) if "labels" in needs else ""
     if not lack and name.rescaled and data.calibration is not None:
@@ -133,7 +140,7 @@ def _lack_of_held_out(images: ImageSet, benchmark: Benchmark) -> str:
     if len(images) >= 4 * FEWEST_HELD_OUT:
         return ""
     return (
-        f"every fourth calibration image is held out to refit the logit scale, and of the {len(images)} at "
+        f"a quarter of the calibration images is held out to refit the logit scale, and of the {len(images)} at "
         f"{benchmark.where(('calibration',))} that leaves fewer than {FEWEST_HELD_OUT}; give at least "
         f"{4 * FEWEST_HELD_OUT}"
     )

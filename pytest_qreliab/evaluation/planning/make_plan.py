@@ -15,6 +15,7 @@ from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.evaluation.planning.checks import check_calibration
 from pytest_qreliab.evaluation.planning.parse_settings import ParsedSettings, parse_settings
 from pytest_qreliab.evaluation.planning.plan import Plan
+from pytest_qreliab.evaluation.planning.training_data import describe_training
 
 
 def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False) -> Plan:
@@ -53,10 +54,17 @@ def make_plan(settings: Settings, catalog: Catalog, *, with_drift: bool = False)
         skipped={case: found.skipped for case, found in gates.items()},
         thresholds=thresholds,
         data=data,
+        training={
+            case: describe_training(
+                case, parsed.recipes[case.build.quantizer], parsed.benchmarks[case.benchmark], data[case.benchmark]
+            )
+            for case in cases
+        },
         controls=parsed.controls,
         figures=parsed.figures,
         device=parsed.device,
         compiled=parsed.compiled,
+        deterministic=parsed.deterministic,
         records_curves=any(setting.text != "none" for setting in (settings.json, settings.html)),
     )
 

@@ -11,8 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from pytest_qreliab.config import suite as suites
 from pytest_qreliab.config.benchmark import RECORDED, Benchmark
-from pytest_qreliab.config.cases import Bits, Case, Quantization, parse_scope
+from pytest_qreliab.config.cases import Case, Quantization, parse_scope
 from pytest_qreliab.config.document import Location
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.config.settings import NO_SUITE, Setting, Settings, SettingValue
 from pytest_qreliab.config.suite import Suite, Variant
 from pytest_qreliab.config.thresholds import Match, Thresholds
@@ -25,7 +26,8 @@ from pytest_qreliab.models.loading import Loader
 from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.recipe import Recipe
 
-SINGLE = ("thresholds", "controls", "figures", "device")  # settings of one value, which may hold a comma
+# Settings of one value, which may hold a comma.
+SINGLE = ("thresholds", "controls", "figures", "device", "deterministic")
 
 Arguments = ParamSpec("Arguments")
 Parsed = TypeVar("Parsed")
@@ -58,6 +60,7 @@ class ParsedSettings:
     figures: Path | None
     device: str
     compiled: bool
+    deterministic: bool
     quantizations: Sequence[Quantization]  # distinct and in order
 
 
@@ -86,13 +89,13 @@ def parse_settings(settings: Settings, catalog: Catalog) -> ParsedSettings:
     }
     loaders = {value.text: _loader(value, catalog, recordings.get(value.text)) for value in models}
     recipes = [(value, _recipe(value, catalog, recordings.get(value.text))) for value in quantizers]
-    bits = [(value, _parse(value, Bits.parse, value.text)) for value in values("bits")]
+    bits = [(value, _parse(value, Format.parse, value.text)) for value in values("bits")]
     scopes = [_parse(value, parse_scope, value.text) for value in values("scopes")]
     groups = [] if suite is None or settings.thresholds.given else suite.groups()
     benchmarks = _load_benchmarks(values("benchmarks"))
     thresholds = ThresholdsByCase(values("thresholds")[0], groups)
     (controls,), (figures,), (device,) = values("controls"), values("figures"), values("device")
-    (compiled,) = settings.compile.values(many=False)
+    (compiled,), (deterministic,) = settings.compile.values(many=False), values("deterministic")
     return ParsedSettings(
         suite=suite,
         recordings=recordings,
@@ -104,6 +107,7 @@ def parse_settings(settings: Settings, catalog: Catalog) -> ParsedSettings:
         figures=_parse(figures, _figures, figures),
         device=_parse(device, _device, device.text),
         compiled=_parse(compiled, _yes, compiled.text),
+        deterministic=_parse(deterministic, _yes, deterministic.text),
         quantizations=_quantizations(recipes, bits, scopes),
     )
 
@@ -197,7 +201,7 @@ def _load_benchmarks(values: Sequence[SettingValue]) -> dict[str, Benchmark]:
 
 def _quantizations(
     recipes: Sequence[tuple[SettingValue, Recipe]],
-    widths: Sequence[tuple[SettingValue, Bits | int]],
+    widths: Sequence[tuple[SettingValue, Format | int]],
     scopes: Sequence[str],
 ) -> list[Quantization]:
     """Return every quantizer at every bit width and scope, without duplicates."""

@@ -10,6 +10,7 @@ from pytest_qreliab.config.cases import Case
 from pytest_qreliab.config.thresholds import Gate, Thresholds
 from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.recording import Recording
+from pytest_qreliab.evaluation.planning.training_data import TrainingData
 from pytest_qreliab.metrics import registry
 from pytest_qreliab.metrics.definitions import Need
 from pytest_qreliab.models.description import ModelDescription
@@ -31,10 +32,12 @@ class Plan:
     skipped: Mapping[Case, Mapping[str, str]]  # why other gates of the thresholds are not judged, by metric
     thresholds: Mapping[Case, Thresholds]  # the source of the gates
     data: Mapping[str, Dataset]  # by benchmark, not yet decoded
+    training: Mapping[Case, TrainingData]  # what each quantizer is trained on
     controls: str  # the error that the matched controls of a case share with it: none, weights or features
     figures: Path | None  # the folder of figures
     device: str
     compiled: bool  # whether blocks are compiled
+    deterministic: bool  # whether one kernel and one thread compute everything
     records_curves: bool  # whether results hold what is drawn of them
 
     def error_probability(self, case: Case) -> float:
@@ -66,7 +69,9 @@ class Plan:
             if name in self.recordings
             for text in self.recordings[name].warnings
         ]
-        return (*self.descriptions[case.build.model].warnings, *self.data[case.benchmark].warnings, *of_outputs)
+        of_training = filter(None, [self.training[case].warning])
+        of_data = self.data[case.benchmark].warnings
+        return (*self.descriptions[case.build.model].warnings, *of_data, *of_training, *of_outputs)
 
     def all_gates(self, case: Case) -> tuple[Gate, ...]:
         """Return the gates of a case on the change from full precision, then those on the drift."""

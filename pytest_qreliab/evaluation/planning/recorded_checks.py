@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from pytest_qreliab.config.cases import UNKNOWN, Bits, Case
+from pytest_qreliab.config.cases import Case
+from pytest_qreliab.config.formats import UNKNOWN, Format
 from pytest_qreliab.config.set_names import CALIBRATION, IN_DISTRIBUTION
 from pytest_qreliab.config.thresholds import Gate
 from pytest_qreliab.data.dataset import Dataset
@@ -53,7 +54,7 @@ class RecordedOutputs(Parameters):
 
 def make_recipe(name: str, recording: Recording) -> Recipe:
     """Return the recipe of the quantizer whose outputs were recorded, with nothing known but its bits."""
-    bits = UNKNOWN if recording.bits is None else Bits.of(recording.bits)
+    bits = UNKNOWN if recording.bits is None else Format.recorded(recording.bits)
     quantizer = Quantizer(
         name="recorded", help="recorded", function="", needs="nothing", read_bits=lambda parameters, scope: bits
     )

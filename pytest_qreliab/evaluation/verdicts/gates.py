@@ -57,6 +57,7 @@ class Verdict:
     # None if that is more than 100 times as many
     problem: str = ""  # why the gate cannot be judged
     accepted: float | None = None  # the quantized value in a snapshot, for a gate on the drift from it
+    kernel_spread: float | None = None  # how far another attention kernel moves the quantized value, of a drift
 
 
 def judge(changes: Mapping[str, Change], gates: Sequence[Gate], rule: JudgingRule) -> list[Verdict]:

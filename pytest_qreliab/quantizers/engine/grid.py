@@ -8,153 +8,146 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-Granularity = Literal["tensor", "channel"] | int
+from pytest_qreliab.config.formats import Format, Number
+from pytest_qreliab.quantizers.engine import number_rounding
+
+
+class Block(int):
+    """The number of values along the input channels that share a scale, at each place of a convolution's kernel."""
+
+
+Granularity = Literal["tensor", "channel"] | int  # an int that is no Block: a group of a flattened output channel
 Bounds = tuple[torch.Tensor, torch.Tensor]
-RangeRule = Callable[[torch.Tensor, int, bool], Bounds]
 
-CANDIDATES = 100  # shrink factors of a range that `mse` tries
-
-
-def levels(bits: int) -> int:
-    """Return the largest integer q of the symmetric grid -q..q.
-
-    It is 127 for 8 bits and 1 for 2 bits.
-    """
-    return int(2 ** (bits - 1)) - 1
+CANDIDATES = 100  # shrink factors of a range of integers that `mse` tries
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The multiples of a scale within bounds; zero is always one.
+    """The multiples of a scale by the values of a number type within bounds; zero is always one.
 
-    An asymmetric grid is 0..2^bits-1 around its zero point z: `low` is -z and `high` is 2^bits-1-z.
+    An asymmetric grid of integers is 0..2^bits-1 around its zero point z: `low` is -z and `high` is 2^bits-1-z.
     """
 
     scale: torch.Tensor  # broadcasts with the values
-    low: torch.Tensor | float  # in steps
-    high: torch.Tensor | float  # in steps
+    low: torch.Tensor | float  # in units of the scale
+    high: torch.Tensor | float  # in units of the scale
+    number: Number
 
     def round(self, x: torch.Tensor) -> torch.Tensor:
         """Return the nearest points of the grid, ties to even.
 
         NaN stays NaN, and infinities saturate.
         """
-        return x.div(self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)  # type: ignore[arg-type]
+        return self.to_units(x.div(self.scale)).mul_(self.scale)
+
+    def to_units(self, units: torch.Tensor) -> torch.Tensor:
+        """Round values in units of the scale, in place."""
+        if self.number.kind == "integer":
+            return units.round_().clamp_(self.low, self.high)  # type: ignore[arg-type]
+        return number_rounding.round_to(units, self.number)
 
 
-def fit_grid(lowest: torch.Tensor, highest: torch.Tensor, bits: int, symmetric: bool) -> Grid:
-    """Return the grid of a bit width that covers a range.
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """The values that a tensor may be rounded to, but for the scales, which come from its own values."""
 
-    Args:
-        lowest: The lower ends of the ranges, one per grid.
-        highest: The upper ends, in the same shape.
-        bits: The width of the grid.
-        symmetric: Use the levels -q..q; otherwise 2^bits levels around a zero point.
+    number: Number
+    granularity: Granularity = "channel"  # of weights: the values that share a scale
+    symmetric: bool = True  # no zero point; floats have none anyway
+    restricted_range: bool = False  # integers, symmetric: without the lowest of the 2^bits levels
 
-    Returns:
-        The grid, with a scale in the shape of the bounds. It is 1 for a range of nothing but 0 and NaN for one with
-        NaN.
-    """
-    if symmetric:
-        q = levels(bits)
-        return Grid(_step(torch.maximum(lowest.abs(), highest.abs()), q), -q, q)
-    lowest, highest = lowest.clamp(max=0), highest.clamp(min=0)
-    last = 2**bits - 1
-    scale = _step(highest - lowest, last)
-    zero = (-lowest / scale).round().clamp(0, last)
-    return Grid(scale, -zero, last - zero)
+    def fit(self, lowest: torch.Tensor, highest: torch.Tensor, of_all: torch.Tensor | None = None) -> Grid:
+        """Return the grid that covers a range.
+
+        Args:
+            lowest: The lower ends of the ranges, one per grid.
+            highest: The upper ends, in the same shape.
+            of_all: For NVFP4, the scalar that scales all blocks; None: it comes from the largest of them.
+
+        Returns:
+            The grid, with a scale in the shape of the bounds. It is 1 for integers or floats of nothing but 0, and NaN
+            for a range with NaN. Symmetric integers are -2^(bits-1)..2^(bits-1)-1, without the lowest if the range is
+            restricted, asymmetric ones 2^bits levels around a zero point. The scale of symmetric ones is the largest
+            magnitude by half the distance of the outer levels, as in torchao and PyTorch: the smallest with which no
+            value errs by more than half a step.
+        """
+        number = self.number
+        if number.kind != "integer":
+            scale = number_rounding.fit_scale(torch.maximum(lowest.abs(), highest.abs()), number, of_all)
+            return Grid(scale, -number.largest, number.largest, number)
+        if not self.symmetric:
+            lowest, highest = lowest.clamp(max=0), highest.clamp(min=0)
+            last = 2**number.bits - 1
+            scale = number_rounding.divide(highest - lowest, last)
+            zero = (-lowest / scale).round().clamp(0, last)
+            return Grid(scale, -zero, last - zero, number)
+        low, high = self.levels()
+        scale = number_rounding.divide(torch.maximum(lowest.abs(), highest.abs()), (high - low) / 2)
+        return Grid(scale, low, high, number)
+
+    def levels(self) -> tuple[int, int]:
+        """Return the lowest and the highest integer of symmetric grids.
+
+        They are -128 and 127 for 8 bits, and -2 and 1 for 2 bits.
+        """
+        high = 2 ** (self.number.bits - 1) - 1
+        return -high if self.restricted_range else -high - 1, high
+
+    def fit_values(self, values: torch.Tensor, rule: RangeRule, of_all: torch.Tensor | None = None) -> Grid:
+        """Return the grids of values, (rows, n), over the ranges that a rule finds."""
+        if of_all is None and self.number.scale == "e4m3":
+            of_all = number_rounding.tensor_scale(values.abs().amax(), self.number)
+        return self.fit(*rule(values, self), of_all)
 
 
-def _step(span: torch.Tensor, steps: int) -> torch.Tensor:
-    return torch.where(span == 0, torch.ones_like(span), span / steps)
+RangeRule = Callable[[torch.Tensor, Scheme], Bounds]
 
 
-def to_rows(weight: torch.Tensor, granularity: Granularity) -> torch.Tensor:
+def granularity(form: Format, otherwise: Granularity) -> Granularity:
+    """Return which weights share a scale: those of a block or a group, if the format has any."""
+    return Block(form.weights.block) if form.weights.block else form.group or otherwise
+
+
+def to_rows(weight: torch.Tensor, granularity: Granularity, fill: float = 0.0) -> torch.Tensor:
     """Return a weight with a row for the values of each grid.
 
     Args:
         weight: A weight of shape (out, ...).
-        granularity: "tensor", "channel", or a group size. A group size cuts each flattened output channel into groups
-            and pads the last one with zeros.
+        granularity: "tensor", "channel", a group size or a block. A group size cuts each flattened output channel into
+            groups and fills up the last one. A block does so with the input channels, at each place of a
+            kernel by itself, as the emulation by the authors of MX does (microsoft/microxcaling).
+        fill: The value that fills up the last group.
 
     Returns:
         The values, shape (rows, n).
     """
     if granularity == "tensor":
         return weight.reshape(1, -1)
+    if isinstance(granularity, Block) and weight.ndim == 4:
+        weight = weight.permute(0, 2, 3, 1).flatten(0, 2)
     flat = weight.flatten(1)
     if granularity == "channel":
         return flat
-    return F.pad(flat, (0, -flat.shape[1] % granularity)).reshape(-1, granularity)
+    return F.pad(flat, (0, -flat.shape[1] % granularity), value=fill).reshape(-1, granularity)
 
 
-def from_rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def from_rows(values: torch.Tensor, like: torch.Tensor, granularity: Granularity) -> torch.Tensor:
     """Undo `to_rows`, and return a weight in the shape of `like`."""
+    if isinstance(granularity, Block) and like.ndim == 4:
+        channels_last = like.permute(0, 2, 3, 1)
+        rows = values.reshape(channels_last[..., 0].numel(), -1)[:, : like.shape[1]]
+        return rows.reshape(channels_last.shape).permute(0, 3, 1, 2)
     per_channel = values.reshape(len(like), -1)
     return per_channel[:, : like[0].numel()].reshape(like.shape)
 
 
-def lies_on_grid(row: torch.Tensor, bits: int) -> bool:
-    """Return whether values that share a grid lie on one, by the values alone.
-
-    They do if they are evenly spaced levels, `2^bits` from end to end at most: multiples of a step, or (of four values
-    or more) a start plus such multiples. Values that are on a grid already need not have been changed for that. Uneven
-    levels, as of a codebook, count if each is taken twice on average, zeros aside: a short or a pruned row has few
-    values anyway. Values that fit float16 or bfloat16 may be off by the rounding to it. In bfloat16, which has 8 bits
-    itself, 8 bits are known by levels that are taken twice alone.
-
-    Args:
-        row: The values, shape (n,), finite, as they are after rounding in float32, or stored in half of it.
-        bits: The width of the grid.
-
-    Returns:
-        True for a row of one value, which is on a grid of its own. Two or three float values that were not rounded lie
-        on one of 2^8 levels by chance, in about one row in a hundred.
-
-    Example:
-        >>> lies_on_grid(torch.tensor([-0.3, 0.1, 0.2]), 3), lies_on_grid(torch.tensor([-0.3, 0.1, 0.2]), 2)
-        (True, False)
-        >>> lies_on_grid(torch.tensor([-0.31, 0.1, 0.2]), 3)
-        False
-    """
-    values = cast(torch.Tensor, row.unique())  # type: ignore[no-untyped-call]
-    if len(values) > 2**bits:
-        return False
-    if 0 < 2 * values.count_nonzero() <= row.count_nonzero():
-        return True
-    values = values.double().cpu()
-    largest = values.abs().max()
-    error = 2.0**-21 * largest  # a few of the last digits of float32
-    if _evenly_spaced(values, largest, error, bits):
-        return True
-    if len(values) >= 4 and _evenly_spaced(values - values[0], values[-1] - values[0], error, bits):
-        return True
-    halves = (dtype for dtype in (torch.float16, torch.bfloat16) if torch.equal(values.to(dtype).double(), values))
-    return any(_evenly_spaced(values, largest, values.abs() * torch.finfo(half).eps, bits, 0.2) for half in halves)
-
-
-def _evenly_spaced(
-    values: torch.Tensor, span: torch.Tensor, error: torch.Tensor, bits: int, most: float = 0.05
-) -> bool:
-    """Return whether values are multiples of a part of `span`, within as many levels as the width has.
-
-    Each may be off by `error`, but not by more than `most` steps.
-    """
-    if span == 0:
-        return True
-    steps = torch.arange(1, 2**bits, dtype=values.dtype)[:, None]  # of which the span may consist
-    places = values / span * steps
-    near = ((places - places.round()).abs() <= (error / span * steps).clamp(max=most)).all(1)
-    ends = places.round().clamp(min=0).amax(1) - places.round().clamp(max=0).amin(1)
-    return bool((near & (ends < 2**bits)).any())
-
-
-def minmax(values: torch.Tensor, bits: int, symmetric: bool) -> Bounds:
+def minmax(values: torch.Tensor, scheme: Scheme) -> Bounds:
     """Return the extremes of each row, (rows, 1), to clip nothing."""
     return values.amin(1, keepdim=True), values.amax(1, keepdim=True)
 
@@ -166,11 +159,12 @@ def percentile(share: float) -> RangeRule:
         share: The per cent of the magnitudes that are kept; for an asymmetric grid, that of either tail.
     """
 
-    def rule(values: torch.Tensor, bits: int, symmetric: bool) -> Bounds:
+    def rule(values: torch.Tensor, scheme: Scheme) -> Bounds:
         kept = share / 100
-        if symmetric:
+        if scheme.symmetric:
             largest = _quantile(values.abs(), kept)
-            return -largest, largest
+            lowest, highest = minmax(values, scheme)
+            return torch.maximum(lowest, -largest), torch.minimum(highest, largest)
         return _quantile(values, 1 - kept), _quantile(values, kept)
 
     return rule
@@ -184,26 +178,40 @@ def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
     return torch.where(values.isnan().any(1, keepdim=True), torch.full_like(quantile, torch.nan), quantile)
 
 
-def mse(values: torch.Tensor, bits: int, symmetric: bool) -> Bounds:
+def mse(values: torch.Tensor, scheme: Scheme) -> Bounds:
     """Return the range of each row that rounds with least squared error.
 
     It is the range from the lowest to the highest value, shrunk by a factor. This is the optimal-MSE search of
-    Choukroun et al. 2019 (OMSE), by exhaustion over 100 factors up to 1.
+    Choukroun et al. 2019 (OMSE), by exhaustion over 100 factors up to 1. Floats, which have the same levels for half
+    the range, take 26 factors down to 1/2. The ranges of blocks may grow too: the power of two of MX often cuts off the
+    largest value, and NVFP4 rounds some blocks better if that is a 4 and not a 6.
 
     Args:
         values: The values that share a grid in each row, shape (rows, n).
-        bits: The width of the grids.
-        symmetric: Whether the grids are symmetric.
+        scheme: The grids.
 
     Returns:
         The lowest and highest value of each grid, shape (rows, 1).
     """
-    lowest, highest = minmax(values, bits, symmetric)
+    lowest, highest = minmax(values, scheme)
+    if scheme.number.scale == "none":
+        return lowest, highest
+    of_all = number_rounding.tensor_scale(values.abs().amax(), scheme.number)
     best = torch.full_like(lowest, torch.inf)
     factor = torch.ones_like(lowest)
-    for candidate in torch.linspace(1, 1 / CANDIDATES, CANDIDATES).tolist():
-        grid = fit_grid(lowest * candidate, highest * candidate, bits, symmetric)
+    for candidate in _factors(scheme.number):
+        grid = scheme.fit(lowest * candidate, highest * candidate, of_all)
         error = (grid.round(values) - values).square_().sum(1, keepdim=True)
         better = error < best
         best, factor = torch.where(better, error, best), torch.where(better, candidate, factor)
     return lowest * factor, highest * factor
+
+
+def _factors(number: Number) -> list[float]:
+    if number.scale == "e8m0":
+        return [1.0, 2.0, 0.5]
+    if number.scale == "e4m3":
+        return [1.5 - k / 25 for k in range(26)]
+    if number.exponent:
+        return [1 - k / 50 for k in range(26)]
+    return [1 - k / CANDIDATES for k in range(CANDIDATES)]

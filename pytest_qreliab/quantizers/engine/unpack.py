@@ -41,6 +41,7 @@ class Attention(nn.Module):
         biases = (None,) * 3 if packed.in_proj_bias is None else packed.in_proj_bias.chunk(3)
         self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
         self.out_proj = _linear(packed.out_proj.weight, packed.out_proj.bias)
+        self.q_norm, self.k_norm = nn.Identity(), nn.Identity()  # of (batch, heads, places, channels), as in timm's
         self.num_heads, self.batch_first, self.dropout = packed.num_heads, packed.batch_first, packed.dropout
 
     def forward(
@@ -66,6 +67,7 @@ class Attention(nn.Module):
             _split(projection(x), self.num_heads)
             for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
+        q, k = self.q_norm(q), self.k_norm(k)
         mask = None if attn_mask is None else _additive(attn_mask, q)
         if mask is not None and mask.ndim == 3:  # (batch * heads, target, source)
             mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
@@ -85,6 +87,7 @@ class AttentionPool2d(nn.Module):
         self.positional_embedding = packed.positional_embedding
         self.q_proj, self.k_proj = packed.q_proj, packed.k_proj
         self.v_proj, self.c_proj = packed.v_proj, packed.c_proj
+        self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
         self.num_heads = packed.num_heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,6 +101,7 @@ class AttentionPool2d(nn.Module):
             _split(projection(y), self.num_heads)
             for projection, y in ((self.q_proj, x[:, :1]), (self.k_proj, x), (self.v_proj, x))
         )
+        q, k = self.q_norm(q), self.k_norm(k)
         pooled: torch.Tensor = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return pooled[:, 0]
 

@@ -5,37 +5,38 @@ through the model while every matrix product and convolution is watched, and eac
 float weight is covered if its values lie on a grid, whether they were moved for that or not. For a library's tensor the
 stored numbers count, for an ONNX graph the types that its nodes read.
 
-What is in no matrix product and no convolution with a weight is not counted: embeddings, positions, norms, biases,
-products of two activations, and layers that none of these inputs reaches.
+What is in no matrix product and no convolution with a weight is not counted: embeddings, positions, norms, biases, and
+layers that none of these inputs reaches. Products of two activations, as attention has them, count in a share of their
+own, of all products. They are covered if the values of both sides lie on grids.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format, Number, integer
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models import probes
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import no_fused_attention
 from pytest_qreliab.models.onnx_towers import OnnxClip
-from pytest_qreliab.quantizers.engine import grid, packed_weights
+from pytest_qreliab.quantizers.engine import grid, grid_recognition, packed_weights
 from pytest_qreliab.quantizers.engine.grid import Granularity
+from pytest_qreliab.quantizers.engine.grid import granularity as granularity_of
 from pytest_qreliab.quantizers.engine.input_quantizer import find_input_quantizer
-from pytest_qreliab.quantizers.engine.layers import encode_probes, probe_images, unpack_layers
+from pytest_qreliab.quantizers.engine.layers import encode_probes, find_layers, probe_images, unpack_layers
+from pytest_qreliab.quantizers.engine.transform import Transform
 from pytest_qreliab.quantizers.inspection import size
+from pytest_qreliab.quantizers.inspection.product_watch import ProductWatch
 from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 
-SAMPLED_CHANNELS = 16
+KEPT = "is kept in full precision, as `layers` says"
+FULL_BITS = 32  # of a weight that is not rounded
 WIDEST = 8  # bits of the widest weights that count as quantized
 
 
@@ -48,8 +49,11 @@ class Coverage:
 
     weights: float  # the share of elements, 0 to 1
     flops: float  # the share of the FLOPs of as many images as prompts, 0 to 1
-    matrices: float  # the smaller of the two shares without the convolutions
+    products: float  # the share of the FLOPs of all products, those of two activations too, 0 to 1
+    matrices: float  # `asked` without the convolutions
     total_weights: int  # the number of elements, quantized or not
+    mean_bits: float | None  # of the weights that are quantized or kept on purpose; None for a control
+    asked: float  # the smaller of the two shares, without what is kept in full precision on purpose
     missing: tuple[str, ...]  # the names of the weights that are not, or not fully, quantized
     reason: str  # why the first of them does not count
     size: int  # bytes of the whole quantized model
@@ -67,7 +71,7 @@ class Coverage:
         Raises:
             InputError: Less is covered.
         """
-        covered = min(self.weights, self.flops) if convolutions else self.matrices
+        covered = self.asked if convolutions else self.matrices
         if covered < declared - 1e-9:
             shown = ", ".join(self.missing[:4]) + (", ..." if len(self.missing) > 4 else "")
             counted = "matrix products and convolutions" if convolutions else "matrix products"
@@ -78,12 +82,24 @@ class Coverage:
             )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    bits: Format | None
+    granularity: Granularity
+    formats: Mapping[str, Format | None]
+
+    def of(self, weight: str) -> Format | None:
+        """Return the format of a weight; None if its layer is kept."""
+        return self.formats.get(weight.partition(".weight")[0], self.bits)  # a graph adds to the name
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Product:
     name: str  # of the weight
     elements: int
     flops: float  # of all inputs that were tried; 0: nothing is multiplied by the weight
     problem: str | None  # why it does not count as quantized; None: it does
+    form: Format | None  # that is asked for; None: none, or it is kept in full precision
     convolution: bool
 
     @property
@@ -91,35 +107,58 @@ class _Product:
         return self.problem is None
 
 
+@dataclass
+class _OfActivations:
+    """The FLOPs of products of two activations."""
+
+    flops: float = 0.0
+    rounded: float = 0.0  # with both sides rounded
+
+    def share_with(self, products: list[_Product]) -> float:
+        """Return the share of the FLOPs of these and of products of weights that is quantized."""
+        total = self.flops + sum(map(_flops, products))
+        done = self.rounded + sum(product.flops for product in products if product.quantized)
+        return done / total if total else 0.0
+
+
 def measure(
-    full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity = "channel"
+    full: Clip,
+    quantized: Clip,
+    bits: Format | None,
+    scope: str,
+    granularity: Granularity = "channel",
+    formats: Mapping[str, Format | None] | None = None,
 ) -> Coverage:
     """Measure how much of a model is quantized.
 
     Args:
         full: The full-precision model.
         quantized: The quantized copy of it.
-        bits: The bits that weights must have at most. None, for a control, which rounds nothing: a weight is covered if
-            it has changed, or lies on a grid already, on which a quantizer does not err.
+        bits: The format that weights must have, or fewer bits. None, for a control, which rounds nothing: a weight is
+            covered if it has changed, or lies on a grid already, on which a quantizer does not err.
         scope: The towers to look at: "vision", "text" or "both".
-        granularity: The weights that share a grid, and so have 2^bits values among them.
+        granularity: The weights that share a grid, and so have 2^bits values among them, if the format does not say it.
+        formats: The formats of layers that have their own, by name; None: the layer is kept in full precision.
     """
+    asked = _Asked(bits, granularity, formats or {})
+    of_two = _OfActivations()
     if bits is not None and isinstance(quantized.module, OnnxClip):
-        products = list(_graph_products(quantized, quantized.module, bits))
+        products = list(_graph_products(quantized, quantized.module, asked, of_two))
     else:
-        products = list(_plain_products(full, quantized, bits, scope, granularity))
+        products = list(_plain_products(full, quantized, asked, scope, of_two))
         if bits is not None:
-            products += _library_products(full, quantized, bits, scope)
-    rounded = {} if bits is None else {product.name: bits.weights for product in products if product.quantized}
+            products += _library_products(full, quantized, asked, scope)
+    rounded = {product.name: form for product in products if product.quantized and (form := product.form)}
     missing = [product for product in products if not product.quantized]
+    measures, not_kept = (_elements, _flops), [product for product in products if product.problem != KEPT]
     return Coverage(
-        weights=_share(products, lambda product: product.elements),
-        flops=_share(products, lambda product: product.flops),
-        matrices=min(
-            _share([product for product in products if not product.convolution], by)
-            for by in (lambda product: product.elements, lambda product: product.flops)
-        ),
+        weights=_share(products, measures[0]),
+        flops=_share(products, measures[1]),
+        products=of_two.share_with(products),
+        matrices=min(_share([product for product in not_kept if not product.convolution], by) for by in measures),
         total_weights=sum(product.elements for product in products),
+        mean_bits=None if bits is None else _mean_bits(products),
+        asked=min(_share(not_kept, by) for by in measures),
         missing=tuple(product.name for product in missing),
         reason=next((product.problem for product in missing if product.problem), ""),
         size=size.model_size(quantized, rounded, granularity),
@@ -127,36 +166,72 @@ def measure(
     )
 
 
+def _elements(product: _Product) -> float:
+    return product.elements
+
+
+def _flops(product: _Product) -> float:
+    return product.flops
+
+
 def _share(products: list[_Product], by: Callable[[_Product], float]) -> float:
     total = sum(map(by, products))
     return sum(by(product) for product in products if product.quantized) / total if total else 0.0
 
 
+def _mean_bits(products: list[_Product]) -> float | None:
+    """Return the mean bits of the weights that are quantized, or kept on purpose, without scales."""
+    total = elements = 0.0
+    for product in products:
+        if product.quantized or product.problem == KEPT:
+            total += product.elements * (FULL_BITS if product.form is None else product.form.weights.bits)
+            elements += product.elements
+    return total / elements if elements else None
+
+
 def _plain_products(
-    full: Clip, quantized: Clip, bits: Bits | None, scope: str, granularity: Granularity
+    full: Clip, quantized: Clip, asked: _Asked, scope: str, of_two: _OfActivations
 ) -> Iterator[_Product]:
-    """Yield ordinary float weights, rounded in place or not at all."""
+    """Yield ordinary float weights, rounded in place or not at all, and count products of two activations."""
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
         if parameter.ndim >= 2 and quantized.in_scope(name, scope) and not packed_weights.is_library_tensor(parameter)
     }
-    watch = _ProductWatch(weights)
+    watch = ProductWatch(weights, None if asked.bits is None else asked.bits.activations, _turns(quantized, scope))
     with no_fused_attention(), torch.no_grad(), watch:
         encode_probes(quantized, scope)
-    changed = _changed(full, weights, scope) if bits is None else set()
+    of_two.flops, of_two.rounded = watch.of_activations, watch.of_rounded
+    compared = asked.bits is None or None in asked.formats.values()
+    changed = _changed(full, weights, scope) if compared else set()
     for name, flops in watch.flops.items():
-        weight = weights[name]
-        if bits is None:
-            problem = None if name in changed or _rounded(weight, WIDEST, "channel") else "is as in full precision"
-        elif not _rounded(weight, bits.weights, granularity):
-            problem = f"does not lie on grids of {2**bits.weights} levels"
+        weight, form = weights[name], asked.of(name)
+        if asked.bits is None:
+            moved = name in changed or _rounded(weight, integer(WIDEST), "channel")
+            problem = None if moved else "is as in full precision"
+        elif form is None:
+            problem = "was to be kept in full precision, and has changed" if name in changed else KEPT
+        elif not _rounded(weight, form.weights, granularity_of(form, asked.granularity)):
+            levels = f"{2**form.weights.bits} levels" if form.weights.kind == "integer" else form.weights.name
+            problem = f"does not lie on grids of {levels}"
         else:
-            unread = bits.activations is not None and not _input_rounded(quantized, name)
+            unread = form.activations is not None and not _input_rounded(quantized, name)
             problem = "is rounded, and its input is not" if unread else None
         yield _Product(
-            name=name, elements=weight.numel(), flops=flops, problem=problem, convolution=name in watch.convolutions
+            name=name,
+            elements=weight.numel(),
+            flops=flops,
+            problem=problem,
+            form=form,
+            convolution=name in watch.convolutions,
         )
+
+
+def _turns(clip: Clip, scope: str) -> list[torch.Tensor]:
+    """Return the matrices that turn what layers read, which a deployed model folds into its weights."""
+    hooks = [find_input_quantizer(layer) for layer in find_layers(clip, scope).values()]
+    turns = [hook.transform.rotation for hook in hooks if hook is not None and isinstance(hook.transform, Transform)]
+    return [matrix for turn in turns if turn is not None for matrix in (turn.left, turn.right)]
 
 
 def _changed(full: Clip, weights: Mapping[str, torch.Tensor], scope: str) -> set[str]:
@@ -165,7 +240,7 @@ def _changed(full: Clip, weights: Mapping[str, torch.Tensor], scope: str) -> set
     return {name for name, weight in weights.items() if name not in before or not torch.equal(weight, before[name])}
 
 
-def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> Iterator[_Product]:
+def _library_products(full: Clip, quantized: Clip, asked: _Asked, scope: str) -> Iterator[_Product]:
     """Yield the weights of libraries; a layer never called covers nothing."""
     # By parameter: one that is no layer's `weight` is multiplied by no one that can be watched.
     weights = {
@@ -197,11 +272,12 @@ def _library_products(full: Clip, quantized: Clip, bits: Bits, scope: str) -> It
         stored = packed_weights.layer_format(layer) if name.endswith(".weight") else None
         elements = weights[name].numel() if stored is None else stored.elements
         problem: str | None = "is stored in no known format"
+        form = asked.of(name)
         if flops[name] == 0:
             problem = "belongs to a layer that is never called"
         elif stored is not None:
-            problem = _misfit(stored.bits, stored.activations, bits)
-        yield _Product(name=name, elements=elements, flops=flops[name], problem=problem, convolution=False)
+            problem = KEPT if form is None else _misfit(stored.bits, stored.activations, form)
+        yield _Product(name=name, elements=elements, flops=flops[name], problem=problem, form=form, convolution=False)
 
 
 def _idle(full: Clip, scope: str) -> set[str]:
@@ -214,80 +290,51 @@ def _idle(full: Clip, scope: str) -> set[str]:
     return {f"{name}.weight" for name in layers.keys() - called}
 
 
-def _graph_products(quantized: Clip, module: OnnxClip, bits: Bits) -> Iterator[_Product]:
+def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked, of_two: _OfActivations) -> Iterator[_Product]:
     """Yield the weights of ONNX graphs, whose nodes tell the width; a run of each graph counts the FLOPs."""
     for which, tower in module.towers().items():
         graph = Graph(tower.graph())
         matrices = graph.matrices()
         x = quantized.tokenizer(list(probes.PROMPTS)) if which == "text" else probe_images(quantized)
-        flops = graph.flops(matrices, tower.batches(x)[0])
+        of_graph = graph.activation_products()
+        flops = graph.flops(matrices, tower.batches(x)[0], of_graph)
+        for one in of_graph:
+            of_two.flops += flops[one.output]
+            wanted = None if asked.bits is None else asked.bits.activations
+            if one.bits is not None and wanted is not None and one.bits <= wanted.bits:
+                of_two.rounded += flops[one.output]
         for matrix in matrices:
+            form = asked.of(matrix.name)
+            if form is None:
+                problem: str | None = KEPT
+            else:
+                problem = "is a float" if matrix.bits is None else _misfit(matrix.bits, matrix.activations, form)
             yield _Product(
                 name=f"{which}.onnx: {matrix.name}",
                 elements=matrix.elements,
                 flops=flops[matrix.output],
-                problem="is a float" if matrix.bits is None else _misfit(matrix.bits, matrix.activations, bits),
+                problem=problem,
+                form=form,
                 convolution=matrix.convolution,
             )
 
 
-def _misfit(weights: int, activations: int | None, bits: Bits) -> str | None:
-    """Return how widths exceed `bits`; None if they do not."""
-    if weights > bits.weights:
+def _misfit(weights: int, activations: int | None, form: Format) -> str | None:
+    """Return how widths exceed those of a format; None if they do not."""
+    if weights > form.weights.bits:
         return f"has {weights} bits"
-    if bits.activations is not None and (activations is None or activations > bits.activations):
+    if form.activations is not None and (activations is None or activations > form.activations.bits):
         return "has an input that is a float" if activations is None else f"has an input of {activations} bits"
     return None
 
 
-def _rounded(weight: torch.Tensor, bits: int, granularity: Granularity) -> bool:
+def _rounded(weight: torch.Tensor, number: Number, granularity: Granularity) -> bool:
     """Return whether the values of some channels or groups of a weight lie on grids."""
-    rows = grid.to_rows(weight.detach().nan_to_num(), granularity)
-    return all(grid.lies_on_grid(row, bits) for row in rows[:: max(1, len(rows) // SAMPLED_CHANNELS)])
+    rows = grid.to_rows(weight.detach().nan_to_num(), granularity, fill=torch.nan)
+    some = (row[~row.isnan()] for row in grid_recognition.some_rows(rows))  # what fills up a group is on no grid
+    return all(grid_recognition.is_rounded(row, number) for row in some)
 
 
 def _input_rounded(clip: Clip, weight: str) -> bool:
     hook = find_input_quantizer(clip.module.get_submodule(weight.rpartition(".")[0]))
     return hook is not None and hook.called and hook.round is not None
-
-
-class _ProductWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The counter of the FLOPs of products with given weights.
-
-    It knows a weight by its memory, which may be a part of one storage.
-    """
-
-    OPERATIONS = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "convolution"})
-
-    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.spans = sorted((w.data_ptr(), w.data_ptr() + w.nbytes, name) for name, w in weights.items())
-        self.sizes = {name: weight.numel() for name, weight in weights.items()}
-        self.flops: dict[str, float] = defaultdict(float)
-        self.convolutions: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        operation = func.overloadpacket.__name__
-        if operation in self.OPERATIONS:
-            channels = out.shape[1 if operation == "convolution" else -1]
-            watched = self._weights(args)
-            if watched:  # of two, as with a learned query, the first is what the second is applied to
-                name = watched[-1]
-                self.flops[name] += 2 * out.numel() * self.sizes[name] / channels
-                if operation == "convolution":
-                    self.convolutions.add(name)
-        elif "rnn" in operation or "lstm" in operation:  # a whole recurrent layer, whose products are not seen
-            for name in self._weights(args):
-                self.flops[name] += 2 * args[0].numel() / args[0].shape[-1] * self.sizes[name]
-        return out
-
-    def _weights(self, args: Any) -> list[str]:
-        """Return the names of the weights among arguments, or of which they are views."""
-        found = []
-        for matrix in tree_leaves(args):
-            if isinstance(matrix, torch.Tensor) and matrix.ndim >= 2:
-                place = bisect_right(self.spans, matrix.data_ptr(), key=lambda span: span[0]) - 1
-                if place >= 0 and matrix.data_ptr() < self.spans[place][1]:
-                    found.append(self.spans[place][2])
-        return found

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.onnx_towers import OnnxClip
 from pytest_qreliab.quantizers.engine import grid, packed_weights
@@ -21,7 +22,7 @@ from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 SCALE = 4  # bytes of the float32 scale that weights on one grid share
 
 
-def model_size(clip: Clip, rounded: Mapping[str, int] | None = None, granularity: Granularity = "channel") -> int:
+def model_size(clip: Clip, rounded: Mapping[str, Format] | None = None, granularity: Granularity = "channel") -> int:
     """Return the bytes of all parameters of both towers.
 
     Tensors of torchao and bitsandbytes take the bits that they declare, and their scales. ONNX graphs take those of
@@ -30,8 +31,9 @@ def model_size(clip: Clip, rounded: Mapping[str, int] | None = None, granularity
 
     Args:
         clip: The model.
-        rounded: The bits of the weights that lie on grids, by name. Each takes those, and every grid a float32 scale.
-        granularity: The weights that share a grid.
+        rounded: The formats of the weights that lie on grids, by name. Each takes the bits of its type, and every grid
+            a float32 scale, or its block's scale.
+        granularity: The weights that share a grid, if the format does not say it.
     """
     rounded = rounded or {}
     module: nn.Module = clip.module
@@ -46,10 +48,17 @@ def model_size(clip: Clip, rounded: Mapping[str, int] | None = None, granularity
             stored = packed_weights.layer_format(layer) if name.endswith(".weight") else None
             size += _library_size(parameter, stored)
         elif name in rounded:
-            size += parameter.numel() * rounded[name] / 8 + len(grid.to_rows(parameter, granularity)) * SCALE
+            size += _rounded_size(parameter, rounded[name], granularity)
         else:
             size += parameter.numel() * parameter.element_size()
     return math.ceil(size)
+
+
+def _rounded_size(weight: torch.Tensor, form: Format, granularity: Granularity) -> float:
+    number = form.weights
+    grids = len(grid.to_rows(weight, grid.granularity(form, granularity)))
+    scales = {"float32": grids * SCALE, "e8m0": grids, "e4m3": grids + SCALE, "none": 0}[number.scale]
+    return weight.numel() * number.bits / 8 + scales
 
 
 def _library_size(tensor: torch.Tensor, stored: packed_weights.PackedFormat | None) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models import probes
 from pytest_qreliab.models.clip import Clip
@@ -23,12 +23,12 @@ from pytest_qreliab.quantizers.parameters import Artifact
 from pytest_qreliab.quantizers.request import Request
 
 
-def read_bits(parameters: Artifact, scope: str) -> Bits:
+def read_bits(parameters: Artifact, scope: str) -> Format:
     """Return the bits of an artifact. Raises InputError as `inspect` does."""
     return inspect(Path(parameters.path), scope)
 
 
-def inspect(path: Path, scope: str, in_scope: artifact_state.InScope | None = None) -> Bits:
+def inspect(path: Path, scope: str, in_scope: artifact_state.InScope | None = None) -> Format:
     """Return the bits of the towers in `scope`.
 
     Args:
@@ -51,9 +51,9 @@ def inspect(path: Path, scope: str, in_scope: artifact_state.InScope | None = No
         reason = "none of its weight matrices lies on grids of 256 levels or fewer, one for each output channel"
     if not found:
         raise InputError(f"artifact {path} is not quantized in scope {scope!r}: {reason}")
-    return Bits(
-        max(bits.weights for bits in found),
-        max((bits.activations for bits in found if bits.activations is not None), default=None),
+    return Format.integers(
+        max(bits.weights.bits for bits in found),
+        max((bits.activations.bits for bits in found if bits.activations is not None), default=None),
     )
 
 

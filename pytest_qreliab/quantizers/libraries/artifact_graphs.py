@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
@@ -17,14 +17,14 @@ from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 TOWERS = {"visual": "vision", "text": "text"}  # the scope of each file
 
 
-def stored_bits(folder: Path, scope: str) -> list[Bits]:
+def stored_bits(folder: Path, scope: str) -> list[Format]:
     """Return the bits of every quantized weight of the towers in `scope`.
 
     Raises:
         InputError: A file is missing or damaged, or ONNX is not installed.
     """
     return [
-        Bits(matrix.bits, matrix.activations)
+        Format.integers(matrix.bits, matrix.activations)
         for file in _files(folder, scope).values()
         for matrix in Graph(_read_graph(file)).matrices()
         if matrix.bits is not None

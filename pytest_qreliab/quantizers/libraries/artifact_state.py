@@ -13,23 +13,22 @@ from pathlib import Path
 
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models import checkpoints
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
-from pytest_qreliab.quantizers.engine import grid, layers, packed_weights
+from pytest_qreliab.quantizers.engine import grid_recognition, layers, packed_weights
 from pytest_qreliab.quantizers.engine.unpack import unpack
 from pytest_qreliab.quantizers.libraries import optional, packed_states
 
-SAMPLED_CHANNELS = 16
 WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DistributedDataParallel and torch.compile
 
 State = Mapping[str, torch.Tensor]
 InScope = Callable[[str, str], bool]  # from the name of a tensor and a scope
 
 
-def stored_bits(path: Path, scope: str, in_scope: InScope | None = None) -> list[Bits]:
+def stored_bits(path: Path, scope: str, in_scope: InScope | None = None) -> list[Format]:
     """Return the bits of every quantized weight of the towers in `scope`.
 
     If a library's tensors are among the weights, only those count.
@@ -79,7 +78,7 @@ def value_bits(weight: torch.Tensor) -> int | None:
     """Return the bits of a weight by its values.
 
     A channel that lies on an even grid has as many bits as the grid has levels between its ends. Any other has the
-    fewest with which `grid.lies_on_grid`.
+    fewest with which `grid_recognition.lies_on_grid`.
 
     Args:
         weight: A weight with the output channels first.
@@ -91,7 +90,7 @@ def value_bits(weight: torch.Tensor) -> int | None:
     if not rows.isfinite().all():
         return None
     found = []
-    for row in rows[:: max(1, len(rows) // SAMPLED_CHANNELS)]:
+    for row in grid_recognition.some_rows(rows):
         values = row.unique()
         if len(values) < 2:  # pruned, or a depthwise weight of one element: it says nothing
             continue
@@ -101,7 +100,7 @@ def value_bits(weight: torch.Tensor) -> int | None:
         if even and levels <= 256:
             bits = max(2, math.ceil(math.log2(levels)))
         else:
-            bits = next((bits for bits in range(2, 9) if grid.lies_on_grid(row, bits)), 0)
+            bits = next((bits for bits in range(2, 9) if grid_recognition.lies_on_grid(row, bits)), 0)
         if not bits:
             return None
         found.append(bits)
@@ -130,7 +129,7 @@ def _select(state: State, scope: str, in_scope: InScope) -> dict[str, torch.Tens
     return {name: value for name, value in state.items() if scope == "both" or in_scope(name, scope)}
 
 
-def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
+def _stored_bits(path: Path, state: State) -> Iterator[Format]:
     library_tensors = {name: value for name, value in state.items() if packed_weights.is_library_tensor(value)}
     for name, value in library_tensors.items():
         stored = packed_weights.torchao_format(value)
@@ -138,14 +137,14 @@ def _stored_bits(path: Path, state: State) -> Iterator[Bits]:
             raise InputError(
                 f"artifact {path}: {name} is stored as {type(value).__name__}, and the bits of that are unknown"
             )
-        yield Bits(stored.bits, stored.activations)
+        yield Format.integers(stored.bits, stored.activations)
     for name, value in state.items() if not library_tensors else ():
         if value.ndim >= 2 and value.is_floating_point() and "embed" not in name:
             # open_clip multiplies by these bare parameters from the right: their columns are the channels.
             turned = name.endswith((".proj", "text_projection")) and value.ndim == 2
             bits = value_bits(value.T if turned else value)
             if bits is not None:
-                yield Bits(bits)
+                yield Format.integers(bits)
 
 
 def _matching_copy(clip: Clip, path: Path, state: State, scope: str) -> Clip:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import layers as engine_layers
@@ -31,18 +31,19 @@ def quantize(clip: Clip, request: Request) -> Clip:
     Raises:
         InputError: It has no such bits, or its kernels cannot run the model on this device.
     """
-    if request.bits not in (Bits(4), Bits(8, 8)):
-        raise InputError(
-            f"bitsandbytes has no {request.bits}: write w4, or w8a8 (its int8 rounds the activations as well)"
-        )
     library = optional.load("bitsandbytes.nn")
-    clip, layers = engine_layers.unpack_layers(clip, request.scope)
+    clip, layers, request = engine_layers.prepare_layers(clip, request)
     device = clip.device
     with optional.quiet():
-        for name, linear in engine_layers.linears(clip, layers, "bitsandbytes").items():
+        for name, linear in engine_layers.linears(clip, layers, request, "bitsandbytes").items():
+            bits = request.format_of(name)
+            if bits not in (Format.integers(4), Format.integers(8, 8)):
+                raise InputError(
+                    f"bitsandbytes has no {bits}: write w4, or w8a8 (its int8 rounds the activations as well)"
+                )
             _check_blocks(name, linear, clip, request)
             parent, _, leaf = name.rpartition(".")
-            new = _replace(library, linear, request.bits, request.parameters)
+            new = _replace(library, linear, bits, request.parameters)
             setattr(clip.module.get_submodule(parent), leaf, new.to(device).eval())
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_no_cast_message)
     try:
@@ -56,20 +57,20 @@ def quantize(clip: Clip, request: Request) -> Clip:
 def _check_blocks(name: str, linear: nn.Linear, clip: Clip, request: Request) -> None:
     # Its CPU kernel takes every row to begin a block, which its packing does not do: the weights come out wrong.
     size = request.parameters.block_size
-    if request.bits.weights == 4 and clip.device.type == "cpu" and linear.in_features % size:
+    if request.format_of(name).weights.bits == 4 and clip.device.type == "cpu" and linear.in_features % size:
         raise InputError(
             f"bitsandbytes w4 computes wrongly on the CPU where blocks cross rows, and block_size {size} does not "
             f"divide the {linear.in_features} inputs of {name} in {clip.name}; take a smaller block_size or a GPU"
         )
 
 
-def _replace(library: Any, linear: nn.Linear, bits: Bits, parameters: BitsAndBytes) -> nn.Module:
+def _replace(library: Any, linear: nn.Linear, bits: Format, parameters: BitsAndBytes) -> nn.Module:
     weight = linear.weight.detach().cpu().contiguous()  # the move to the device is what quantizes
-    kind = _flat(library.Linear8bitLt if bits.weights == 8 else library.Linear4bit, isinstance(linear, Projection))
+    kind = _flat(library.Linear8bitLt if bits.weights.bits == 8 else library.Linear4bit, isinstance(linear, Projection))
     shape = linear.in_features, linear.out_features
     bias = linear.bias is not None
     new: nn.Module
-    if bits.weights == 8:
+    if bits.weights.bits == 8:
         new = kind(*shape, bias=bias, has_fp16_weights=False, threshold=parameters.threshold, device="meta")
         new.weight = library.Int8Params(weight, has_fp16_weights=False, requires_grad=False)
     else:

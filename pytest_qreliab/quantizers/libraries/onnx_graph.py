@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,16 @@ class Matrix:
     convolution: bool  # whether the node is a convolution
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActivationProduct:
+    """A node of a graph that multiplies two activations."""
+
+    name: str  # of the node
+    left: str  # the name of what stands on the left
+    output: str  # the name of the node's result
+    bits: int | None  # the larger width of the two; None: one of them is a float
+
+
 class Graph:
     """An ONNX model, with where the inputs of its nodes come from."""
 
@@ -59,41 +69,64 @@ class Graph:
         """
         return [matrix for node in self._live() if (matrix := self._matrix(node)) is not None]
 
+    def activation_products(self) -> list[ActivationProduct]:
+        """Return every product of two activations."""
+        found = []
+        for node in self._live():
+            places = (FLOATING | INTEGER).get(node.op_type)
+            if places is None or "Conv" in node.op_type or self._matrix(node) is not None:
+                continue
+            left, right = (node.input[place] for place in places)
+            widths = [8 if node.op_type in INTEGER else self._origin(side)[0] for side in (left, right)]
+            bits = None if None in widths else max(width for width in widths if width is not None)
+            found.append(ActivationProduct(name=node.name, left=left, output=node.output[0], bits=bits))
+        return found
+
     def bits_of(self, initializer: Any) -> int:
         """Return the width of one element of an initializer."""
         return _bits(self.onnx, initializer.data_type) or (
             8 * self.onnx.helper.tensor_dtype_to_np_dtype(initializer.data_type).itemsize
         )
 
-    def flops(self, matrices: list[Matrix], x: npt.NDArray[Any]) -> dict[str, float]:
-        """Return the FLOPs of each matrix.
+    def flops(
+        self, matrices: list[Matrix], x: npt.NDArray[Any], products: Sequence[ActivationProduct] = ()
+    ) -> dict[str, float]:
+        """Return the FLOPs of each matrix and each product of activations.
 
         They are counted in a run of the graph in which every node really runs.
 
         Args:
             matrices: Weights of this graph.
             x: The input of the graph, with the batch as its first axis.
+            products: Products of activations of this graph.
 
         Returns:
-            The FLOPs of one sample, by the output of the matrix.
+            The FLOPs of one sample, by the output of the matrix or product.
         """
+        outputs = {matrix.output for matrix in matrices} | {one.output for one in products}
+        results = self._values(outputs | {one.left for one in products}, x)
+        flops = {
+            matrix.output: 2.0 * results[matrix.output].size * matrix.elements
+            / results[matrix.output].shape[1 if matrix.convolution else -1]
+            for matrix in matrices
+        }  # fmt: skip
+        flops |= {one.output: 2.0 * results[one.output].size * results[one.left].shape[-1] for one in products}
+        return {output: count / len(x) for output, count in flops.items()}
+
+    def _values(self, names: set[str], x: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return values of the graph for an input, by name."""
         runtime = importlib.import_module("onnxruntime")
         watched = self.onnx.ModelProto()
         watched.CopyFrom(self.model)
-        outputs = {output.name for output in watched.graph.output}
-        watched.graph.output.extend(
-            self.onnx.ValueInfoProto(name=matrix.output) for matrix in matrices if matrix.output not in outputs
-        )
+        known = {value.name for value in [*watched.graph.output, *watched.graph.input]}
+        watched.graph.output.extend(self.onnx.ValueInfoProto(name=name) for name in sorted(names - known))
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = runtime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        names = [matrix.output for matrix in matrices]
-        results = session.run(names, {session.get_inputs()[0].name: x})
-        return {
-            matrix.output: 2.0 * result.size / len(x) * matrix.elements / result.shape[1 if matrix.convolution else -1]
-            for matrix, result in zip(matrices, results, strict=True)
-        }
+        given = session.get_inputs()[0].name
+        wanted = sorted(names - {given})
+        return {given: x, **dict(zip(wanted, session.run(wanted, {given: x}), strict=True))}
 
     def _live(self) -> Iterator[Any]:
         wanted, seen = [output.name for output in self.model.graph.output], set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +15,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.models.onnx_towers import OnnxClip, load_tower
-from pytest_qreliab.quantizers.engine import layers
-from pytest_qreliab.quantizers.libraries import optional
+from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.libraries import onnx_preparation, optional
+from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 from pytest_qreliab.quantizers.parameters import OnnxRuntime
 from pytest_qreliab.quantizers.request import Request
 
@@ -35,16 +36,22 @@ def quantize(clip: Clip, request: Request) -> Clip:
     Raises:
         InputError: It has no such bits, or the model cannot be exported.
     """
-    if request.bits not in (Bits(8, 8), Bits(2), Bits(4), Bits(8)):
-        raise InputError(f"onnxruntime has no {request.bits}: write w8a8, w2, w4 or w8")
     if clip.layout is not OPEN_CLIP:
         raise InputError(f"onnxruntime can export open_clip models only, and {clip.name} is none")
-    copy, _ = layers.unpack_layers(clip, request.scope)
+    copy, layers = engine_layers.unpack_layers(clip, request.scope)
+    own = engine_layers.own_formats(copy, layers, request)
+    formats = {name: own.get(name, request.bits) for name in layers}
+    for text in sorted({str(form) for form in (request.bits, *formats.values()) if form is not None}):
+        if text not in ("w8a8", "w2", "w4", "w8"):
+            raise InputError(f"onnxruntime has no {text}: write w8a8, w2, w4 or w8")
     towers = {}
     for name in ("visual", "text"):
         if request.scope in ("both", "vision" if name == "visual" else "text"):
-            graph = _quantized(export(copy, name), name, clip, request)
-            towers[name] = load_tower(graph, clip.device)
+            graph = onnx_preparation.prepare(export(copy, name), layers)
+            for form in _in_turn(request.bits, formats):
+                others = [layer for layer, its in formats.items() if its != form]
+                graph = _quantized(graph, name, clip, replace(request, bits=form), others)
+            towers[name] = load_tower(graph.SerializeToString(), clip.device)
     rest = clip.module if len(towers) == 2 else clip.copy().module
     return replace(clip, module=OnnxClip(rest, towers).eval())
 
@@ -68,7 +75,7 @@ def export(clip: Clip, name: str) -> bytes:
         )
     module: nn.Module
     if name == "visual":
-        x = layers.probe_images(clip)[:2]
+        x = engine_layers.probe_images(clip)[:2]
         mapped = clip.encode_image_with_map(x)[1] is not None
         module, outputs = _Visual(clip.module, mapped), ["features", "patch_map"][: 1 + mapped]
     else:
@@ -120,33 +127,46 @@ def _part(clip: Clip, name: str) -> nn.Module:
     return nn.ModuleList(child for key, child in clip.module.named_children() if key != "visual")
 
 
-def _quantized(model: bytes, name: str, clip: Clip, request: Request) -> bytes:
+def _in_turn(bits: Format, formats: Mapping[str, Format | None]) -> list[Format]:
+    """Return the formats to quantize to, integer kernels first: the weight-only tool leaves their nodes alone."""
+    forms = dict.fromkeys([bits, *(form for form in formats.values() if form is not None)])
+    return sorted(forms, key=lambda form: form.activations is None)
+
+
+def _quantized(graph: Any, name: str, clip: Clip, request: Request, others: list[str]) -> Any:
+    """Return a graph with all products in one format but those of the nodes that `others` names."""
     onnx, tools = optional.load("onnx"), optional.load("onnxruntime.quantization")
-    graph = as_products(onnx.load_from_string(model))
     parameters: OnnxRuntime = request.parameters
     with tempfile.TemporaryDirectory() as folder, optional.quiet():
         before, after = Path(folder, "full.onnx"), Path(folder, "quantized.onnx")
         if request.bits.activations is None:
             nbits = optional.load("onnxruntime.quantization.matmul_nbits_quantizer")
             quantizer = nbits.MatMulNBitsQuantizer(
-                graph, bits=request.bits.weights, block_size=parameters.block_size, is_symmetric=True
+                graph,
+                bits=request.bits.weights.bits,
+                block_size=parameters.block_size,
+                is_symmetric=True,
+                nodes_to_exclude=others,
             )
             quantizer.process()
-            return cast(bytes, quantizer.model.model.SerializeToString())
+            return quantizer.model.model
         onnx.save(graph, before)
+        integer, static = parameters.products == "integer", parameters.activations == "static"
+        products = [node.name for node in Graph(graph).activation_products()]  # the option is for dynamic ones alone
         common: dict[str, Any] = {
-            "op_types_to_quantize": ["MatMul", "Gemm", "Conv"],
+            "op_types_to_quantize": None if integer and static else ["MatMul", "Gemm", "Conv"],
+            "nodes_to_exclude": [*others, *(onnx_preparation.masks(graph) if integer else products)],
             "per_channel": True,
             "reduce_range": overflows() if parameters.reduce_range is None else parameters.reduce_range,
             "weight_type": tools.QuantType.QInt8,
-            "extra_options": {"MatMulConstBOnly": True},  # products of two activations are left alone everywhere here
+            "extra_options": {"MatMulConstBOnly": not integer},
         }
         if parameters.activations == "dynamic":
             tools.quantize_dynamic(before, after, **common)
         else:
             reader = _calibration_reader(tools, _batches(name, clip, request))
             tools.quantize_static(before, after, reader, activation_type=tools.QuantType.QInt8, **common)
-        return after.read_bytes()
+        return onnx.load(after)
 
 
 def _batches(name: str, clip: Clip, request: Request) -> Iterator[dict[str, Any]]:
@@ -169,42 +189,6 @@ def _calibration_reader(tools: Any, batches: Iterable[dict[str, Any]]) -> Any:
             return next(self.batches, None)
 
     return CalibrationReader()
-
-
-def as_products(model: Any) -> Any:
-    """Turn each `Gemm` of a weight into `MatMul` and `Add`, in place.
-
-    The model is returned. ONNX Runtime's weight-only tool knows no Gemm.
-    """
-    onnx = optional.load("onnx")
-    arrays = optional.load("onnx.numpy_helper")
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = []
-    for node in model.graph.node:
-        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        scaled = given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or given.get("transA", 0)
-        if node.op_type != "Gemm" or node.input[1] not in initializers or scaled:
-            nodes.append(node)
-            continue
-        weight, product = node.input[1], f"{node.output[0]}_product"
-        if given.get("transB", 0):
-            turned = arrays.to_array(initializers[weight]).T.copy()
-            weight = f"{weight}_transposed_for_{node.name}"
-            model.graph.initializer.append(arrays.from_array(turned, weight))
-        has_bias = len(node.input) > 2 and bool(node.input[2])
-        result = product if has_bias else node.output[0]
-        nodes.append(onnx.helper.make_node("MatMul", [node.input[0], weight], [result], name=node.name))
-        if has_bias:
-            nodes.append(
-                onnx.helper.make_node("Add", [product, node.input[2]], list(node.output), name=f"{node.name}_bias")
-            )
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return model
 
 
 def overflows() -> bool:

@@ -1,26 +1,28 @@
 """`gptq`: weights rounded with compensation of each error.
 
 Weights are rounded one input at a time, and the inputs still to come make up for the error (Frantar et al. 2023). The
-Hessian of a layer's squared output error, X^T X, is that of the full-precision inputs, computed for all layers at once.
-The authors feed each block the outputs of the quantized blocks before it.
+model is walked through block by block, and inside a block in the order in which layers read: the Hessian of a layer's
+squared output error, X^T X, is that of the inputs which the rounded layers before it bring about. If activations are
+rounded, which the authors do not do, the inputs are the rounded ones that the layer will read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid, observers
-from pytest_qreliab.quantizers.engine.grid import Granularity, Grid
+from pytest_qreliab.quantizers.engine import blocks, grid
+from pytest_qreliab.quantizers.engine.blocks import TowerBlock
+from pytest_qreliab.quantizers.engine.grid import Grid, Scheme
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.post_training import procedure
 from pytest_qreliab.quantizers.request import Request
 
-BLOCK = 128
+INPUTS = 128  # of a layer, whose errors are passed on to all later ones at once
 
 
 def gptq(clip: Clip, request: Request) -> Clip:
@@ -28,7 +30,7 @@ def gptq(clip: Clip, request: Request) -> Clip:
 
     Activations are rounded as by `minmax`.
     """
-    return procedure.quantize(clip, request, rounder=_rounder)
+    return procedure.quantize(clip, request, rounder=round_weights)
 
 
 class Hessian:
@@ -60,52 +62,100 @@ def unfold_rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return grouped.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def _rounder(clip: Clip, layers: Layers, request: Request) -> Callable[[str, nn.Module], torch.Tensor]:
-    hessians = observers.observe(clip, layers, request, Hessian)
+def round_weights(clip: Clip, layers: Layers, request: Request) -> None:
+    """Round the weights of layers with compensation, in place.
 
-    def round_weight(name: str, layer: nn.Module) -> torch.Tensor:
-        weight = layer.get_parameter("weight")
-        nearest = procedure.round_weight(weight, grid.minmax, request)
-        if name not in hessians:
-            return nearest
-        hessian = hessians.pop(name).total
-        by_group = zip(weight.chunk(len(hessian)), nearest.chunk(len(hessian)), hessian, strict=True)
-        return torch.cat([_compensate(w, near, h, request) for w, near, h in by_group])
+    Args:
+        clip: The model, whose inputs are rounded already if they are to be.
+        layers: Its layers by name, transformed or not.
+        request: Gives the formats, the calibration data and the damping.
 
-    return round_weight
-
-
-def _compensate(weight: torch.Tensor, nearest: torch.Tensor, hessian: torch.Tensor, request: Request) -> torch.Tensor:
-    """Return one group's weight, (out, ...), rounded with compensation.
-
-    A row keeps `nearest` if that errs less.
+    Raises:
+        ValueError: The request has no calibration data.
     """
-    parameters = request.parameters
-    rows = weight.flatten(1)
-    if not bool(rows.isfinite().all() and hessian.isfinite().all()):
-        return nearest
-    order = hessian.diagonal().argsort(descending=True, stable=True)
-    damped = hessian[order][:, order].double()
-    mean = float(damped.diagonal().mean())
-    damped.diagonal().add_(parameters.damping * mean if mean > 0 else 1.0)
-    # The rows of this factor are those of the inverse Hessians of ever fewer inputs.
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True).to(rows.dtype)
-    grid_of_input = _grids(weight, request)
-    rounded = torch.empty_like(rows)
-    left = rows[:, order].clone()
-    for start in range(0, left.shape[1], BLOCK):
-        stop = min(start + BLOCK, left.shape[1])
-        errors = torch.zeros_like(left[:, start:stop])
+    left = dict(layers)
+    for block in blocks.walk(clip, layers, request):
+        for name in round_block(block, request, request.parameters.damping):
+            del left[name]
+    procedure.nearest(grid.minmax)(clip, left, request)  # what no calibration data reach
+
+
+@torch.no_grad()
+def round_block(block: TowerBlock, request: Request, damping: float) -> list[str]:
+    """Round the weights of a block, in place, and return the layers that its inputs reach.
+
+    Args:
+        block: The block. Those of its layers that read one tensor are rounded together, and then the next ones.
+        request: Gives the formats.
+        damping: What is added to the diagonals of Hessians, relative to their mean.
+    """
+    reached: list[str] = []
+    for names in block.groups:
+        for name, hessian in block.observe(names, Hessian).items():
+            weight = block.layers[name].get_parameter("weight")
+            weight.copy_(compensate(weight, hessian.total, request.weight_scheme(name), damping))
+            reached.append(name)
+    return reached
+
+
+def compensate(weight: torch.Tensor, hessians: torch.Tensor, scheme: Scheme, damping: float) -> torch.Tensor:
+    """Return a weight rounded with compensation.
+
+    Args:
+        weight: The weight, (out, ...).
+        hessians: X^T X of the inputs of each group of outputs, (groups, n, n).
+        scheme: The values that the weight may be rounded to; its grids have the range of the weight.
+        damping: What is added to the diagonals, relative to their mean.
+
+    Returns:
+        The rounded weight. A row is rounded to the nearest if that errs less, or if the Hessian holds NaN or infinity.
+    """
+    flat, laid = weight.flatten(1), _grid_of_each(weight, scheme)
+    nearest = Grid(laid[0], laid[1], laid[2], scheme.number).round(flat)
+    rounded = nearest.clone()
+    size = len(flat) // len(hessians)
+    for start, hessian in zip(range(0, len(flat), size), hessians, strict=True):
+        own = slice(start, start + size)
+        rows = flat[own]
+        if bool(rows.isfinite().all() and hessian.isfinite().all()):
+            order = hessian.diagonal().argsort(descending=True, stable=True)
+            factor = _inverse_factor(hessian[order][:, order], damping).to(rows.dtype)
+            scale, low, high = (values[own][:, order].T for values in laid)
+            grids = [Grid(scale[i], low[i], high[i], scheme.number) for i in range(len(order))]
+            found = torch.empty_like(rows)
+            found[:, order] = _round_inputs(rows[:, order].T.contiguous(), factor, grids).T
+            worse = _error(found - rows, hessian) > _error(nearest[own] - rows, hessian)
+            rounded[own] = torch.where(worse[:, None], nearest[own], found)
+    return rounded.view(weight.shape)
+
+
+def _round_inputs(left: torch.Tensor, factor: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
+    """Return the weights of inputs, (n, out), each rounded to its grids and its errors passed on to those after it."""
+    rounded = torch.empty_like(left)
+    for start in range(0, len(left), INPUTS):
+        stop = min(start + INPUTS, len(left))
+        errors = torch.zeros_like(left[start:stop])
         for i in range(start, stop):
-            column = int(order[i])
-            rounded[:, column] = grid_of_input(column).round(left[:, i])
-            error = (left[:, i] - rounded[:, column]) / factor[i, i]
-            left[:, i:stop] -= error[:, None] * factor[i, i:stop]
-            errors[:, i - start] = error
-        left[:, stop:] -= errors @ factor[start:stop, stop:]
-    near = nearest.flatten(1)
-    worse = _error(rounded - rows, hessian) > _error(near - rows, hessian)
-    return torch.where(worse[:, None], near, rounded).reshape(weight.shape)
+            rounded[i] = grids[i].round(left[i])
+            error = errors[i - start] = (left[i] - rounded[i]) / factor[i, i]
+            left[i:stop] -= factor[i, i:stop, None] * error
+        left[stop:] -= factor[start:stop, stop:].T @ errors
+    return rounded
+
+
+def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return the upper triangular U with U^T U the inverse of the damped Hessian, in float64.
+
+    Its rows are those of the inverse Hessians of ever fewer inputs.
+    """
+    damped = hessian.double()
+    mean = float(damped.diagonal().mean())
+    damped.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    # With the inputs in reverse H is L L^T. In their own order it is R R^T with an upper R, the inverse of which is U.
+    lower = torch.linalg.cholesky(damped.flip(0, 1))
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return inverse.flip(0, 1)
 
 
 def _error(difference: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
@@ -113,23 +163,13 @@ def _error(difference: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     return ((difference @ hessian) * difference).sum(1)
 
 
-def _grids(weight: torch.Tensor, request: Request) -> Callable[[int], Grid]:
-    """Return the function from an input to the grids of all outputs."""
-    granularity: Granularity = request.parameters.granularity
-    bits, symmetric = request.bits.weights, request.parameters.symmetric
-    fixed = grid.fit_grid(*grid.minmax(grid.to_rows(weight, granularity), bits, symmetric), bits, symmetric)
-    out = len(weight)
+def _grid_of_each(weight: torch.Tensor, scheme: Scheme) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the scale, the lowest and the highest level of the grid of each element, (out, n) each."""
+    rows = grid.to_rows(weight, scheme.granularity)
+    laid = scheme.fit_values(rows, grid.minmax)
 
-    def per_output(values: torch.Tensor, column: int) -> torch.Tensor:
-        if granularity == "tensor":
-            return values[0]
-        per_group = values.reshape(out, -1)
-        return per_group[:, 0 if granularity == "channel" else column // granularity]
+    def spread(values: torch.Tensor | float) -> torch.Tensor:
+        each = torch.as_tensor(values, dtype=rows.dtype, device=rows.device).expand_as(rows)
+        return grid.from_rows(each, weight, scheme.granularity).flatten(1)
 
-    def at(column: int) -> Grid:
-        low, high = (
-            per_output(bound, column) if isinstance(bound, torch.Tensor) else bound for bound in (fixed.low, fixed.high)
-        )
-        return Grid(per_output(fixed.scale, column), low, high)
-
-    return at
+    return spread(laid.scale), spread(laid.low), spread(laid.high)

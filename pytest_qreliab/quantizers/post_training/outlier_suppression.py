@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
-from pytest_qreliab.quantizers.engine.grid import Grid
+from pytest_qreliab.quantizers.engine import input_quantizer, observers
+from pytest_qreliab.quantizers.engine.grid import Scheme
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
 from pytest_qreliab.quantizers.post_training import procedure
@@ -54,26 +54,25 @@ def _clip_tokens(clip: Clip, layers: Layers, request: Request) -> Mapping[str, i
     own extremes, from all tokens down to half of them. The one that errs least in the layer's output is taken. Fine
     stage: that range is scaled by 0.8 to 1.2.
     """
-    bits, symmetric = request.require_activation_bits(), request.parameters.symmetric_activations
-    if request.parameters.activations == "dynamic":
-        return dict.fromkeys(layers, input_quantizer.DynamicQuantizer(bits, symmetric))
-    inputs = observers.observe(clip, layers, request, observers.SampleObserver)
-    return {name: _fit_clipped(layers[name], seen.all(), bits, symmetric).round for name, seen in inputs.items()}
+    rounds, schemes = procedure.split_ranges(layers, request)
+    observed = {name: layers[name] for name in schemes}
+    inputs = observers.observe(clip, observed, request, observers.SampleObserver) if observed else {}
+    return rounds | {name: _fit_clipped(layers[name], seen.all(), schemes[name]) for name, seen in inputs.items()}
 
 
-def _fit_clipped(layer: nn.Module, x: torch.Tensor, bits: int, symmetric: bool) -> Grid:
-    """Return the grid for inputs like `x` after both stages."""
+def _fit_clipped(layer: nn.Module, x: torch.Tensor, scheme: Scheme) -> input_quantizer.Round:
+    """Return the rounding of inputs like `x` after both stages."""
     weight = layer.get_parameter("weight")
     wanted = observers.output(layer, x, weight)
     tokens = observers.tokens(layer, x)
     lows, highs = tokens.amin(1).sort(descending=True).values, tokens.amax(1).sort().values
 
-    def fit(share: float, factor: float) -> Grid:
+    def fit(share: float, factor: float) -> input_quantizer.Round:
         last = round(share * (len(lows) - 1))
-        return grid.fit_grid(factor * lows[last], factor * highs[last], bits, symmetric)
+        return input_quantizer.from_bounds(scheme, factor * lows[last], factor * highs[last])
 
-    def error(candidate: Grid) -> float:
-        return float((observers.output(layer, candidate.round(x), weight) - wanted).square().sum())
+    def error(candidate: input_quantizer.Round) -> float:
+        return float((observers.output(layer, candidate(x), weight) - wanted).square().sum())
 
     share = min((1 - k / 40 for k in range(21)), key=lambda tried: error(fit(tried, 1.0)))
     factor = min((1 + k / 40 for k in range(-8, 9)), key=lambda tried: error(fit(share, tried)))

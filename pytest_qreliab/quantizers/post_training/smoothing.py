@@ -1,21 +1,23 @@
 """`smoothquant` and `awq`: input channels are scaled before rounding.
 
 Each method chooses one scale for each input channel of a group of layers that read the same tensor. The rest is
-`minmax`.
+`minmax`, but that `awq` clips weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
+from pytest_qreliab.quantizers.engine.grid import Scheme
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.engine.transform import Transform
 from pytest_qreliab.quantizers.post_training import procedure
+from pytest_qreliab.quantizers.post_training.clipping import clip_by_output
 from pytest_qreliab.quantizers.post_training.procedure import round_weight
 from pytest_qreliab.quantizers.request import Request
 
@@ -33,12 +35,12 @@ def smoothquant(clip: Clip, request: Request) -> Clip:
 
 
 def awq(clip: Clip, request: Request) -> Clip:
-    """Return a copy with input channels scaled by AWQ.
+    """Return a copy with input channels scaled and weights clipped by AWQ.
 
-    They are divided by mean|x|^e, with the exponent e that rounds the weights best (Lin et al. 2024). This is the
-    activation-aware scaling alone, without the authors' clipping search.
+    Channels are divided by mean|x|^e, with the exponent e that rounds the weights best. Then the weights of each grid
+    are clipped as far as that rounds their part of the output better (Lin et al. 2024).
     """
-    return procedure.quantize(clip, request, transforms=_awq)
+    return procedure.quantize(clip, request, transforms=_awq, rounder=clip_by_output)
 
 
 def _smoothquant(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
@@ -48,14 +50,14 @@ def _smoothquant(clip: Clip, layers: Layers, request: Request) -> dict[str, Tran
     found: dict[str, Transform] = {}
     for names in _groups(clip, layers, request):
         largest_input = maxima[names[0]].largest
-        largest_weight = _largest_per_input([layers[name] for name in names])
+        largest_weight = largest_per_input([layers[name] for name in names])
 
         def scale(a: float, x: torch.Tensor = largest_input, w: torch.Tensor = largest_weight) -> torch.Tensor:
             return x.clamp(min=SMALLEST) ** a / w.clamp(min=SMALLEST) ** (1 - a)
 
         if alpha == "search":
             candidates = (Transform(scale(a)) for a in SMOOTHQUANT_ALPHAS)
-            best = _best(candidates, [(layers[name], inputs[name].all()) for name in names], request)
+            best = _best(candidates, {name: (layers[name], inputs[name].all()) for name in names}, request)
         else:
             best = Transform(scale(alpha))
         found.update(dict.fromkeys(names, best))
@@ -66,8 +68,8 @@ def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
     inputs = observers.observe(clip, layers, request, observers.SampleObserver)
     found: dict[str, Transform] = {}
     for names in _groups(clip, layers, request):
-        sample = [(layers[name], inputs[name].all()) for name in names]
-        layer, x = sample[0]
+        sample = {name: (layers[name], inputs[name].all()) for name in names}
+        layer, x = sample[names[0]]
         mean = observers.tokens(layer, x).abs().mean(0).clamp(min=SMALLEST)
 
         def scale(exponent: float, mean: torch.Tensor = mean) -> torch.Tensor:
@@ -81,11 +83,11 @@ def _awq(clip: Clip, layers: Layers, request: Request) -> dict[str, Transform]:
 def _groups(clip: Clip, layers: Layers, request: Request) -> Iterator[tuple[str, ...]]:
     """Yield the names of layers that share an input and take part."""
     for shared in observers.find_shared_inputs(clip, layers, request):
-        if request.parameters.layers == "all" or shared.norm is not None:
+        if request.parameters.scaled == "all" or shared.norm is not None:
             yield shared.layers
 
 
-def _largest_per_input(layers: Sequence[nn.Module]) -> torch.Tensor:
+def largest_per_input(layers: Sequence[nn.Module]) -> torch.Tensor:
     """Return the largest weight magnitude on each input channel, (channels,)."""
     per_layer = []
     for layer in layers:
@@ -97,7 +99,7 @@ def _largest_per_input(layers: Sequence[nn.Module]) -> torch.Tensor:
 
 
 def _best(
-    candidates: Iterable[Transform], sample: Sequence[tuple[nn.Module, torch.Tensor]], request: Request
+    candidates: Iterable[Transform], sample: Mapping[str, tuple[nn.Module, torch.Tensor]], request: Request
 ) -> Transform:
     """Return the transform with which the rounded layers err least.
 
@@ -106,21 +108,19 @@ def _best(
     best, least = Transform(), torch.inf
     for transform in candidates:
         error = 0.0
-        for layer, x in sample:
+        for name, (layer, x) in sample.items():
             weight = layer.get_parameter("weight")
-            rounded = round_weight(transform.fold_weight(layer, weight), grid.minmax, request)
+            rounded = round_weight(transform.fold_weight(layer, weight), grid.minmax, request.weight_scheme(name))
             read = transform.input(layer, x)
-            if request.bits.activations is not None:
-                read = _round_input(read, request)
+            scheme = request.input_scheme(name)
+            if scheme is not None:
+                read = _round_input(read, scheme, request)
             error += float((observers.output(layer, read, rounded) - observers.output(layer, x, weight)).square().sum())
         if error < least:
             best, least = transform, error
     return best
 
 
-def _round_input(x: torch.Tensor, request: Request) -> torch.Tensor:
-    bits, symmetric = request.require_activation_bits(), request.parameters.symmetric_activations
-    if request.parameters.activations == "dynamic":
-        return input_quantizer.DynamicQuantizer(bits, symmetric)(x)
-    lowest, highest = x.aminmax()
-    return grid.fit_grid(lowest, highest, bits, symmetric).round(x)
+def _round_input(x: torch.Tensor, scheme: Scheme, request: Request) -> torch.Tensor:
+    rounding = input_quantizer.without_ranges(scheme, request.parameters.activations == "dynamic")
+    return (rounding or input_quantizer.from_bounds(scheme, *x.aminmax()))(x)

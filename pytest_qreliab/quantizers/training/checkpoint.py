@@ -106,6 +106,7 @@ def run_key(full: Clip, request: Request, method: str, data: Pairs) -> str:
     It has a digest of all that the result depends on.
     """
     parameters = request.parameters.model_dump_json()
-    settings = (__version__, torch.__version__, full.device.type, method, parameters, str(request.bits), request.scope)
+    of_run = (str(request.bits), request.scope, torch.are_deterministic_algorithms_enabled())
+    settings = (__version__, torch.__version__, full.device.type, method, parameters, *of_run)
     state = {name: tensor_digest(tensor) for name, tensor in full.module.state_dict().items()}
     return f"{method}-{request.bits}-{digest(settings, state, data.digest())}"

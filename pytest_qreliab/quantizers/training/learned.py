@@ -1,7 +1,8 @@
 """Modules that learn the quantization of a layer.
 
-They learn its rounded weight, the steps of its grids, and its transformation. All rounding is to the symmetric grid
--q..q of `grid.levels`. A weight has one learned step per output channel, an input one per tensor.
+They learn its rounded weight, the steps of its grids, and its transformation. What shares a grid, and where the grid
+ends in steps, is fixed from the start; the step is learned. The scales of blocks (MX, NVFP4) follow from the values and
+are not learned.
 
 Every learned tensor is in units in which 1 moves a level by about one step of its grid: weights and biases in steps,
 steps as q times their logarithm. One learning rate of Adam then suits all of them at every width. It is the share of a
@@ -11,15 +12,15 @@ step that a weight may move at once, small at 8 bits and large at 2. Steps that 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pytest_qreliab.quantizers.engine import grid
-from pytest_qreliab.quantizers.engine.grid import Grid
-from pytest_qreliab.quantizers.engine.transform import Transform
+from pytest_qreliab.quantizers.engine.grid import Granularity, Grid
+from pytest_qreliab.quantizers.engine.input_quantizer import Round
 
 SHARPNESS = 0.2  # DSQ's alpha at the start, as its authors have it
 
@@ -27,30 +28,51 @@ SHARPNESS = 0.2  # DSQ's alpha at the start, as its authors have it
 class Lsq(torch.autograd.Function):
     """A rounding with the gradients of Learned Step Size Quantization.
 
-    They are equations 3 and 5 of Esser et al. 2020. The gradient to x is passed straight through if |x| <= q step, else
-    it is 0. The gradient to the step is round(x / step) - x / step inside, and q with the sign of x outside. It is
-    multiplied by 1 / sqrt(N q), with N the elements of one row (of one sample). Adam cancels that factor. Its purpose
-    is a step that changes, in proportion, as fast as its weights; the units do that.
+    They are equations 3 and 5 of Esser et al. 2020. The gradient to x is passed straight through inside the grid, else
+    it is 0. The gradient to the step is round(x / step) - x / step inside, and the end of the grid outside. It is
+    multiplied by 1 / sqrt(N q), with N the elements of one row (of one sample) and q the highest level. Adam cancels
+    that factor. Its purpose is a step that changes, in proportion, as fast as its weights; the units do that.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, step: torch.Tensor, q: int) -> torch.Tensor:
-        """Return `x` rounded to the grid -q..q.
-
-        The step broadcasts with `x`.
-        """
-        rounded = Grid(step, -q, q).round(x)
+    def forward(ctx: Any, x: torch.Tensor, step: torch.Tensor, start: Grid) -> torch.Tensor:
+        """Return `x` rounded to a grid with another step, which broadcasts with `x`."""
+        laid = replace(start, scale=step)
+        rounded = laid.round(x)
         ctx.save_for_backward(x, step, rounded)
-        ctx.q = q
+        ctx.laid = laid
         return rounded
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         """Return the gradients to `x` and to the step."""
-        (x, step, rounded), q, (gradient,) = ctx.saved_tensors, ctx.q, gradients
-        inside = x.abs() <= q * step
+        (x, step, rounded), laid, (gradient,) = ctx.saved_tensors, ctx.laid, gradients
+        inside = (x >= laid.low * step) & (x <= laid.high * step)
         to_step = ((rounded - x * inside).mul_(gradient) / step).sum_to_size(step.shape)
-        return gradient * inside, to_step / (x[0].numel() * q) ** 0.5, None
+        return gradient * inside, to_step / (x[0].numel() * highest(laid)) ** 0.5, None
+
+
+def highest(laid: Grid) -> float:
+    """Return how many steps the outermost level of a grid is away from zero: LSQ's q.
+
+    It is the highest integer, or the lowest of a grid that ends at zero. The steps of a float grow with its values: at
+    any of them there are about 2^mantissa of its own steps down to zero.
+    """
+    if laid.number.kind != "integer":
+        return 2.0**laid.number.mantissa
+    return float(torch.as_tensor(laid.high).max()) or -float(torch.as_tensor(laid.low).min())
+
+
+class StraightThrough(nn.Module):
+    """A rounding to scales that follow from the values; gradients pass straight through."""
+
+    def __init__(self, rounding: Round) -> None:
+        super().__init__()
+        self.rounding = rounding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` rounded."""
+        return self.rounding(x.detach()) + (x - x.detach())  # in this order it is what is rounded, to the last bit
 
 
 class LearnedRounding(nn.Module):
@@ -58,11 +80,11 @@ class LearnedRounding(nn.Module):
 
     start: torch.Tensor  # the first steps, which broadcast with what is rounded
 
-    def __init__(self, start: torch.Tensor, bits: int) -> None:
+    def __init__(self, start: Grid) -> None:
         super().__init__()
-        self.q = grid.levels(bits)
-        self.register_buffer("start", start)
-        self.log_step = nn.Parameter(torch.zeros_like(start))
+        self._start, self.q = start, highest(start)
+        self.register_buffer("start", start.scale)
+        self.log_step = nn.Parameter(torch.zeros_like(start.scale))
 
     def step(self) -> torch.Tensor:
         """Return the steps as they are now; differentiable.
@@ -73,11 +95,11 @@ class LearnedRounding(nn.Module):
 
     def grid(self) -> Grid:
         """Return the grid as it is now."""
-        return Grid(self.step().detach(), -self.q, self.q)
+        return replace(self._start, scale=self.step().detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x` rounded."""
-        rounded: torch.Tensor = Lsq.apply(x, self.step(), self.q)
+        rounded: torch.Tensor = Lsq.apply(x, self.step(), self._start)
         return rounded
 
 
@@ -88,15 +110,16 @@ class SoftRounding(LearnedRounding):
     clipped to. So is one sharpness alpha in (0, 0.5): the smaller it is, the nearer the staircase comes to rounding.
     """
 
-    def __init__(self, start: torch.Tensor, bits: int) -> None:
-        super().__init__(start, bits)
-        self.sharpness = nn.Parameter(torch.logit(torch.full((), 2 * SHARPNESS, device=start.device)))
+    def __init__(self, start: Grid) -> None:
+        super().__init__(start)
+        self.sharpness = nn.Parameter(torch.logit(torch.full((), 2 * SHARPNESS, device=start.scale.device)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x` rounded."""
         step = self.step()
-        soft = staircase((x / step).clamp(-self.q, self.q), self.sharpness.sigmoid() / 2) * step
-        return soft + (self.grid().round(x.detach()) - soft).detach()
+        low, high = cast(tuple[torch.Tensor, torch.Tensor], (self._start.low, self._start.high))  # or both are numbers
+        soft = staircase((x / step).clamp(low, high), self.sharpness.sigmoid() / 2) * step
+        return self.grid().round(x.detach()) + (soft - soft.detach())
 
 
 def staircase(units: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -138,98 +161,42 @@ class RoundedWeight(Scaled):
     It is learned in units of its first steps.
     """
 
-    def __init__(self, rounding: LearnedRounding) -> None:
-        super().__init__(rounding.start)
-        self.rounding = rounding
+    def __init__(self, rounding: nn.Module, unit: torch.Tensor, granularity: Granularity) -> None:
+        super().__init__(unit)
+        self.rounding, self._granularity = rounding, granularity
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
         """Return the rounded weight."""
-        rounded: torch.Tensor = self.rounding(units * self.unit)
-        return rounded
+        rows = grid.to_rows(units * self.unit, self._granularity)
+        return grid.from_rows(self.rounding(rows), units, self._granularity)
 
 
 class LowRankWeight(RoundedWeight):
     """The parametrization of a frozen weight with a low-rank change (LR-QAT).
 
-    It is step * clip(round(W / step + A B)) of Bondarenko et al. 2024, with A (out, rank) and B (rank, in). A
-    convolution's weight counts as (out, in * height * width). B starts at 0, and A's rows with unit length, so that B
-    is in steps.
+    It is step * clip(round(W / step_0 + alpha / rank A B)) of Bondarenko et al. 2024, with A (out, rank)
+    and B (rank, in). A convolution's weight counts as (out, in * height * width). As the authors have it, A starts at 0
+    and B with values drawn from -1 / sqrt(in) to 1 / sqrt(in).
     """
 
-    def __init__(self, rounding: LearnedRounding, weight: torch.Tensor, rank: int, generator: torch.Generator) -> None:
-        super().__init__(rounding)
-        flat = weight.flatten(1)
-        rank = min(rank, *flat.shape)
-        left = F.normalize(torch.randn(len(flat), rank, generator=generator), dim=1)
-        self.left = nn.Parameter(left.to(weight.device))
-        self.right = nn.Parameter(torch.zeros(rank, flat.shape[1], device=weight.device))
+    def __init__(
+        self,
+        rounding: nn.Module,
+        unit: torch.Tensor,
+        granularity: Granularity,
+        *,
+        rank: int,
+        alpha: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(rounding, unit, granularity)
+        out, inputs = unit.flatten(1).shape
+        rank = min(rank, out, inputs)
+        self.factor = alpha / rank
+        self.left = nn.Parameter(torch.zeros(out, rank, device=unit.device))
+        drawn = torch.rand(rank, inputs, generator=generator)
+        self.right = nn.Parameter(((2 * drawn - 1) / inputs**0.5).to(unit.device))
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
         """Return the changed weight, rounded."""
-        return super().forward(units + (self.left @ self.right).view(units.shape))
-
-
-class LearnedTransform(nn.Module):
-    """A learned scale and shift, shared by all layers of one input."""
-
-    scale: torch.Tensor  # (channels,), the first scale
-    unit: torch.Tensor  # (channels,), the shift is learned in multiples of it
-
-    def __init__(self, scale: torch.Tensor, unit: torch.Tensor, bits: int, *, shift: bool) -> None:
-        super().__init__()
-        self.q = grid.levels(bits)
-        self.register_buffer("scale", scale)
-        self.register_buffer("unit", unit)
-        self.log_scale = nn.Parameter(torch.zeros_like(scale))
-        self.shift = nn.Parameter(torch.zeros_like(scale)) if shift else None
-
-    def now(self) -> Transform:
-        """Return the transformation as it is now; differentiable."""
-        shift = None if self.shift is None else self.shift * self.unit
-        return Transform(self.scale * (self.log_scale / self.q).exp(), shift)
-
-    def input(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """Return what the transformed layer reads in place of `x`."""
-        return self.now().input(layer, x)
-
-
-class ClippedWeight(nn.Module):
-    """The parametrization of a frozen weight with learned clipping (OmniQuant).
-
-    This is the learned weight clipping of Shao et al. 2024: the weight W is transformed to W', and its grid ends at
-    sigmoid(clip) max|W'|. The first share is given, in (0, 1) and of shape (out, 1, ...).
-    """
-
-    start: torch.Tensor  # the logit of the first share
-
-    def __init__(
-        self, layer: nn.Module, share: torch.Tensor, bits: int, transform: LearnedTransform | None = None
-    ) -> None:
-        super().__init__()
-        self.q = grid.levels(bits)
-        self.register_buffer("start", torch.logit(share))
-        self.clip = nn.Parameter(torch.zeros_like(share))
-        self.transform = transform
-        self._layer = (layer,)  # not a submodule: it holds this one
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the weight, transformed and rounded."""
-        if self.transform is not None:
-            weight = self.transform.now().fold_weight(self._layer[0], weight)
-        largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
-        step = (self.start + 4 * self.clip / self.q).sigmoid() * largest / self.q
-        rounded: torch.Tensor = Lsq.apply(weight, torch.where(largest == 0, torch.ones_like(step), step), self.q)
-        return rounded
-
-
-class ShiftedBias(nn.Module):
-    """The parametrization of a frozen bias for a shifted input."""
-
-    def __init__(self, layer: nn.Module, transform: LearnedTransform) -> None:
-        super().__init__()
-        self.transform = transform
-        self._layer, self._weight = (layer,), layer.get_parameter("weight").detach()
-
-    def forward(self, bias: torch.Tensor) -> torch.Tensor:
-        """Return the bias that goes with the shifted input."""
-        return bias + self.transform.now().bias_gain(self._layer[0], self._weight)
+        return super().forward(units + self.factor * (self.left @ self.right).view(units.shape))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,8 +27,23 @@ from pytest_qreliab.quantizers.post_training.procedure import Transforms
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.training.checkpoint import CHECKPOINTS, Checkpoint, TrainingState, run_key
 from pytest_qreliab.quantizers.training.losses import Features, Loss, TowerFeatures, unit
-from pytest_qreliab.quantizers.training.pairs import Pairs, draw, load
-from pytest_qreliab.quantizers.training.parametrize import Parametrize, bake, input_steps, trainable
+from pytest_qreliab.quantizers.training.pairs import Comparison, Pairs, draw, load
+from pytest_qreliab.quantizers.training.parametrize import Parametrize, bake, first_inputs, trainable
+
+
+class BatchLoss(Protocol):
+    """A loss of a student, step by step."""
+
+    @property
+    def student(self) -> Clip:
+        """The model that is trained."""
+
+    @property
+    def request(self) -> Request:
+        """The steps, the learning rate, and whom to tell of each step."""
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """Return the loss of the batch of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +87,12 @@ class Objective:
     def _image_features(self, step: int) -> TowerFeatures | None:
         if self.data.pixels is None or self.teacher_image is None:
             return None
-        clip, device = self.student, self.student.device
+        device = self.student.device
         picked = self._draw(len(self.data.pixels), step)
         teacher = self.teacher_image[picked.to(device)]
         if self.request.scope == "text":
             return TowerFeatures(teacher, teacher)
-        return TowerFeatures(unit(clip.layout.encode_image(clip.module, self.data.pixels[picked].to(device))), teacher)
+        return TowerFeatures(unit(self.encode_image(self.data.pixels[picked].to(device))), teacher)
 
     def _text_features(self, step: int) -> TowerFeatures | None:
         if self.teacher_text is None:
@@ -89,7 +105,15 @@ class Objective:
             return TowerFeatures(teacher, teacher)
         distinct, places = torch.unique(captions, return_inverse=True)
         tokens = clip.tokenizer([self.data.texts[place] for place in distinct.tolist()])
-        return TowerFeatures(unit(clip.layout.encode_text(clip.module, tokens, device))[places.to(device)], teacher)
+        return TowerFeatures(unit(self.encode_text(tokens))[places.to(device)], teacher)
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the student's features of preprocessed images, (batch, dim)."""
+        return self.student.layout.encode_image(self.student.module, pixels)
+
+    def encode_text(self, tokens: Any) -> torch.Tensor:
+        """Return the student's features of tokenized captions, (batch, dim)."""
+        return self.student.layout.encode_text(self.student.module, tokens, self.student.device)
 
     def _draw(self, count: int, step: int) -> torch.Tensor:
         return draw(count, self.request.parameters.batch, self.request.parameters.seed, step)
@@ -102,8 +126,9 @@ def quantize(
     *,
     loss: Loss,
     parametrize: Parametrize,
-    paired: bool = False,
+    compared: Comparison = "features",
     transforms: Transforms | None = None,
+    objective: type[Objective] = Objective,
 ) -> Clip:
     """Return a quantized copy of a model, trained for a short while.
 
@@ -113,36 +138,37 @@ def quantize(
         method: The name, in checkpoints, of the three functions together.
         loss: The loss of a batch.
         parametrize: Puts what is to be learned on the layers.
-        paired: Train on pairs, and not on images and captions apart.
+        compared: What the loss compares, which decides the training data.
         transforms: Finds the transformations of layers' inputs; None: there are none.
+        objective: Computes the loss of a step.
 
     Raises:
         InputError: The loss becomes NaN or infinite.
     """
-    clip, layers = engine_layers.unpack_layers(full, request.scope)
+    clip, layers, request = engine_layers.prepare_layers(full, request)
     clip.module.requires_grad_(False)  # but for what is attached
     if transforms is not None:
         with torch.no_grad():
             for name, transform in transforms(clip, layers, request).items():
                 input_quantizer.transform_input(layers[name], transform)
-    parametrize(clip, layers, request, input_steps(clip, layers, request))
+    parametrize(clip, layers, request, first_inputs(clip, layers, request))
     tensors = trainable(clip.module, layers)
-    data = load(full, request, paired=paired)
+    data = load(full, request, compared)
     checkpoint, state = None, TrainingState()
     if request.checkpoints is not None:
         checkpoint = Checkpoint(request.checkpoints / f"{run_key(full, request, method, data)}.pt")
         state = checkpoint.load(tensors)
     request.advance(state.done)
     if state.done < request.parameters.steps:
-        objective = Objective.build(full, clip, data, loss, request)
+        batch_loss = objective.build(full, clip, data, loss, request)
         with torch.enable_grad():
-            train(objective, tensors, state, checkpoint)
+            train(batch_loss, tensors, state, checkpoint)
     bake(layers)
     return clip
 
 
 def train(
-    objective: Objective, tensors: Mapping[str, nn.Parameter], state: TrainingState, checkpoint: Checkpoint | None
+    objective: BatchLoss, tensors: Mapping[str, nn.Parameter], state: TrainingState, checkpoint: Checkpoint | None
 ) -> None:
     """Train tensors from a state to the last step, in place.
 

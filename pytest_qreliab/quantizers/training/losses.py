@@ -23,7 +23,7 @@ class Features:
 
     image: TowerFeatures | None  # None: there are no images to train on
     text: TowerFeatures | None  # None: there are no captions to train on
-    labels: torch.Tensor | None  # (batch,), the classes of images and captions; None: they are no pairs
+    labels: torch.Tensor | None  # (batch,), equal for pairs that match each other; None: they are no pairs
     logit_scale: float
 
     def logits(self) -> torch.Tensor:
@@ -63,14 +63,14 @@ def feature_mse(features: Features) -> torch.Tensor:
 def contrastive(features: Features) -> torch.Tensor:
     """Return CLIP's symmetric cross-entropy.
 
-    All captions of an image's class are its targets. The targets are those of UniCL (Yang et al. 2022). A logit bias,
-    which is the same for all pairs, would cancel.
+    All captions of an image's class are its targets, or its own caption and those that are equal to it. The targets are
+    those of UniCL (Yang et al. 2022). A logit bias, which is the same for all pairs, would cancel.
 
     Raises:
-        ValueError: The features are not those of labelled pairs.
+        ValueError: The features are not those of pairs.
     """
     if features.labels is None:
-        raise ValueError("the contrastive loss needs labels")
+        raise ValueError("the contrastive loss needs pairs")
     same = (features.labels[:, None] == features.labels).float()
     targets, logits = same / same.sum(1, keepdim=True), features.logits()
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
@@ -84,7 +84,7 @@ def contrastive_and_mse(features: Features) -> torch.Tensor:
 def distillation_loss(features: Features) -> torch.Tensor:
     """Return the KL divergence of the student's similarity softmax from the teacher's.
 
-    It is the mean of that from images to captions and that from captions to images.
+    It is the mean of that from images to captions and that from captions to images. These need not be pairs.
     """
     ours, theirs = features.logits(), features.teacher_logits()
     return sum(

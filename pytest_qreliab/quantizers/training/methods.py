@@ -13,7 +13,6 @@ from pytest_qreliab.quantizers.training.losses import (
     feature_mse,
 )
 from pytest_qreliab.quantizers.training.parametrize import (
-    learn_clipping,
     learn_low_rank,
     learn_soft_steps,
     learn_steps,
@@ -30,7 +29,7 @@ def lsq(clip: Clip, request: Request) -> Clip:
 
 def lsq_contrastive(clip: Clip, request: Request) -> Clip:
     """Return a copy trained by LSQ with CLIP's own loss alone."""
-    return quantize(clip, request, "lsq+contrastive", loss=contrastive, parametrize=learn_steps, paired=True)
+    return quantize(clip, request, "lsq+contrastive", loss=contrastive, parametrize=learn_steps, compared="pairs")
 
 
 def lsq_contrastive_mse(clip: Clip, request: Request) -> Clip:
@@ -39,7 +38,7 @@ def lsq_contrastive_mse(clip: Clip, request: Request) -> Clip:
     They are CLIP's own and the distance from the full-precision features.
     """
     return quantize(
-        clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, parametrize=learn_steps, paired=True
+        clip, request, "lsq+contrastive+mse", loss=contrastive_and_mse, parametrize=learn_steps, compared="pairs"
     )
 
 
@@ -54,9 +53,11 @@ def quarot_lsq(clip: Clip, request: Request) -> Clip:
 def distillation(clip: Clip, request: Request) -> Clip:
     """Return a copy trained by LSQ towards the full-precision similarities.
 
-    They are those of images and captions.
+    They are those of images and captions, which need not be pairs.
     """
-    return quantize(clip, request, "distillation", loss=distillation_loss, parametrize=learn_steps, paired=True)
+    return quantize(
+        clip, request, "distillation", loss=distillation_loss, parametrize=learn_steps, compared="similarities"
+    )
 
 
 def dsq(clip: Clip, request: Request) -> Clip:
@@ -67,8 +68,3 @@ def dsq(clip: Clip, request: Request) -> Clip:
 def lr_qat(clip: Clip, request: Request) -> Clip:
     """Return a copy trained by low-rank QAT towards the full-precision features."""
     return quantize(clip, request, "lr-qat", loss=feature_mse, parametrize=learn_low_rank)
-
-
-def omniquant(clip: Clip, request: Request) -> Clip:
-    """Return a copy with OmniQuant's clipping and transformation, trained towards full-precision features."""
-    return quantize(clip, request, "omniquant", loss=feature_mse, parametrize=learn_clipping)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from pytest_qreliab.hashing import digest, tensor_digest
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.calibration import Calibration
+from pytest_qreliab.quantizers.calibration import SEED, Calibration
 from pytest_qreliab.quantizers.request import Request
+
+# What a loss compares: features of each tower in scope by itself, similarities of images and captions, or those of
+# pairs that belong together.
+Comparison = Literal["features", "similarities", "pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Pairs:
     pixels: torch.Tensor | None  # (n, 3, height, width), preprocessed; None: there are no images
     texts: tuple[str, ...]  # the distinct captions; may be empty
     captions: torch.Tensor  # (m,), indices of `texts`; of pairs m is n, and caption i describes image i
-    labels: torch.Tensor | None  # (n,), the classes of pairs
+    labels: torch.Tensor | None  # (n,), equal for pairs whose captions describe both images
 
     def digest(self) -> str:
         """Return a digest of all of it."""
@@ -30,41 +35,52 @@ class Pairs:
         return digest(self.texts, [None if tensor is None else tensor_digest(tensor) for tensor in tensors])
 
 
-def load(clip: Clip, request: Request, *, paired: bool) -> Pairs:
+def load(clip: Clip, request: Request, compared: Comparison) -> Pairs:
     """Load the training data into memory, preprocessed.
 
-    Pairs are every image with one template of its class: the k-th image of a class with the k-th template, over and
-    over. Otherwise the towers in scope get the images and prompts that ranges are calibrated with.
+    Features are compared of the images and prompts that ranges are calibrated with. Similarities and pairs take the
+    image-caption pairs of the calibration data. If there are none, similarities are those of the same images and
+    prompts, which need not belong together, and pairs are every image with one template of its class: the k-th image
+    of a class with the k-th template, over and over.
 
     Args:
         clip: The model, for its preprocessing.
         request: Gives the calibration data, the scope and the largest number of images.
-        paired: Load pairs, whatever the scope.
+        compared: What the loss compares. Features are loaded for the towers in scope alone.
 
     Raises:
-        ValueError: The calibration data have no images or, for pairs, no labels.
+        ValueError: The calibration data have no images or, for pairs, neither captions nor labels.
     """
-    calibration = request.require_calibration()
-    pixels = labels = None
+    calibration, scope = request.require_calibration(), request.scope
+    images = calibration.images
+    if compared != "features":
+        images = calibration.pairs or images
+    if images is not None:
+        images = images.sampled(request.parameters.images, SEED)
+    elif compared != "features" or scope != "text":
+        raise ValueError("training needs calibration images")
     captions: list[str] = []
-    if paired or request.scope != "text":
-        if calibration.images is None:
-            raise ValueError("training needs calibration images")
-        images = calibration.images.first_evenly(request.parameters.images)
-        pixels = torch.cat(list(calibration.read(images, clip.preprocess)))
-        if paired:
-            if images.labels is None:
-                raise ValueError("training on pairs needs labelled calibration images")
-            labels = torch.from_numpy(images.labels)
-            captions = _captions(calibration, labels.tolist())
-    if not paired and request.scope != "vision":
+    labels = None
+    if compared != "features" and images is not None and images.captions is not None:
+        captions = list(images.captions)
+    elif compared == "pairs" and images is not None:
+        if images.labels is None:
+            raise ValueError("training on pairs needs captions or labels of calibration images")
+        labels = torch.from_numpy(images.labels)
+        captions = _class_captions(calibration, labels.tolist())
+    elif compared == "similarities" or scope != "vision":
         captions = [caption for batch in calibration.prompt_batches() for caption in batch]
     distinct = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
     places = torch.tensor([distinct[caption] for caption in captions], dtype=torch.int64)
+    if compared == "pairs" and labels is None:
+        labels = places
+    pixels = None
+    if images is not None and (compared != "features" or scope != "text"):
+        pixels = torch.cat(list(calibration.read(images, clip.preprocess)))
     return Pairs(pixels=pixels, texts=tuple(distinct), captions=places, labels=labels)
 
 
-def _captions(calibration: Calibration, labels: list[int]) -> list[str]:
+def _class_captions(calibration: Calibration, labels: list[int]) -> list[str]:
     """Return a caption for each label, a class's templates in turn."""
     used = [0] * len(calibration.classes)
     captions = []

@@ -12,21 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid, input_quantizer, observers
+from pytest_qreliab.quantizers.engine import grid, input_quantizer
+from pytest_qreliab.quantizers.engine.grid import Grid, Scheme
+from pytest_qreliab.quantizers.engine.input_quantizer import Round
 from pytest_qreliab.quantizers.engine.layers import Layers
+from pytest_qreliab.quantizers.post_training import procedure
 from pytest_qreliab.quantizers.request import Request
 from pytest_qreliab.quantizers.training import learned
-from pytest_qreliab.quantizers.training.learned import LearnedRounding, LearnedTransform, SoftRounding
+from pytest_qreliab.quantizers.training.clipping import LearnedTransform
+from pytest_qreliab.quantizers.training.learned import LearnedRounding, SoftRounding, StraightThrough
 
 RANGE_IMAGES = 128  # images from which the activations' first ranges are taken
-# Puts what is to be learned on the layers; the first steps of the inputs are given by name.
-Parametrize = Callable[[Clip, Layers, Request, Mapping[str, torch.Tensor]], None]
+# Puts what is to be learned on the layers; the first roundings of the inputs are given by name.
+Parametrize = Callable[[Clip, Layers, Request, Mapping[str, Round]], None]
 
 
 def attach(layer: nn.Module, name: str, parametrization: nn.Module, *, train: bool) -> None:
@@ -70,28 +75,26 @@ def bake(layers: Layers) -> None:
         hook = input_quantizer.ensure_input_quantizer(layer)
         if isinstance(hook.round, LearnedRounding):
             hook.round = hook.round.grid().round
+        elif isinstance(hook.round, StraightThrough):
+            hook.round = hook.round.rounding
         if isinstance(hook.transform, LearnedTransform):
             hook.transform = hook.transform.now()
         layer.requires_grad_(False)
 
 
 @torch.no_grad()
-def input_steps(clip: Clip, layers: Layers, request: Request) -> dict[str, torch.Tensor]:
-    """Return the step of least squared error of each layer's input.
+def first_inputs(clip: Clip, layers: Layers, request: Request) -> dict[str, Round]:
+    """Return the first rounding of each layer's input, over the range of least squared error.
 
     Args:
         clip: The model.
         layers: Its layers by name.
-        request: Gives the bits and the calibration data.
+        request: Gives the formats and the calibration data.
 
     Returns:
-        Scalars by name, of the layers that calibration reaches. There are none for weights only.
+        Roundings by name, of the layers that calibration reaches and whose input is to be rounded.
     """
-    bits = request.bits.activations
-    if bits is None:
-        return {}
-    seen = observers.observe(clip, layers, _for_ranges(request), observers.ValueObserver)
-    return {name: grid.fit_grid(*grid.mse(v.row(), bits, True), bits, True).scale[0, 0] for name, v in seen.items()}
+    return dict(procedure.from_range(grid.mse)(clip, layers, _for_ranges(request)))
 
 
 def _for_ranges(request: Request) -> Request:
@@ -101,98 +104,91 @@ def _for_ranges(request: Request) -> Request:
 
 
 @torch.no_grad()
-def weight_steps(layer: nn.Module, bits: int) -> torch.Tensor:
-    """Return the steps of least squared error of a weight.
+def first_rounding(
+    weight: torch.Tensor, scheme: Scheme, kind: type[LearnedRounding] = LearnedRounding
+) -> tuple[nn.Module, torch.Tensor]:
+    """Return the first rounding of a weight's rows, and the step at each element.
 
-    Their shape is (out, 1, ...).
+    Args:
+        weight: The weight (out, ...).
+        scheme: The values that it may be rounded to.
+        kind: Learns the steps, which start at those of least squared error, if they are free.
+
+    Returns:
+        The rounding of (rows, n), and the steps (out, ...). A float's steps grow with its values: it is that at the
+        root mean square of the row. A row of zeros has the mean step of the others.
     """
-    weight = layer.get_parameter("weight")
-    rows = grid.to_rows(weight, "channel")
-    steps = grid.fit_grid(*grid.mse(rows, bits, True), bits, True).scale
-    return steps.view(-1, *(1,) * (weight.ndim - 1))
+    rows = grid.to_rows(weight, scheme.granularity)
+    size = rows.square().mean(1, keepdim=True).sqrt()
+    rounding: nn.Module = StraightThrough(lambda values: scheme.fit_values(values, grid.minmax).round(values))
+    step = size * 2.0**-scheme.number.mantissa
+    if scheme.number.scale == "float32":
+        laid = scheme.fit_values(rows, grid.mse)
+        rounding = kind(laid)
+        step = laid.scale if scheme.number.kind == "integer" else step
+    used = size > 0
+    step = torch.where(used, step, step[used].mean() if bool(used.any()) else torch.ones_like(step))
+    return rounding, grid.from_rows(step.expand_as(rows), weight, scheme.granularity)
 
 
-def learn_steps(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor]) -> None:
+def learn_weights(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, Round]) -> None:
+    """Make weights and biases learnable, and round nothing."""
+    for name, layer in layers.items():
+        _, step = first_rounding(layer.get_parameter("weight"), request.weight_scheme(name))
+        _learn_bias(layer, step)
+        attach(layer, "weight", learned.Scaled(step), train=True)
+
+
+def learn_steps(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, Round]) -> None:
     """Make weights, biases and all steps learnable, with LSQ's gradients."""
-    _learn_weights(layers, request, inputs, LearnedRounding)
+    _learn_rounded_weights(layers, request, inputs, LearnedRounding)
 
 
-def learn_soft_steps(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor]) -> None:
+def learn_soft_steps(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, Round]) -> None:
     """Make weights, biases, steps and a sharpness learnable, with DSQ's gradients."""
-    _learn_weights(layers, request, inputs, SoftRounding)
+    _learn_rounded_weights(layers, request, inputs, SoftRounding)
 
 
-def _learn_weights(
-    layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor], kind: type[LearnedRounding]
+def _learn_rounded_weights(
+    layers: Layers, request: Request, inputs: Mapping[str, Round], kind: type[LearnedRounding]
 ) -> None:
     for name, layer in layers.items():
-        start = weight_steps(layer, request.bits.weights)
-        if layer.bias is not None:
-            attach(layer, "bias", learned.Scaled(start.flatten()), train=True)
-        attach(layer, "weight", learned.RoundedWeight(kind(start, request.bits.weights)), train=True)
-        _learn_input(name, layer, request, inputs, kind)
+        scheme = request.weight_scheme(name)
+        rounding, step = first_rounding(layer.get_parameter("weight"), scheme, kind)
+        _learn_bias(layer, step)
+        attach(layer, "weight", learned.RoundedWeight(rounding, step, scheme.granularity), train=True)
+        _learn_input(name, layer, inputs, kind)
+
+
+def _learn_bias(layer: nn.Module, step: torch.Tensor) -> None:
+    """Make the bias of a layer learnable, if it has one, in the mean steps of its weights."""
+    if layer.bias is not None:
+        attach(layer, "bias", learned.Scaled(step.flatten(1).mean(1)), train=True)
 
 
 def _learn_input(
-    name: str,
-    layer: nn.Module,
-    request: Request,
-    inputs: Mapping[str, torch.Tensor],
-    kind: type[LearnedRounding] = LearnedRounding,
+    name: str, layer: nn.Module, inputs: Mapping[str, Round], kind: type[LearnedRounding] = LearnedRounding
 ) -> None:
     if name in inputs:
-        rounding = kind(inputs[name], request.require_activation_bits())
+        start = getattr(inputs[name], "__self__", None)
+        learns = isinstance(start, Grid) and start.number.scale == "float32"
+        rounding = kind(cast(Grid, start)) if learns else StraightThrough(inputs[name])
         input_quantizer.ensure_input_quantizer(layer).round = rounding
 
 
-def learn_low_rank(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor]) -> None:
+def learn_low_rank(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, Round]) -> None:
     """Make low-rank changes of frozen weights and all steps learnable (LR-QAT)."""
     generator = torch.Generator().manual_seed(request.parameters.seed)
-    bits = request.bits.weights
     for name, layer in layers.items():
-        rounding = LearnedRounding(weight_steps(layer, bits), bits)
-        weight = layer.get_parameter("weight")
-        changed = learned.LowRankWeight(rounding, weight, request.parameters.rank, generator)
+        scheme = request.weight_scheme(name)
+        rounding, step = first_rounding(layer.get_parameter("weight"), scheme)
+        changed = learned.LowRankWeight(
+            rounding,
+            step,
+            scheme.granularity,
+            rank=request.parameters.rank,
+            alpha=request.parameters.alpha,
+            generator=generator,
+        )
         attach(layer, "weight", changed, train=False)
-        _learn_input(name, layer, request, inputs)
-
-
-def learn_clipping(clip: Clip, layers: Layers, request: Request, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Make clipping and norms' scale and shift learnable (OmniQuant).
-
-    The weights are frozen. The scale and shift are those of what norms write.
-    """
-    bits = request.bits.weights
-    transforms = _learned_transforms(clip, layers, request)
-    for name, layer in layers.items():
-        transform = transforms.get(name)
-        if transform is not None:
-            input_quantizer.ensure_input_quantizer(layer).transform = transform
-            if transform.shift is not None:
-                if layer.bias is None:
-                    layer.bias = nn.Parameter(layer.get_parameter("weight").new_zeros(len(layer.weight)))
-                attach(layer, "bias", learned.ShiftedBias(layer, transform), train=False)
-        weight = layer.get_parameter("weight")
-        largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
-        share = weight_steps(layer, bits) * grid.levels(bits) / largest
-        clipped = learned.ClippedWeight(layer, share.nan_to_num(1.0).clamp(0.01, 0.999), bits, transform)
-        attach(layer, "weight", clipped, train=False)
-        _learn_input(name, layer, request, inputs)
-
-
-def _learned_transforms(clip: Clip, layers: Layers, request: Request) -> dict[str, LearnedTransform]:
-    """Return a transformation for each layer that reads a norm.
-
-    Layers of one norm share it.
-    """
-    bits, few = request.bits.weights, _for_ranges(request)
-    normed = [shared.layers for shared in observers.find_shared_inputs(clip, layers, few) if shared.norm is not None]
-    observed = {name: layers[name] for names in normed for name in names}
-    maxima = observers.observe(clip, observed, few, observers.MaxObserver)
-    transforms: dict[str, LearnedTransform] = {}
-    for names in normed:
-        largest = maxima[names[0]].largest
-        shift = not any(any(getattr(layers[name], "padding", ())) for name in names)
-        transform = LearnedTransform(torch.ones_like(largest), largest / grid.levels(bits), bits, shift=shift)
-        transforms |= dict.fromkeys(names, transform)
-    return transforms
+        _learn_input(name, layer, inputs)

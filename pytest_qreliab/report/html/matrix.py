@@ -28,7 +28,7 @@ COLUMNS: Mapping[str, Callable[[CaseRecord], str]] = {
     "benchmark": lambda record: record["benchmark"],
     "bits": lambda record: record["bits"],
     "scope": lambda record: record["scope"],
-    "coverage": lambda record: formatting.coverage(record["coverage"]),
+    "coverage": lambda record: formatting.coverage(record["coverage"], record["product_coverage"]),
     "samples": lambda record: f"{record['samples']:,}",
 }
 BASELINE_COLUMNS = ("model", "benchmark", "samples")  # full precision has a value in them as well

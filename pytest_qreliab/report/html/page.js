@@ -476,7 +476,7 @@
         written(gate.baseline),
         ...(accepted ? [written(gate.accepted)] : []),
         written(gate.quantized),
-        tag("td", {}, written(gate.harm), below(interval)),
+        tag("td", {}, written(gate.harm), below(interval || (gate.kernels !== null && `kernels: ${written(gate.kernels)}`))),
         words(parts(gate.limited), below(gate.where)),
         words(pooled(gate.method), below(gate.problem)),
       ];

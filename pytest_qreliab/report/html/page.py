@@ -19,7 +19,7 @@ from pytest_qreliab.report.html.markup import Markup, breakable, content_digest,
 from pytest_qreliab.report.html.matrix import metrics_by_aspect, render_matrix
 from pytest_qreliab.report.html.payload import page_data
 from pytest_qreliab.report.html.sizes import compare_sizes, render_sizes
-from pytest_qreliab.report.queries import passed, skipped_lines
+from pytest_qreliab.report.queries import passed, skipped_lines, training_lines
 from pytest_qreliab.report.records import CaseRecord
 from pytest_qreliab.report.results_file import Results
 
@@ -131,6 +131,7 @@ def _notes(results: Results) -> list[Markup]:
         "Failed": failed,
         "Without result": [tag("li", tag("code", case), f" has no result: {why}") for case, why in unmeasured],
         "Warnings": [tag("li", text) for text in warnings],
+        "Training data": [tag("li", line) for line in training_lines(results.cases)],
         "Not judged": [tag("li", line.removeprefix("not judged: ")) for line in skipped_lines(results.cases)],
         "Smallest that pass": [tag("li", line) for line in tradeoff.smallest_passing(results.cases)],
     }

@@ -59,9 +59,13 @@ def _about(record: CaseRecord) -> dict[str, str]:
         "benchmark": record["benchmark"],
         "quantizer": record["quantizer"],
         "parameters": record["parameters"],
+        "trained on": record["trained_on"],
         "bits": record["bits"],
         "scope": record["scope"],
-        "coverage": "recorded outputs" if coverage is None else f"{coverage:.1%} of the weights",
+        "coverage": "recorded outputs"
+        if coverage is None
+        else f"{formatting.percent(coverage)} of the weights, {formatting.percent(record['product_coverage'] or 0)} of "
+        "the FLOPs of all matrix products",
         "size": ""
         if size is None
         else f"{size_in_words(size['quantized'])} of {size_in_words(size['full'])}, "
@@ -87,6 +91,7 @@ def _gates(gate_records: Sequence[GateRecord], pool: ValuePool) -> dict[str, obj
         "state": [gate_state(record) for record in gate_records],
         "baseline": [_packed(record["baseline"]) for record in gate_records],
         "accepted": [_packed(record["accepted"]) for record in gate_records],
+        "kernels": [_packed(record["kernel_spread"]) for record in gate_records],
         "quantized": [_packed(record["quantized"]) for record in gate_records],
         "harm": [_packed(record["harm"]) for record in gate_records],
         "low": [_packed(record["low"]) for record in gate_records],

@@ -67,6 +67,26 @@ ID = "in_distribution: {source: digits, part: test}\n"
             r":3: corruptions: write `limit` beside `source`",
         ),
         (f"version: 1\n{ID}negatives: apple\n", r":3: negatives: .*valid list"),
+        (
+            f"version: 1\n{ID}calibration:\n  captions: {{source: table, pth: a.csv}}\n",
+            r":4: calibration\.captions: unknown key 'pth'; did you mean 'path'",
+        ),
+        (
+            f"version: 1\n{ID}calibration:\n  captions: {{source: image-folder, path: a}}\n",
+            r":4: calibration\.captions: unknown source 'image-folder'; valid: table, webdataset$",
+        ),
+        (
+            f"version: 1\n{ID}calibration:\n  captions: pairs.csv\n",
+            r":4: calibration\.captions: write what the file is as well: {source: table, path: pairs\.csv}$",
+        ),
+        (
+            f"version: 1\n{ID}calibration: {{captions: {{source: table, path: a.csv}}, limit: 3}}\n",
+            r":3: calibration: unknown key 'limit'; valid: captions, source$",
+        ),
+        (
+            "version: 1\nin_distribution:\n  source: digits\n  part: test\n  captions: {source: table, path: a.csv}\n",
+            r":5: `captions` are for quantizers to look at: write them in `calibration:`$",
+        ),
     ],
 )
 def test_mistakes_in_benchmarks_are_told_with_their_line(tmp_path, text, message):
@@ -74,6 +94,24 @@ def test_mistakes_in_benchmarks_are_told_with_their_line(tmp_path, text, message
     path.write_text(text)
     with pytest.raises(InputError, match=rf"b\.yaml{message}"):
         Benchmark.load(str(path))
+
+
+def test_captions_stand_beside_calibration_images_or_alone_and_may_be_added_to_a_benchmark(tmp_path):
+    captions = "captions: {source: webdataset, path: a.tar}"
+    base = f"version: 1\n{ID}calibration: {{source: held-out, limit: 3}}\n"
+    files = {
+        "base": base,
+        "alone": f"version: 1\n{ID}calibration: {{{captions}}}\n",
+        "both": f"version: 1\n{ID}calibration: {{source: held-out, limit: 3, {captions}}}\n",
+        "extended": f"version: 1\nextends: base.yaml\ncalibration: {{{captions}}}\n",
+    }
+    found = {}
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+        sources = list(Benchmark.load(str(tmp_path / f"{name}.yaml")).sources())
+        found[name] = [(wanted.name, wanted.at) for wanted in sources[1:]]
+    images, pairs = ("calibration", ("calibration",)), ("captions", ("calibration", "captions"))
+    assert found == {"base": [images], "alone": [pairs], "both": [images, pairs], "extended": [images, pairs]}
 
 
 def test_a_thousand_class_names_that_are_numbers_are_one_message(tmp_path):

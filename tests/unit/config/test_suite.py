@@ -22,6 +22,7 @@ scopes: [vision, both]
 benchmarks: [data/small.yaml]
 thresholds: limits.yaml
 device: cpu
+deterministic: true
 """
 
 
@@ -58,6 +59,7 @@ def test_a_suite_says_what_to_run(suite, make_plan):
     assert plan.recipes["grouped"].parameters.granularity == 32
     assert plan.recipes["grouped"].quantizer.name == "mse"
     assert plan.device == "cpu"
+    assert plan.deterministic
     assert plan.thresholds[plan.cases[0]].document.path.name == "limits.yaml"
     assert [case.build.calibration for case in plan.cases if case.build.quantizer == "grouped"] == [None] * 4
 
@@ -102,8 +104,8 @@ def test_no_suite_can_be_asked_for(make_plan):
         ("- minmax", "- 8", r"suite.yaml:4: quantizers.0: give a quantizer's name, or a mapping"),
         ("- minmax", "- minmx", r"suite.yaml:4: unknown quantizer 'minmx'; did you mean 'minmax'"),
         ("[4, w8]", "[4, w9]", r"suite.yaml:9: 9 bits in 'w9' is out of range"),
-        ("[4, w8]", "[4, 4.5]", r"suite.yaml:9: bits.1: write a bit width: 4, w4 or w4a8"),
-        ("[4, w8]", "[yes]", r"suite.yaml:9: bits.0: write a bit width"),
+        ("[4, w8]", "[4, 4.5]", r"suite.yaml:9: bits.1: write a format such as 4, w4, w4a8 or fp8"),
+        ("[4, w8]", "[yes]", r"suite.yaml:9: bits.0: write a format"),
         ("[4, w8]", "[]", r"suite.yaml:9: bits: List should have at least 1 item"),
         ("[4, w8]", "4", r"suite.yaml:9: bits: Input should be a valid list"),
         ("[vision, both]", "[vision, boht]", r"suite.yaml:10: unknown scope 'boht'; did you mean 'both'"),

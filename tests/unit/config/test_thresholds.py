@@ -1,11 +1,12 @@
 import pytest
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.config.thresholds import Thresholds
 from pytest_qreliab.errors import InputError
 
 
-def case(bits: Bits = Bits(4, 8), model: str = "m", scope: str = "both", benchmark: str = "b") -> Case:  # noqa: B008
+def case(bits: Format = Format.integers(4, 8), model: str = "m", scope: str = "both", benchmark: str = "b") -> Case:  # noqa: B008
     return Case(Build(model=model, quantizer="q", bits=bits, scope=scope, calibration=None), benchmark)
 
 
@@ -36,7 +37,7 @@ def test_a_gate_may_be_skipped_where_its_own_limits_say_so(tmp_path):
         "version: 1\ngates: {accuracy: {max_drop: 1}, ece: {max: 1, max_rise: 1, where_missing: skip}}\n"
         "overrides: [{match: {bits: w4a8}, gates: {ece: {max: 2}}}]\n"
     )
-    gates = thresholds(tmp_path, text).gates(case(Bits(8)))
+    gates = thresholds(tmp_path, text).gates(case(Format.integers(8)))
     assert {(g.metric, g.limit, g.skippable) for g in gates} == {
         ("accuracy", "max_drop", False), ("ece", "max", True), ("ece", "max_rise", True),
     }  # fmt: skip
@@ -58,7 +59,12 @@ overrides:
 
 @pytest.mark.parametrize(
     ("bits", "model", "limit"),
-    [(Bits(8), "x", 0.01), (Bits(4), "x", 0.03), (Bits(4, 8), "x", 0.04), (Bits(8), "m1", 0.05)],
+    [
+        (Format.integers(8), "x", 0.01),
+        (Format.integers(4), "x", 0.03),
+        (Format.integers(4, 8), "x", 0.04),
+        (Format.integers(8), "m1", 0.05),
+    ],
 )
 def test_the_most_specific_override_wins_and_leaves_other_metrics_alone(tmp_path, bits, model, limit):
     gates = thresholds(tmp_path, OVERRIDES).gates(case(bits, model))
@@ -72,9 +78,9 @@ def test_overrides_of_equal_rank_are_an_error_with_both_lines(tmp_path):
         "  - {match: {bits: 'w4*'}, gates: {accuracy: {max_drop: 1}}}\n"
         "  - {match: {model: 'm*'}, gates: {accuracy: {max_drop: 1}}}\n",
     )
-    assert loaded.gates(case(Bits(8)))
+    assert loaded.gates(case(Format.integers(8)))
     with pytest.raises(InputError, match=r"t\.yaml:5: two overrides of equal rank .*t\.yaml:4"):
-        loaded.gates(case(Bits(4)))
+        loaded.gates(case(Format.integers(4)))
 
 
 @pytest.mark.parametrize(

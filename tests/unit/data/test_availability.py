@@ -45,6 +45,13 @@ def test_what_is_measured_is_counted_after_limits_and_without_what_is_held_out(i
     )
 
 
+def test_captioned_images_are_counted_and_so_are_rows_of_the_same_image(image_folders):
+    (image_folders / "pairs.csv").write_text("image,caption\nood/0.jpg,a\nood/1.png,b\nood/0.jpg,c\n")
+    found = check(image_folders, IMAGES % "" + "calibration: {captions: {source: table, path: pairs.csv, limit: 1}}\n")
+    assert counts(found)["captions"] == (1, 2, ["1 row of images that an earlier row has", "1 over the limit"])
+    assert found.warnings == ()
+
+
 def test_problems_are_told_beside_what_would_be_measured(image_folders):
     (image_folders / "images" / "cat" / "notes.txt").write_text("x")
     text = IMAGES % ", limit: 5" + "ood: {far: {x: {source: flat-folder, path: nowhere}}}\n"

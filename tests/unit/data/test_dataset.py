@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,12 @@ def test_sets_have_their_full_names_and_calibration_images_come_last(data):
     assert list(data.sets) == [*names, "calibration"]
     assert data.sets["ood.near.letters"] is data.ood["letters"]
     assert data.sets["calibration"] is data.calibration
+
+
+def test_captioned_images_come_after_them_and_are_not_measured(data):
+    captioned = replace(data, captions=replace(images("pairs"), captions=["x", "y"]))
+    assert list(captioned.sets) == [*data.sets, "captions"]
+    assert list(measured_sets(captioned, {"labels"})) == list(measured_sets(data, {"labels"}))
 
 
 def test_only_the_sets_that_are_needed_are_requested(data):

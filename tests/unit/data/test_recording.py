@@ -194,7 +194,7 @@ def test_tensors_are_taken_but_not_those_with_a_gradient(refusal):
         ({"text_features": np.zeros((3, 4), dtype=np.int8)}, "must be floats, dequantized if need be; found int8"),
         ({"text_features": [[1.0], [1.0, 2.0], [1.0]]}, "text_features: NumPy makes no array of it"),
         ({"bits": "8"}, "bits: '8' does not say of what; write w8 (weights only) or w8a8"),
-        ({"bits": "int8"}, "bits: 'int8' is no bit width"),
+        ({"bits": "int8"}, "bits: 'int8' is no format"),
         ({"bits": "fp64"}, "of recorded outputs also fp16, bf16, fp32"),
         ({"model": ""}, "model must be text that is not empty"),
     ],

@@ -36,6 +36,15 @@ def test_calibration_ood_and_shifted_images_are_looked_for_among_the_others():
     assert shared(inside, image_set("calibration", list("xyz")), image_set("ood.far.b", list("uvw"))) == {}
 
 
+def test_captioned_images_are_looked_for_among_those_that_are_measured():
+    inside, pairs = image_set("in_distribution", list("abc")), image_set("captions", list("cde"))
+    assert shared(inside, pairs) == {("in_distribution", "captions"): (1, 3)}
+    assert shared(inside, pairs, image_set("calibration", list("de"))) == {("in_distribution", "captions"): (1, 3)}
+    found = shared_images.find({"in_distribution": inside, "captions": pairs}, lambda images: images.ids)
+    with pytest.raises(InputError, match=r"lsq w4 trains on the images of captions; 1 of the 3 .* calibrate on other"):
+        shared_images.check_training("lsq w4", found)
+
+
 def test_sets_that_are_made_of_the_in_distribution_images_may_share_them():
     inside = image_set("in_distribution", list("abc"))
     spoiled = image_set("corruption.fog.3", list("abc"), corruption=Corruption("fog", 3, 0))

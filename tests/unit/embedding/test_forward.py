@@ -5,12 +5,14 @@ import pytest
 import torch
 from open_clip.transformer import Transformer
 
+from pytest_qreliab.config.formats import integer
 from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.sources.builtin import digits
 from pytest_qreliab.embedding import forward
 from pytest_qreliab.embedding.forward import BatchSize
 from pytest_qreliab.errors import InputError
-from pytest_qreliab.quantizers.engine import grid, input_quantizer
+from pytest_qreliab.quantizers.engine import input_quantizer
+from pytest_qreliab.quantizers.engine.grid import Grid, Scheme
 
 
 class Narrow:
@@ -122,7 +124,8 @@ def test_padding_stays_where_tokens_are_not_known_to_be_taken_one_by_one(tiny, s
 
 
 @pytest.mark.parametrize(
-    "rounding", [grid.Grid(torch.tensor(0.1), -127, 127).round, input_quantizer.DynamicQuantizer(8, symmetric=True)]
+    "rounding",
+    [Grid(torch.tensor(0.1), -127, 127, integer(8)).round, input_quantizer.DynamicQuantizer(Scheme(number=integer(8)))],
 )
 def test_padding_is_left_out_of_rounded_prompts(tiny, seen, rounding):
     clip = tiny.copy()

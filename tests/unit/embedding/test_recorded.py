@@ -7,6 +7,7 @@ from pytest_qreliab.data.dataset import Dataset
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.data.recording import Recording
 from pytest_qreliab.embedding.recorded import recorded
+from pytest_qreliab.quantizers.calibration import held_out
 
 IDS = list("43210")
 LABELS = np.array([0, 1, 1, 0, 1])
@@ -58,7 +59,8 @@ def test_what_was_not_asked_for_is_left_out(data):
     assert list(found.labelled) == ["shift.some"]
     np.testing.assert_array_equal(found.labelled["shift.some"].labels, [0, 2])
     np.testing.assert_array_equal(found.calibration.images.values, ROWS[::-1])
-    np.testing.assert_array_equal(found.calibration.held_out, [False, False, False, True, False])
+    np.testing.assert_array_equal(found.calibration.held_out, held_out(data.calibration))
+    assert found.calibration.held_out.sum() == 1  # a quarter of five
 
 
 def test_features_have_the_unit_text_features_as_their_classifier(data):

@@ -57,6 +57,21 @@ def test_what_trains_on_measured_images_is_refused(make_plan, copied, gate, quan
         Evaluator(plan).result(plan.cases[0])
 
 
+def test_captioned_images_that_are_measured_are_found_too(make_plan, copied, gate):
+    folder = copied.parent / "copies"
+    paths = sorted(path.relative_to(folder.parent) for path in folder.glob("*/*.png"))
+    rows = [f"{path},caption {path.stem}" for path in paths]
+    (copied.parent / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
+    calibration = "calibration: {source: digits, part: train, captions: {source: table, path: pairs.csv}}"
+    copied.write_text("\n".join([*copied.read_text().splitlines()[:-1], calibration]))
+    plan = make_plan(bits="w8a8", benchmarks=str(copied), thresholds=gate)
+    (warning,) = Evaluator(plan).result(plan.cases[0]).warnings
+    assert warning.startswith("copied: 30 of the 898 images of in_distribution are images of captions too")
+    plan = make_plan(bits="w8", quantizers="lsq", benchmarks=str(copied), thresholds=gate)
+    with pytest.raises(InputError, match=r"trains on the images of captions; 30 of the 898 images of in_distribution"):
+        Evaluator(plan).result(plan.cases[0])
+
+
 def test_a_file_that_is_in_both_sets_is_refused_before_the_run(make_plan, copied, gate):
     text = copied.read_text().replace("{source: digits, part: test}", "{source: image-folder, path: copies}")
     copied.write_text(text)

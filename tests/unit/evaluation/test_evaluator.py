@@ -32,7 +32,7 @@ def test_results_repeat_to_the_last_digit_in_any_order(make_plan, small_benchmar
 
 
 def test_bits_that_are_too_few_fail(make_plan, small_benchmark):
-    plan = make_plan(bits="w2", benchmarks=str(small_benchmark))
+    plan = make_plan(bits="w2a2", benchmarks=str(small_benchmark))
     result = Evaluator(plan).result(plan.cases[0])
     assert {verdict.gate.metric for verdict in result.verdicts_for("accuracy") if verdict.outcome == "fail"} == {
         "accuracy",

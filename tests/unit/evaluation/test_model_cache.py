@@ -60,11 +60,18 @@ def test_calibration_images_are_part_of_a_build_that_looks_at_them(make_cache):
     key = cache.calibration_key(data)
     assert cache.calibration_key(replace(data, in_distribution=data.calibration, ood={})) == key
     relabelled = replace(data.calibration, labels=np.zeros_like(data.calibration.labels))
+    captioned = replace(data, captions=replace(data.calibration, captions=["a caption"] * 100))
+    keys = [key]
     for other in (
         replace(data, calibration=data.calibration.first_evenly(50)),
         replace(data, calibration=relabelled),
         replace(data, calibration=None),
         replace(data, classes=data.classes[::-1]),
         replace(data, templates=data.templates[:1]),
+        captioned,
+        replace(data, captions=replace(captioned.captions, captions=["a caption", *["other captions"] * 99])),
+        replace(data, captions=captioned.captions.first_evenly(50)),
     ):
-        assert cache.calibration_key(other) != key
+        found = cache.calibration_key(other)
+        assert found not in keys
+        keys.append(found)

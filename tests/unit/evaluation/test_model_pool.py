@@ -6,12 +6,14 @@ import weakref
 from dataclasses import replace
 
 import pytest
+import torch
 
 from pytest_qreliab.embedding.reader import Reader
 from pytest_qreliab.embedding.store import Store
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.model_pool import ModelPool
 from pytest_qreliab.evaluation.progress import silent
+from pytest_qreliab.models import probes
 
 
 @pytest.fixture
@@ -48,6 +50,23 @@ def test_one_baseline_and_one_quantized_model_are_alive(plan, make_pool, tiny):
     pool.baseline("a")
     gc.collect()
     assert len(alive) == 1
+
+
+def test_a_build_made_anew_reads_nothing_that_was_observed_and_is_not_kept(make_plan, small_benchmark, make_pool):
+    plan = make_plan(bits="w4a8", benchmarks=str(small_benchmark))
+    pool, build, observed = make_pool(plan), plan.cases[0].build, {}
+    pool._observe = lambda build, name, make: observed.setdefault(name, make())
+    first = pool.quantized(build)
+    for name, tensors in observed.items():
+        observed[name] = {key: tensor * 2 for key, tensor in tensors.items()}
+    anew = pool.rebuilt(build)
+    assert pool.quantized(build) is first
+    reading = make_pool(plan)
+    reading._observe = pool._observe
+    images = torch.stack([first.preprocess(image) for image in probes.images()])
+    features, same, other = (clip.encode_image(images) for clip in (first, anew, reading.quantized(build)))
+    assert torch.equal(features, same)
+    assert not torch.equal(features, other)
 
 
 def test_a_model_that_is_refused_is_not_tried_again(plan, make_pool):

@@ -53,6 +53,12 @@ def test_each_part_has_its_size_and_corrupted_sets_are_one(data):
     }
 
 
+def test_captions_are_data_too(data):
+    captioned = replace(data, captions=replace(images("pairs", 2), captions=["a", "b"]))
+    other = replace(data, captions=replace(captioned.captions, captions=["a", "c"]))
+    assert changed(data, captioned) == changed(captioned, other) == {"captions"}
+
+
 def test_recorded_samples_are_no_images(data):
     described = describe_data(replace(data, recorded=True), by_name)
     assert described["in_distribution"].startswith("4 samples ")
@@ -77,6 +83,8 @@ def test_the_environment_names_what_numbers_may_depend_on():
         assert found[name] == metadata.version(distribution)
     assert found["python"] == platform.python_version()
     assert found["device"].startswith("cpu ")
+    fixed = describe_environment(torch.device("cpu"), deterministic=True)
+    assert fixed == {**found, "kernels": "deterministic"}
 
 
 def test_the_commits_of_a_hub_are_named_with_what_they_are_of(data):

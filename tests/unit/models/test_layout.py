@@ -1,7 +1,9 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from pytest_qreliab.models.layout import OPEN_CLIP, no_fused_attention
+from pytest_qreliab.models.layout import OPEN_CLIP, PASS_CONTEXT, no_fused_attention
 
 
 def test_every_part_of_open_clip_is_of_one_tower(tiny):
@@ -48,3 +50,19 @@ def test_fused_attention_is_off_within_and_as_before_after_an_error(before):
         assert torch.backends.mha.get_fastpath_enabled() == before
     finally:
         torch.backends.mha.set_fastpath_enabled(usual)
+
+
+def test_towers_encode_in_the_context_that_is_set_on_the_module(tiny):
+    entered = []
+
+    @contextmanager
+    def context(module, tower):
+        entered.append((module, tower))
+        yield
+
+    module, images = tiny.copy().module, torch.zeros(1, 3, 32, 32)
+    module.__dict__[PASS_CONTEXT] = context
+    OPEN_CLIP.encode_image(module, images)
+    OPEN_CLIP.encode_image_with_map(module, images)
+    OPEN_CLIP.encode_text(module, tiny.tokenizer(["two"]), torch.device("cpu"))
+    assert entered == [(module, "vision"), (module, "vision"), (module, "text")]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.transforms import functional as F
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.same_tower import same_tower
@@ -51,7 +51,7 @@ def head(**options) -> Clip:
 
 def quantize(clip: Clip, scope: str, quantizer: str = "minmax", bits: str = "w2") -> Clip:
     recipe = Catalog().recipe(quantizer)
-    return recipe.quantize(clip, Request(bits=Bits.of(bits), scope=scope, parameters=recipe.parameters))
+    return recipe.quantize(clip, Request(bits=Format.recorded(bits), scope=scope, parameters=recipe.parameters))
 
 
 def shared(clip: Clip, full: Clip) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from pytest_qreliab import Clip
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.data.images import ImageSet
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.evaluator import Evaluator
@@ -198,9 +198,9 @@ def test_every_weight_of_a_foreign_model_is_quantized(block, scope, quantizer, c
     before = {name: value.clone() for name, value in clip.module.state_dict().items()}
     recipe = Catalog().recipe(quantizer)
     quantized = recipe.apply()(
-        clip, Request(bits=Bits(3, 8), scope=scope, parameters=recipe.parameters, calibration=calibration)
+        clip, Request(bits=Format.integers(3, 8), scope=scope, parameters=recipe.parameters, calibration=calibration)
     )
-    covered = coverage.measure(clip, quantized, Bits(3, 8), scope)
+    covered = coverage.measure(clip, quantized, Format.integers(3, 8), scope)
     assert covered.missing == ()
     assert covered.weights == covered.flops == 1.0
     after = clip.module.state_dict()
@@ -217,9 +217,10 @@ def test_every_method_works_on_a_foreign_model(quantizer, calibration):
     parameters = quantizer.parameters(**({"steps": 2} if "steps" in quantizer.parameters.model_fields else {}))
     labels = np.arange(len(calibration.images)) % len(calibration.classes)
     labelled = replace(calibration, images=replace(calibration.images, labels=labels))
-    request = Request(bits=Bits(4, 8), scope="both", parameters=parameters, calibration=labelled)
+    request = Request(bits=Format.integers(4, 8), scope="both", parameters=parameters, calibration=labelled)
     quantized = Recipe(name=quantizer.name, quantizer=quantizer, parameters=parameters).apply()(clip, request)
-    assert coverage.measure(clip, quantized, Bits(4, 8), "both").missing == ()
+    formats = engine_layers.own_formats(*engine_layers.unpack_layers(clip, "both"), request)
+    assert coverage.measure(clip, quantized, request.bits, "both", formats=formats).missing == ()
     assert bool(quantized.encode_text(TEXTS).isfinite().all())
 
 
@@ -288,7 +289,7 @@ def test_layers_that_only_some_inputs_use_are_found_and_have_to_be_quantized(cal
     for name, layer in layers.items():
         if name not in ("bright", "long"):
             layer.weight.copy_(torch.round(layer.weight * 4).clamp(-7, 7))
-    missing = coverage.measure(clip, quantized, Bits(4), "both").missing
+    missing = coverage.measure(clip, quantized, Format.integers(4), "both").missing
     assert set(missing) == {"bright.weight", "long.weight"}
 
 
@@ -500,6 +501,7 @@ def test_hugging_faces_clip(calibration):
     recipe = Catalog().recipe("minmax")
     for scope in ("vision", "text"):
         quantized = recipe.apply()(
-            clip, Request(bits=Bits(4, 8), scope=scope, parameters=recipe.parameters, calibration=calibration)
+            clip,
+            Request(bits=Format.integers(4, 8), scope=scope, parameters=recipe.parameters, calibration=calibration),
         )
-        assert coverage.measure(clip, quantized, Bits(4, 8), scope).missing == ()
+        assert coverage.measure(clip, quantized, Format.integers(4, 8), scope).missing == ()

@@ -60,11 +60,12 @@ def test_accepted_values_and_conclusions_of_controls_are_properties_if_there_are
     explanations = [SimpleNamespace(metric=name, conclusion="noise does it") for name in (metric, "ungated")]
     result = replace(
         small_result,
-        verdicts=(replace(first, accepted=0.5),),
+        verdicts=(replace(first, accepted=0.5, kernel_spread=0.001),),
         controls=SimpleNamespace(explanations=explanations),
     )
     properties = dict(CaseCheck(result, "pytest it").properties(None))
     assert properties[f"{metric}.{first.gate.limit}.accepted"] == 0.5
+    assert properties[f"{metric}.{first.gate.limit}.kernel_spread"] == 0.001
     assert properties[f"{metric}.controls"] == "noise does it"
     assert "ungated.controls" not in properties
 

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.plugin import controller
 from pytest_qreliab.plugin.state import ELSEWHERE, REFUSED, SESSION, SHIPPED
 
-BUILD = Build(model="a", quantizer="b", bits=Bits(4), scope="both", calibration=None)
+BUILD = Build(model="a", quantizer="b", bits=Format.integers(4), scope="both", calibration=None)
 OURS, THEIRS = "t.py::test_it[a/b/w4/c]", "t.py::test_it[http://a/b]"
 
 

@@ -29,6 +29,7 @@ def test_the_axes_and_the_gates_are_counted(plan):
     assert first == "qreliab: 2 cases: tiny-digits x minmax w8, minmax w4 x small"
     assert second.startswith("qreliab: 4 gates of ")
     assert second.endswith("limits.yaml, 95% confidence over all of them, device auto")
+    assert header_lines(plan(bits="w8", deterministic="yes"))[1].endswith(", device auto, deterministic")
 
 
 def test_one_case_and_one_gate_are_no_plural(plan):
@@ -58,6 +59,13 @@ def test_what_cannot_be_measured_is_named(plan):
     assert line.startswith(
         "qreliab: not judged: shift.nll, shift.ece: benchmark 'small' has no shift images; add `covariate_shift:` to "
     )
+
+
+def test_what_quantizers_are_trained_on_is_said_once(plan):
+    lines = header_lines(plan(quantizers="minmax,lsq,dsq", bits="w8,w4"))
+    assert [line for line in lines if "trained" in line] == [
+        "qreliab: lsq, dsq: trained on calibration images and class prompts of small, without labels"
+    ]
 
 
 def test_an_override_that_holds_for_no_case_is_named(plan):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.plugin.subjects import Subjects, may_be_of_cases
 
 
@@ -25,7 +26,7 @@ def test_ids_of_cases_are_told_without_a_plan(nodeid, may_be):
 
 
 @pytest.mark.parametrize("scope", ["both", "text"])
-@pytest.mark.parametrize("bits", [Bits(2), Bits(8, 4)])
+@pytest.mark.parametrize("bits", [Format.integers(2), Format.integers(8, 4)])
 def test_every_case_may_be_one(bits, scope):
     build = Build(model="ViT-B-32/openai", quantizer="minmax", bits=bits, scope=scope, calibration=None)
     assert may_be_of_cases([f"t.py::test_it[{Case(build, 'digits').id}]"])

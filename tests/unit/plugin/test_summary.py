@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.plugin.state import CASE, CHECK, PROBLEM
 from pytest_qreliab.plugin.summary import Summary, attach_results
 
@@ -40,7 +41,7 @@ def test_the_first_error_of_a_case_is_kept_without_what_follows_its_first_line(s
     assert summary._errors == {"a": "no such image", "b": "as text"}
 
 
-BUILD = Build(model="a", quantizer="b", bits=Bits(4), scope="both", calibration=None)
+BUILD = Build(model="a", quantizer="b", bits=Format.integers(4), scope="both", calibration=None)
 
 
 def item(params: dict[str, object], stash: dict) -> SimpleNamespace:

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, LoadScheduling, WorkStealingScheduling
 
-from pytest_qreliab.config.cases import Bits, Build, Case
+from pytest_qreliab.config.cases import Build, Case
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.plugin.xdist import BuildScheduling, replace_scheduler
 
 
 def plan_of(*models: str):
-    widths = (Bits(8), Bits(4), Bits(4, 8))
+    widths = (Format.integers(8), Format.integers(4), Format.integers(4, 8))
     cases = [
         Case(
             Build(

@@ -11,12 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pytest_qreliab.config.formats import integer
 from pytest_qreliab.data.images import from_arrays
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.tiny_digits import ByteTokenizer
 from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.quantizers.engine.grid import Scheme
 from pytest_qreliab.quantizers.request import Request
 
 PROMPTS = ["a handwritten two.", "the digit seven", "9"]
@@ -24,7 +26,7 @@ PROMPTS = ["a handwritten two.", "the digit seven", "9"]
 
 @pytest.fixture(scope="session")
 def calibration() -> Calibration:
-    """Sixteen noise images of three classes, every fourth held out, and six prompts."""
+    """Sixteen noise images of three classes, a quarter held out, and six prompts."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     images = from_arrays("noise", pixels, np.arange(16) % 3)
@@ -115,7 +117,7 @@ def rounded_rows():
 
     def round_rows(weight, bits):
         rows = grid.to_rows(weight, "channel")
-        return grid.from_rows(grid.fit_grid(*grid.minmax(rows, bits, True), bits, True).round(rows), weight)
+        return grid.from_rows(Scheme(number=integer(bits)).fit_values(rows, grid.minmax).round(rows), weight, "channel")
 
     return round_rows
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers.builtin import BUILTIN
 from pytest_qreliab.quantizers.recipe import RESCALE, import_function
@@ -17,7 +17,7 @@ def test_every_entry_can_be_imported_and_says_what_it_does(quantizer):
     recipe = Catalog().recipe(quantizer.name)
     assert callable(recipe.apply())
     assert Catalog().recipe(quantizer.name + RESCALE).rescale
-    widths = [Bits.parse(text) for text in quantizer.bits or ("w2", "w4a8", "w8a8")]
+    widths = [Format.parse(text) for text in quantizer.bits or ("w2", "w4a8", "w8a8")]
     assert all(recipe.bits(width, "both") == width for width in widths)
 
 

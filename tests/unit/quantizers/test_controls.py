@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import Bits, ControlKind
+from pytest_qreliab.config.cases import ControlKind
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.quantizers import controls
@@ -17,7 +18,7 @@ from pytest_qreliab.quantizers.recipe import Quantizer
 
 
 @pytest.mark.parametrize("control", ["lowrank", "noise"])
-@pytest.mark.parametrize("bits", [Bits(2), Bits(4), Bits(8)])
+@pytest.mark.parametrize("bits", [Format.integers(2), Format.integers(4), Format.integers(8)])
 def test_each_weight_errs_by_as_much_as_under_the_matched_quantizer(tiny, quantize, control, bits):
     disturbed, matched = quantize(tiny, control, bits), quantize(tiny, "minmax", bits)
     layers, there = engine_layers.unpack_layers(tiny, "both")[1], dict(matched.module.named_modules())
@@ -33,9 +34,9 @@ def test_the_weight_that_counts_is_the_one_before_a_transformation(tiny, ask):
     """Matched to quarot, whose stored weights are turned, the control errs as quarot's acting weights do."""
     catalog = Catalog()
     recipe = catalog.recipe("quarot")
-    request = ask(Bits(3), quantizer="noise")
+    request = ask(Format.integers(3), quantizer="noise")
     disturbed = controls.noise(tiny, replace(request, matched=partial(recipe.quantize, request=request)))
-    turned = dict(recipe.apply()(tiny, ask(Bits(3), quantizer="quarot")).module.named_modules())
+    turned = dict(recipe.apply()(tiny, ask(Format.integers(3), quantizer="quarot")).module.named_modules())
     name = "visual.transformer.resblocks.0.mlp.c_fc"
     layer = engine_layers.unpack_layers(tiny, "both")[1][name]
     expected = (input_quantizer.effective_weight(turned[name]) - layer.weight).norm()
@@ -72,7 +73,7 @@ def test_the_effective_rank_is_matched_where_it_falls():
 @pytest.mark.parametrize("kind", get_args(ControlKind))
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_a_control_errs_by_any_multiple(tiny, quantize, kind, strength):
-    quantized = quantize(tiny, "minmax", Bits(4))
+    quantized = quantize(tiny, "minmax", Format.integers(4))
     control = controls.Control(tiny, quantized, "vision", kind=kind).at(strength)
     before = engine_layers.unpack_layers(tiny, "both")[0].module
     for pair in engine_layers.weight_pairs(tiny, quantized, "vision")[1]:

@@ -44,6 +44,18 @@ def test_all_that_is_needed_to_judge_and_repeat_is_there(verdict):
     ]
 
 
+def test_a_drift_has_what_was_accepted_and_the_spread_of_kernels_beside_it(verdict):
+    gate = replace(verdict.gate, limit="max_drift")
+    drift = replace(verdict, gate=gate, interval=None, method="drift", accepted=0.95, kernel_spread=0.00123)
+    assert lines(drift)[4:9] == [
+        "    baseline   0.9500",
+        "    accepted   0.9500",
+        "    quantized  0.8750",
+        "    harm       0.0750",
+        "    kernels    another attention kernel moves it by 0.0012",
+    ]
+
+
 def test_a_metric_with_two_failed_gates_is_named_once_in_the_headline(verdict):
     other = replace(verdict, gate=replace(verdict.gate, metric="ece", limit="max_rise"))
     assert lines(verdict, verdict, other)[0] == "accuracy, ece: 3 of 3 gates failed"

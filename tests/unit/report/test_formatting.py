@@ -36,3 +36,11 @@ def test_models_have_decimal_units_and_files_binary_ones(count, model, file):
 def test_memory_of_a_device_is_named_if_there_is_one():
     assert formatting.memory(2**30, 0) == "1.0 GiB"
     assert formatting.memory(2**29, 3 * 2**30) == "0.5 GiB, 3.0 GiB on the device"
+
+
+@pytest.mark.parametrize(
+    ("weights", "products", "text"),
+    [(1.0, 1.0, "100.0/100.0%"), (1.0, 0.9999, "100.0/99.9%"), (0.98149, 0.5, "98.1/50.0%"), (None, None, "recorded")],
+)
+def test_coverage_says_100_for_all_alone(weights, products, text):
+    assert formatting.coverage(weights, products) == text

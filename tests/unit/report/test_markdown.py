@@ -29,3 +29,15 @@ def test_markup_in_names_is_text(results):
     assert "a\\|b\\*&lt;script&gt;\\_\\`" in text
     assert "- ⚠️ data \\[x\\](y): one was accepted" in text
     assert "`other` has no result: &lt;b&gt;" in text
+
+
+def test_the_spread_of_kernels_is_beside_the_drift(build):
+    record = build.case(outcomes={"nll": "fail"})
+    (gate,) = (gate for gate in record["gates"] if gate["metric"] == "nll")
+    gate.update(limit="max_drift", accepted=0.9, harm=0.05, low=None, high=None, kernel_spread=0.00123)
+    assert "| 0.0500 (kernels: 0.0012) |" in markdown.render(build.results(record))
+
+
+def test_what_was_trained_on_is_said(build):
+    text = markdown.render(build.results(build.case(quantizer="lsq", trained_on="pairs in a_b.csv")))
+    assert "- lsq: trained on pairs in a\\_b.csv" in text.splitlines()

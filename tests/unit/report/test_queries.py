@@ -69,3 +69,12 @@ def test_gates_that_were_not_judged_share_a_line_by_reason_and_cases(build):
     many = [build.case(index, skipped={"a": maps}) for index in range(5)]
     (line,) = queries.skipped_lines([*many, build.case(9)])
     assert line == f"not judged: a of {', '.join(record['case'] for record in many[:3])} and 2 more: no patch map"
+
+
+def test_quantizers_that_are_trained_on_the_same_share_a_line(build):
+    trained = {"lsq": "images of a", "minmax": "", "dsq": "images of a", "distillation": "pairs in b.csv"}
+    records = [build.case(quantizer=name, bits=bits, trained_on=trained[name]) for name in trained for bits in "ab"]
+    assert queries.training_lines(records) == [
+        "lsq, dsq: trained on images of a",
+        "distillation: trained on pairs in b.csv",
+    ]

@@ -75,3 +75,8 @@ def test_the_drift_has_a_third_line_only_where_it_fails(build):
     assert "third: from what was accepted" in text
     record["gates"][1] = drift | {"outcome": "pass", "passed": True}
     assert "third" not in terminal.render([record], output())
+
+
+def test_the_notes_say_what_was_trained_on(build):
+    records = [build.case(quantizer="lsq", trained_on="pairs in a.csv", warnings=["few"]), build.case(1)]
+    assert terminal.notes(records)[:2] == ["warning: few", "lsq: trained on pairs in a.csv"]

@@ -1,5 +1,6 @@
 """Each source, on real files: the same images and labels, whatever they are kept in."""
 
+import json
 import subprocess
 import sys
 
@@ -126,3 +127,77 @@ def test_nothing_heavy_is_imported_until_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+CAPTIONS = ["a cat on a mat.", "an owl, asleep", "a dog", "a cat", "an owl", "an owl at night"]
+PAIRS = {
+    "csv": "{source: table, path: pairs.csv}",
+    "json lines": "{source: table, path: pairs.jsonl, image: file, caption: text}",
+    "parquet": "{source: table, path: pairs.parquet, image: file}",
+    "images in parquet": "{source: table, path: within.parquet}",
+    "shards": "{source: webdataset, path: '*-pairs.tar'}",
+}
+
+
+@pytest.fixture
+def captioned(everything, pixels, png, write_table, write_shard):
+    """The six images with captions in every source that holds some; all but shards have further captions of them."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    paths = [f"images/{CLASSES[label]}/{i}.png" for i, label in enumerate(LABELS)]
+    write_table(everything / "pairs.csv", ["image", "caption"], zip(paths * 2, [*CAPTIONS, *["no"] * 6], strict=True))
+    lines = [json.dumps({"file": path, "text": [text, "no"]}) for path, text in zip(paths, CAPTIONS, strict=True)]
+    (everything / "pairs.jsonl").write_text("\n".join(lines))
+    parquet.write_table(pyarrow.table({"file": paths, "caption": CAPTIONS}), everything / "pairs.parquet")
+    inside = [{"bytes": png(image), "path": None} for image in pixels]
+    rows = pyarrow.table({"image": inside * 2, "caption": [*CAPTIONS, *["no"] * 6]})
+    parquet.write_table(rows, everything / "within.parquet")
+    files = {f"{i}.png": png(pixels[i]) for i in range(6)} | {f"{i}.txt": CAPTIONS[i].encode() for i in range(6)}
+    for shard in range(2):
+        some = {name: content for name, content in files.items() if int(name[0]) // 3 == shard}
+        write_shard(everything / f"{shard}-pairs.tar", some)
+    return everything
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_all_sources_give_the_same_images_and_captions(captioned, pixels, name):
+    found = opened(captioned, SOURCES["npy"], f"calibration: {{captions: {PAIRS[name]}}}\n")
+    assert found.calibration is None
+    assert list(found.captions.captions) == CAPTIONS
+    assert len(set(found.captions.ids)) == 6
+    for i in range(6):
+        np.testing.assert_array_equal(np.asarray(found.captions.load(i)), pixels[i])
+
+
+def test_of_captions_some_are_drawn_beside_calibration_images(captioned):
+    source = PAIRS["csv"].replace("}", ", limit: 4}")
+    found = opened(captioned, SOURCES["npy"], f"calibration: {{source: table, path: t.csv, captions: {source}}}\n")
+    assert len(found.calibration) == 6
+    expected = [CAPTIONS[int(path.rpartition("/")[2][0])] for path in found.captions.ids]
+    assert (len(expected), list(found.captions.captions)) == (4, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{source: table, path: nowhere.csv}", r"nowhere\.csv: the table cannot be read: No such file"),
+        ("{source: table, path: pairs.csv, caption: text}", r"unknown column 'text'; .*valid: caption, image"),
+        ("{source: table, path: pairs.csv, image: images}", r"unknown column 'images'; did you mean 'image'"),
+        ("{source: table, path: empty.csv}", r"empty\.csv holds no rows"),
+        ("{source: table, path: holes.csv}", r"row 3 has nothing in the column 'caption'"),
+        ("{source: table, path: blank.csv}", r"1 of 2 captions are empty; the first: that of images/dog/2\.png; write"),
+        ("{source: table, path: lost.csv}", r"1 of 1 images are not there; the first: .*lost\.png \(row 2\)"),
+        ("{source: table, path: none.jsonl}", r"row 1 has nothing in the column 'caption'"),
+        ("{source: webdataset, path: 0.tar}", r"3 of 3 samples have no file \.txt; the first: 0\.tar/s0000000"),
+        ("{source: webdataset, path: nowhere.tar}", r"nowhere\.tar: the shard cannot be read: No such file"),
+    ],
+)
+def test_what_is_wrong_with_captions_is_one_message_with_its_line(captioned, write_table, source, message):
+    head, cat, dog = ["image", "caption"], "images/cat/0.png", "images/dog/2.png"
+    write_table(captioned / "empty.csv", head, [])
+    write_table(captioned / "holes.csv", head, [(cat, "a cat"), (dog, "")])
+    write_table(captioned / "blank.csv", head, [(cat, "a cat"), (dog, " ")])
+    write_table(captioned / "lost.csv", head, [("images/lost.png", "a cat")])
+    (captioned / "none.jsonl").write_text(json.dumps({"image": cat, "caption": []}))
+    with pytest.raises(InputError, match=rf"b\.yaml:5: .*{message}") as caught:
+        opened(captioned, SOURCES["npy"], f"calibration:\n  captions: {source}\n")
+    assert "\n" not in str(caught.value)

@@ -45,7 +45,8 @@ def test_a_device_that_is_not_there(make_plan):
 
 @pytest.mark.parametrize(("text", "compiled"), [("yes", True), ("no", False), ("True", True), ("false", False)])
 def test_answers_are_yes_and_no_or_what_toml_has(make_plan, small_benchmark, text, compiled):
-    assert make_plan(compile=text, bits="w8", benchmarks=str(small_benchmark)).compiled == compiled
+    plan = make_plan(compile=text, deterministic=text, bits="w8", benchmarks=str(small_benchmark))
+    assert (plan.compiled, plan.deterministic) == (compiled, compiled)
 
 
 def test_another_answer_is_refused(make_plan):

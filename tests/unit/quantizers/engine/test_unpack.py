@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d as PackedPool
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.data.batches import batches
 from pytest_qreliab.data.sources import builtin
 from pytest_qreliab.errors import InputError
@@ -115,7 +115,7 @@ def test_the_error_of_local_features_falls_as_bits_rise(architecture, quantize, 
         return float((F.normalize(found, dim=-1) - expected).norm(dim=-1).mean())
 
     # Static ranges are of mixed values; of a random model's, which point all ways, they cut off those of one patch.
-    assert error(Bits(2, 8)) > error(Bits(4, 8)) > 2 * error(Bits(8, 8)) > 0
+    assert error(Format.integers(2, 8)) > error(Format.integers(4, 8)) > 2 * error(Format.integers(8, 8)) > 0
 
 
 def test_static_ranges_hold_the_local_features_of_a_trained_model(tiny, quantize):
@@ -123,7 +123,7 @@ def test_static_ranges_hold_the_local_features_of_a_trained_model(tiny, quantize
     images = next(iter(batches(test, tiny.preprocess)))
     expected = F.normalize(tiny.encode_image_with_local(images)[2], dim=-1)
     data = Calibration.split(train, ("two", "seven"), ("{}",))
-    clip = quantize(tiny, "minmax", Bits(8, 8), "vision", data=data)
+    clip = quantize(tiny, "minmax", Format.integers(8, 8), "vision", data=data)
     found = F.normalize(clip.encode_image_with_local(images)[2], dim=-1)
     assert float((found - expected).norm(dim=-1).mean()) < 0.04
 
@@ -133,7 +133,7 @@ def test_kernels_of_other_packages_give_local_features(tiny, quantize, noise, qu
     pytest.importorskip(quantizer, reason=f"the extra pytest-qreliab[{quantizer}] is not installed")
     images = noise(tiny)
     expected = tiny.encode_image_with_local(images)[2]
-    found = quantize(tiny, quantizer, Bits(4)).encode_image_with_local(images)[2]
+    found = quantize(tiny, quantizer, Format.integers(4)).encode_image_with_local(images)[2]
     assert found.shape == expected.shape
     assert 0 < float((found - expected).norm() / expected.norm()) < 0.5
 
@@ -141,7 +141,7 @@ def test_kernels_of_other_packages_give_local_features(tiny, quantize, noise, qu
 def test_onnx_shows_no_local_features(architecture_of, quantize, noise, exported_once):
     tiny = architecture_of("vit")
     pytest.importorskip("onnxruntime", reason="the extra pytest-qreliab[onnxruntime] is not installed")
-    clip = quantize(tiny, "onnxruntime", Bits(8, 8))
+    clip = quantize(tiny, "onnxruntime", Format.integers(8, 8))
     features, patch_map, found = clip.encode_image_with_local(noise(tiny))
     assert torch.equal(features, clip.encode_image(noise(tiny)))
     assert patch_map is not None
@@ -149,7 +149,7 @@ def test_onnx_shows_no_local_features(architecture_of, quantize, noise, exported
 
 
 def test_coverage_says_the_same_of_a_clip_that_was_asked_for_local_features(architecture_of, quantize, noise):
-    clip = quantize(architecture_of("vit"), "minmax", Bits(4, 8))
-    before = coverage.measure(architecture_of("vit"), clip, Bits(4, 8), "both")
+    clip = quantize(architecture_of("vit"), "minmax", Format.integers(4, 8))
+    before = coverage.measure(architecture_of("vit"), clip, Format.integers(4, 8), "both")
     clip.encode_image_with_local(noise(clip))
-    assert coverage.measure(architecture_of("vit"), clip, Bits(4, 8), "both") == before
+    assert coverage.measure(architecture_of("vit"), clip, Format.integers(4, 8), "both") == before

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.metrics.rank import bands
 from pytest_qreliab.quantizers.engine.layers import unpack_layers
@@ -13,7 +13,7 @@ from pytest_qreliab.quantizers.inspection import weight_spectra
 
 @pytest.fixture(scope="module")
 def found(tiny, quantize):
-    return weight_spectra.spectra(tiny, quantize(tiny, "minmax", Bits(4)), "vision")
+    return weight_spectra.spectra(tiny, quantize(tiny, "minmax", Format.integers(4)), "vision")
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
@@ -36,7 +36,7 @@ def test_a_weight_of_known_values_and_error(shape):
 
 
 def test_every_weight_is_there_and_its_error_is_that_of_the_matrix(tiny, quantize, found):
-    quantized = quantize(tiny, "minmax", Bits(4))
+    quantized = quantize(tiny, "minmax", Format.integers(4))
     for of in found:
         first = next(p for n, p in quantized.module.named_parameters() if n == f"{of.name}.weight")
         assert len(of.singular_values) == min(first.flatten(1).shape)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.quantizers.libraries import artifact
 from pytest_qreliab.quantizers.parameters import Artifact, OnnxRuntime
@@ -52,14 +52,18 @@ def towers(tiny, tmp_path_factory, exported_once):
     for package in ("onnxruntime", "onnx", "onnxscript"):
         pytest.importorskip(package, reason="the extra pytest-qreliab[onnxruntime] is not installed")
     from pytest_qreliab.quantizers.engine import layers
-    from pytest_qreliab.quantizers.libraries import onnxruntime
+    from pytest_qreliab.quantizers.libraries import onnx_preparation, onnxruntime
 
     folder = tmp_path_factory.mktemp("towers")
-    exported = {name: onnxruntime.export(layers.unpack_layers(tiny, "both")[0], name) for name in ("visual", "text")}
-    for bits, kind in ((Bits(8, 8), "dynamic"), (Bits(8), "weights"), (None, "full")):
+    clip, unpacked = layers.unpack_layers(tiny, "both")
+    exported = {name: onnxruntime.export(clip, name) for name in ("visual", "text")}
+    for bits, kind in ((Format.integers(8, 8), "dynamic"), (Format.integers(8), "weights"), (None, "full")):
         for name, graph in exported.items():
             file = folder / kind / f"{name}.onnx"
             file.parent.mkdir(exist_ok=True)
-            request = Request(bits=bits or Bits(8), scope="both", parameters=OnnxRuntime())
-            file.write_bytes(onnxruntime._quantized(graph, name, tiny, request) if bits else graph)
+            request = Request(bits=bits or Format.integers(8), scope="both", parameters=OnnxRuntime())
+            prepared = onnx_preparation.prepare(graph, unpacked)
+            if bits:
+                prepared = onnxruntime._quantized(prepared, name, tiny, request, [])
+            file.write_bytes(prepared.SerializeToString() if bits else graph)
     return folder

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import functional as F
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.inspection import coverage
@@ -21,7 +21,7 @@ def test_what_was_not_rounded_is_shown(tiny, tmp_path, load, rounded):
     state[name] = tiny.module.state_dict()[name].clone()
     save_file(state, tmp_path / "model.safetensors")
     clip = load(tiny, tmp_path / "model.safetensors")
-    missing = coverage.measure(tiny, clip, Bits(4), "both").missing
+    missing = coverage.measure(tiny, clip, Format.integers(4), "both").missing
     assert missing == tuple(f"visual.transformer.resblocks.0.attn.{x}_proj.weight" for x in "qkv")
 
 
@@ -44,13 +44,15 @@ def test_a_part_of_a_foreign_model_may_have_the_logit_scale(tmp_path):
     """Its name is then no prefix that all others have to share."""
     weight = torch.arange(32.0).remainder(15).sub(7).reshape(2, 16)
     torch.save({"clip.logit_scale": torch.tensor(4.6), "head.weight": weight}, tmp_path / "model.pt")
-    assert artifact.inspect(tmp_path / "model.pt", "both") == Bits(4)
+    assert artifact.inspect(tmp_path / "model.pt", "both") == Format.integers(4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounded_weights_may_be_stored_in_half_precision(tiny, tmp_path, load, rounded, dtype):
-    bits = Bits(8 if dtype == torch.float16 else 4)
-    torch.save({name: value.to(dtype) for name, value in rounded(tiny, bits.weights).items()}, tmp_path / "half.pt")
+    bits = Format.integers(8 if dtype == torch.float16 else 4)
+    torch.save(
+        {name: value.to(dtype) for name, value in rounded(tiny, bits.weights.bits).items()}, tmp_path / "half.pt"
+    )
     quantized = load(tiny, tmp_path / "half.pt", bits=bits)
     assert coverage.measure(tiny, quantized, bits, "both").missing == ()
 
@@ -107,7 +109,7 @@ def test_files_of_another_architecture(tiny, architecture_of, towers, tmp_path, 
 def test_other_bits_than_the_files_are_refused(tiny, tmp_path, load, rounded):
     save_file(rounded(tiny, 4), tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"is w4 in scope 'both' of .*, not w8a8"):
-        load(tiny, tmp_path / "model.safetensors", bits=Bits(8, 8))
+        load(tiny, tmp_path / "model.safetensors", bits=Format.integers(8, 8))
 
 
 class TwoTowers(nn.Module):
@@ -157,13 +159,13 @@ IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("scope", ["vision", "text", "both"])
 def test_a_scope_is_that_of_the_models_own_layout(foreign_file, quantize, load, prompts, scope):
     clip, path = two_towers(), foreign_file(photo=4, words=4)
-    assert artifact.inspect(path, scope) == Bits(4)  # as a plan asks, which knows no model
-    found, expected = load(clip, path, scope), quantize(clip, "minmax", Bits(4), scope)
+    assert artifact.inspect(path, scope) == Format.integers(4)  # as a plan asks, which knows no model
+    found, expected = load(clip, path, scope), quantize(clip, "minmax", Format.integers(4), scope)
     for encode, inputs in (("encode_image", IMAGES), ("encode_text", prompts)):
         assert torch.equal(getattr(found, encode)(inputs), getattr(expected, encode)(inputs))
     assert torch.equal(found.encode_image(IMAGES), clip.encode_image(IMAGES)) == (scope == "text")
     assert torch.equal(found.encode_text(prompts), clip.encode_text(prompts)) == (scope == "vision")
-    assert coverage.measure(clip, found, Bits(4), scope).weights == 1.0
+    assert coverage.measure(clip, found, Format.integers(4), scope).weights == 1.0
     # The logit scale is of no tower: it comes with the whole file alone.
     assert found.logit_scale == pytest.approx(np.exp(3.0 if scope == "both" else 2.0))
 
@@ -172,17 +174,17 @@ def test_a_tower_that_is_not_quantized_is_refused_in_its_scope(foreign_file, loa
     path = foreign_file(words=4)
     assert load(two_towers(), path, "text") is not None
     with pytest.raises(InputError, match="is not quantized in scope 'vision': none of its weight matrices lies on"):
-        load(two_towers(), path, "vision", Bits(4))
+        load(two_towers(), path, "vision", Format.integers(4))
 
 
 def test_towers_of_different_bits_are_refused_in_a_scope_until_they_are_saved_alone(foreign_file, load, tmp_path):
     path = foreign_file(photo=8, words=4)
-    assert artifact.inspect(path, "text") == Bits(8)  # the model is not known yet
+    assert artifact.inspect(path, "text") == Format.integers(8)  # the model is not known yet
     with pytest.raises(
         InputError, match=r"is w4 in scope 'text' of .*, not w8, .* save a state dict of each tower alone"
     ):
-        load(two_towers(), path, "text", Bits(8))
+        load(two_towers(), path, "text", Format.integers(8))
     words = {name: value for name, value in torch.load(path).items() if name.startswith("words.")}
     torch.save(words, tmp_path / "words.pt")
-    assert artifact.inspect(tmp_path / "words.pt", "text") == Bits(4)
+    assert artifact.inspect(tmp_path / "words.pt", "text") == Format.integers(4)
     assert load(two_towers(), tmp_path / "words.pt", "text") is not None

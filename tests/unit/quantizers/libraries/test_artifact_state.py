@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.libraries import artifact_state, optional
 from pytest_qreliab.quantizers.libraries.artifact import inspect
@@ -17,18 +17,18 @@ def test_rounded_weights_give_what_the_rounding_here_gives(
 ):
     path = tmp_path / f"model{suffix}"
     save_file(rounded(tiny, bits), path) if suffix == ".safetensors" else torch.save(rounded(tiny, bits), path)
-    assert inspect(path, "both") == inspect(path, "vision") == Bits(bits)
-    clip, expected = load(tiny, path), quantize(tiny, "minmax", Bits(bits))
+    assert inspect(path, "both") == inspect(path, "vision") == Format.integers(bits)
+    clip, expected = load(tiny, path), quantize(tiny, "minmax", Format.integers(bits))
     torch.testing.assert_close(clip.encode_image(noise(tiny)), expected.encode_image(noise(tiny)))
     torch.testing.assert_close(clip.encode_text(prompts), expected.encode_text(prompts))
-    assert coverage.measure(tiny, clip, Bits(bits), "both").weights == 1.0
+    assert coverage.measure(tiny, clip, Format.integers(bits), "both").weights == 1.0
     vision = load(tiny, path, "vision")
     assert torch.equal(vision.encode_text(prompts), tiny.encode_text(prompts))
     torch.testing.assert_close(vision.encode_image(noise(tiny)), expected.encode_image(noise(tiny)))
 
 
 def test_rounded_weights_may_be_unpacked_and_wrapped(tiny, quantize, tmp_path, noise, load):
-    expected = quantize(tiny, "minmax", Bits(4))
+    expected = quantize(tiny, "minmax", Format.integers(4))
     path = tmp_path / "model.pt"
     torch.save({"state_dict": {f"module.{k}": v for k, v in expected.module.state_dict().items()}}, path)
     assert torch.equal(load(tiny, path).encode_image(noise(tiny)), expected.encode_image(noise(tiny)))
@@ -37,10 +37,10 @@ def test_rounded_weights_may_be_unpacked_and_wrapped(tiny, quantize, tmp_path, n
 @pytest.mark.parametrize("architecture", ["resnet", "convnext-atto", "siglip-like"], indirect=True)
 def test_every_architecture(architecture, tmp_path, error, load, rounded):
     save_file(rounded(architecture, 8), tmp_path / "model.safetensors")
-    assert inspect(tmp_path / "model.safetensors", "both") == Bits(8)
+    assert inspect(tmp_path / "model.safetensors", "both") == Format.integers(8)
     clip = load(architecture, tmp_path / "model.safetensors")
     assert 0 < max(error(architecture, clip)) < 0.05
-    assert coverage.measure(architecture, clip, Bits(8), "both").weights == 1.0
+    assert coverage.measure(architecture, clip, Format.integers(8), "both").weights == 1.0
 
 
 @pytest.mark.parametrize("columns", [64, 1024])
@@ -63,7 +63,7 @@ def test_bits_of_uneven_levels():
 
 
 @pytest.mark.parametrize("unpacked", [True, False])
-@pytest.mark.parametrize("bits", [Bits(8), Bits(4), Bits(8, 8), Bits(4, 8)])
+@pytest.mark.parametrize("bits", [Format.integers(8), Format.integers(4), Format.integers(8, 8), Format.integers(4, 8)])
 def test_a_torchao_checkpoint(tiny, tmp_path, noise, bits, unpacked, load):
     pytest.importorskip("torchao", reason="the extra pytest-qreliab[torchao] is not installed")
     from torchao.quantization import quantize_
@@ -103,7 +103,10 @@ def test_a_torchao_checkpoint_without_torchao(tiny, tmp_path, monkeypatch, refus
 
     path = tmp_path / "model.pt"
     torch.save(
-        torchao.quantize(tiny, Request(bits=Bits(8), scope="both", parameters=TorchAo())).module.state_dict(), path
+        torchao.quantize(
+            tiny, Request(bits=Format.integers(8), scope="both", parameters=TorchAo())
+        ).module.state_dict(),
+        path,
     )
     monkeypatch.setattr(optional.importlib.util, "find_spec", lambda name: None)
     refused(tiny, path, r"needs the package torchao: pip install 'pytest-qreliab\[torchao\]'")

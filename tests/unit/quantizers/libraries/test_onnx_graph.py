@@ -99,11 +99,30 @@ def test_integer_operators():
     assert (matrix.name, matrix.bits, matrix.activations) == ("w", 8, 8)
 
 
-def test_products_of_activations_and_dead_nodes_do_not_count():
+@pytest.mark.parametrize(("right", "bits"), [("t", None), ("td", 8)])
+def test_a_product_of_activations_has_the_wider_of_its_sides(right, bits):
+    nodes = [
+        *QUANTIZED_X,
+        ("Transpose", ("x",), ("t",), {"perm": [0, 2, 1]}),
+        ("QuantizeLinear", ("t", "s", "z"), ("tq",)),
+        ("DequantizeLinear", ("tq", "s", "z"), ("td",)),
+        ("MatMul", ("xd", right), ("y",)),
+    ]
+    found = graph(nodes, SCALES)
+    (product,) = found.activation_products()
+    assert (product.output, product.bits) == ("y", bits)
+    # 5 x 5 sums of 8 products
+    assert found.flops([], np.ones((2, 5, 8), np.float32), [product]) == {"y": 2 * 25 * 8}
+
+
+def test_products_of_activations_and_dead_nodes_are_no_matrices():
     nodes = [
         ("Transpose", ("x",), ("t",), {"perm": [0, 2, 1]}),
         ("MatMul", ("x", "t"), ("y",)),
         ("DequantizeLinear", ("w", "s"), ("wd",)),
         ("MatMul", ("x", "wd"), ("never",)),
     ]
-    assert graph(nodes, {"w": CODES, "s": ONE}).matrices() == []
+    found = graph(nodes, {"w": CODES, "s": ONE})
+    assert found.matrices() == []
+    assert [product.left for product in found.activation_products()] == ["x"]
+    assert found.flops([], np.ones((2, 5, 8), np.float32), found.activation_products()) == {"y": 2 * 25 * 8}

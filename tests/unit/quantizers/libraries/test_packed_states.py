@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.quantizers.inspection import coverage
 from pytest_qreliab.quantizers.libraries import artifact, packed_states
@@ -40,17 +40,17 @@ def test_a_model_with_layers_of_bitsandbytes_is_w8_and_errs_by_their_rounding_al
     library = pytest.importorskip("bitsandbytes", reason="the extra pytest-qreliab[bitsandbytes] is not installed")
     from pytest_qreliab.quantizers.libraries import bitsandbytes
 
-    kernels = bitsandbytes.quantize(tiny, Request(bits=Bits(8, 8), scope="both", parameters=BitsAndBytes()))
+    kernels = bitsandbytes.quantize(tiny, Request(bits=Format.integers(8, 8), scope="both", parameters=BitsAndBytes()))
     state = kernels.module.state_dict()
     assert any(name.endswith(packed_states.SCALES) for name in state)
     torch.save(state, tmp_path / "model.pt")
-    assert artifact.inspect(tmp_path / "model.pt", "both") == Bits(8)
+    assert artifact.inspect(tmp_path / "model.pt", "both") == Format.integers(8)
     clip = load(tiny, tmp_path / "model.pt")
     assert 0 < max(error(tiny, clip)) < 0.02
     layer = "visual.transformer.resblocks.0.mlp.c_fc"
     expected = library.functional.int8_vectorwise_dequant(state[f"{layer}.weight"], state[f"{layer}.SCB"])
     torch.testing.assert_close(clip.module.get_submodule(layer).weight, expected.float())
-    assert coverage.measure(tiny, clip, Bits(8), "both").matrices == 1.0
+    assert coverage.measure(tiny, clip, Format.integers(8), "both").matrices == 1.0
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
-from pytest_qreliab.quantizers.engine import grid
+from pytest_qreliab.config.formats import Format, integer
 from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine.grid import Scheme
 from pytest_qreliab.quantizers.post_training import outlier_suppression
 
 
 def test_layers_that_read_a_norm_divide_by_its_weight_and_others_by_nothing(tiny, ask):
     clip, layers = engine_layers.unpack_layers(tiny, "vision")
-    found = outlier_suppression.migrate_norms(clip, layers, ask(Bits(8, 8), "vision", "outlier-suppression"))
+    found = outlier_suppression.migrate_norms(clip, layers, ask(Format.integers(8, 8), "vision", "outlier-suppression"))
     for place, block in enumerate(clip.module.visual.transformer.resblocks):
         name = f"visual.transformer.resblocks.{place}"
         for reader, norm in (("attn.q_proj", block.ln_1), ("attn.v_proj", block.ln_1), ("mlp.c_fc", block.ln_2)):
@@ -40,13 +40,13 @@ def test_a_token_that_matters_to_no_output_is_given_up_and_the_output_is_better_
     x[5, 3] = 500
 
     def error(of):
-        return float((F.linear(of.round(x), layer.weight) - F.linear(x, layer.weight)).square().sum())
+        return float((F.linear(of(x), layer.weight) - F.linear(x, layer.weight)).square().sum())
 
-    found = outlier_suppression._fit_clipped(layer, x, bits, symmetric)
+    scheme = Scheme(number=integer(bits), symmetric=symmetric)
+    found = outlier_suppression._fit_clipped(layer, x, scheme)
     lows, highs = x.amin(1).sort(descending=True).values, x.amax(1).sort().values
     coarse = [
-        error(grid.fit_grid(lows[last], highs[last], bits, symmetric))
-        for last in {round((1 - k / 40) * 63) for k in range(21)}
+        error(scheme.fit(lows[last], highs[last]).round) for last in {round((1 - k / 40) * 63) for k in range(21)}
     ]
     assert error(found) <= min(coarse) * (1 + 1e-6)
-    assert error(found) < 0.1 * error(grid.fit_grid(x.min(), x.max(), bits, symmetric))
+    assert error(found) < 0.1 * error(scheme.fit(x.min(), x.max()).round)

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.quantizers.engine import grid, observers
 from pytest_qreliab.quantizers.engine import layers as engine_layers
 from pytest_qreliab.quantizers.engine.transform import Transform
@@ -11,7 +11,7 @@ from pytest_qreliab.quantizers.post_training import procedure, smoothing
 
 def test_smoothquants_scale_is_the_published_formula(tiny, ask):
     clip, layers = engine_layers.unpack_layers(tiny, "both")
-    request = ask(Bits(8, 8), quantizer="smoothquant", alpha=0.7)
+    request = ask(Format.integers(8, 8), quantizer="smoothquant", alpha=0.7)
     found = smoothing._smoothquant(clip, layers, request)
     block = "visual.transformer.resblocks.1"
     names = [f"{block}.attn.{which}_proj" for which in "qkv"]
@@ -26,15 +26,17 @@ def test_smoothquants_scale_is_the_published_formula(tiny, ask):
 
 def test_searched_alpha_errs_no_more_than_any_fixed_one(tiny, ask):
     clip, layers = engine_layers.unpack_layers(tiny, "vision")
-    request = ask(Bits(4, 4), "vision", "smoothquant", alpha="search")
+    request = ask(Format.integers(4, 4), "vision", "smoothquant", alpha="search")
     inputs = observers.observe(clip, layers, request, observers.SampleObserver)
     name = "visual.transformer.resblocks.2.mlp.c_fc"
 
     def squared_error(alpha):
-        by = smoothing._smoothquant(clip, layers, ask(Bits(4, 4), "vision", "smoothquant", alpha=alpha))[name]
+        by = smoothing._smoothquant(clip, layers, ask(Format.integers(4, 4), "vision", "smoothquant", alpha=alpha))[
+            name
+        ]
         layer, x = layers[name], inputs[name].all()
-        weight = procedure.round_weight(by.fold_weight(layer, layer.weight), grid.minmax, request)
-        read = smoothing._round_input(by.input(layer, x), request)
+        weight = procedure.round_weight(by.fold_weight(layer, layer.weight), grid.minmax, request.weight_scheme(name))
+        read = smoothing._round_input(by.input(layer, x), request.input_scheme(name), request)
         return float((F.linear(read, weight) - F.linear(x, layer.weight)).square().sum())
 
     best = squared_error("search")
@@ -42,12 +44,12 @@ def test_searched_alpha_errs_no_more_than_any_fixed_one(tiny, ask):
 
 
 def test_awq_keeps_the_channels_that_matter(ask, tiny):
-    """With one loud channel among quiet ones, the loud one's weights are rounded finer."""
+    """With one loud channel among quiet ones, the loud one's weights are rounded finer, on its authors' grids."""
     torch.manual_seed(0)
     layer = nn.Linear(32, 16, bias=False).requires_grad_(False)
     x = torch.randn(256, 32)
     x[:, 5] *= 50
-    request = ask(Bits(3), quantizer="awq")
+    request = ask(Format.of("w3g32"), quantizer="awq")
     mean = x.abs().mean(0)
     tried = [Transform(mean**e / ((mean**e).max() * (mean**e).min()).sqrt()) for e in (0.0, 0.5)]
-    assert smoothing._best(tried, [(layer, x)], request) is tried[1]
+    assert smoothing._best(tried, {"it": (layer, x)}, request) is tried[1]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.data import images
 from pytest_qreliab.evaluation.planning.catalog import Catalog
 from pytest_qreliab.models.clip import Clip
@@ -16,7 +16,7 @@ from pytest_qreliab.quantizers.calibration import Calibration
 from pytest_qreliab.quantizers.request import Request
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-W3 = Bits(3)
+W3 = Format.integers(3)
 TEMPLATES = ["a photo of the digit {}.", "a handwritten {}.", "{}"]
 
 
@@ -38,7 +38,7 @@ def pixels(tiny, calibration):
 def train():
     """Trains a copy of a model for a few steps, by a method of the catalogue."""
 
-    def quantize(clip: Clip, calibration: Calibration, method: str = "lsq", bits: Bits = W3, **given) -> Clip:
+    def quantize(clip: Clip, calibration: Calibration, method: str = "lsq", bits: Format = W3, **given) -> Clip:
         recipe = Catalog().recipe(method)
         request = {key: given.pop(key) for key in ("scope", "advance", "checkpoints") if key in given}
         parameters = recipe.quantizer.parameters(**({"steps": 4, "batch": 8} | given))
@@ -74,7 +74,7 @@ def state():
         for name, layer in clip.module.named_modules():
             for hook in layer._forward_pre_hooks.values():
                 if hook.round is not None:
-                    found[f"{name}.grid"] = hook.round(torch.linspace(-20, 20, 1001))
+                    found[f"{name}.grid"] = hook.round(torch.linspace(-20, 20, 1001)[None])
         return found
 
     return read

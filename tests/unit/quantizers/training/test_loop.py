@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pytest_qreliab.config.cases import Bits
+from pytest_qreliab.config.formats import Format
 from pytest_qreliab.errors import InputError
 from pytest_qreliab.quantizers.engine import grid
 from pytest_qreliab.quantizers.parameters import RoundingParameters, Training
@@ -13,9 +13,9 @@ from pytest_qreliab.quantizers.training import loop, losses, parametrize
 
 
 def test_it_errs_less_than_rounding_does(tiny, calibration, pixels, train, feature_error):
-    request = Request(bits=Bits(2), scope="both", parameters=RoundingParameters(), calibration=calibration)
+    request = Request(bits=Format.integers(2), scope="both", parameters=RoundingParameters(), calibration=calibration)
     rounded = procedure.quantize(tiny, request, rounder=procedure.nearest(grid.mse))
-    trained = train(tiny, calibration, bits=Bits(2), steps=20)
+    trained = train(tiny, calibration, bits=Format.integers(2), steps=20)
     assert feature_error(trained, tiny, pixels) < feature_error(rounded, tiny, pixels) / 2
 
 
@@ -25,7 +25,9 @@ def test_the_text_tower_alone_needs_no_images(tiny, calibration, train, same):
 
 
 def run(tiny, calibration, loss, **given):
-    request = Request(bits=Bits(3), scope="both", parameters=Training(batch=8, **given), calibration=calibration)
+    request = Request(
+        bits=Format.integers(3), scope="both", parameters=Training(batch=8, **given), calibration=calibration
+    )
     loop.quantize(tiny, request, "test", loss=loss, parametrize=parametrize.learn_steps)
 
 
@@ -56,4 +58,6 @@ def test_layers_that_no_feature_comes_from_may_hold_anything(tiny, calibration, 
     clip = tiny.copy()
     clip.module.decoder = torch.nn.Linear(4, 4).eval()
     torch.nn.init.constant_(clip.module.decoder.weight, torch.nan)
-    assert train(clip, calibration, bits=Bits(3, 8)).encode_text(["a photo of the digit 7."]).isfinite().all()
+    assert (
+        train(clip, calibration, bits=Format.integers(3, 8)).encode_text(["a photo of the digit 7."]).isfinite().all()
+    )

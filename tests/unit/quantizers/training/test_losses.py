@@ -71,5 +71,5 @@ def test_losses_of_pairs_refuse_what_is_no_pair(features):
     for loss in (losses.contrastive, losses.distillation_loss):
         with pytest.raises(ValueError, match="need images and captions"):
             loss(replace(features, text=None))
-    with pytest.raises(ValueError, match="needs labels"):
+    with pytest.raises(ValueError, match="needs pairs"):
         losses.contrastive(replace(features, labels=None))

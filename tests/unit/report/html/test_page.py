@@ -99,3 +99,12 @@ def test_200_cases_are_under_two_megabytes(build):
 def test_page_of_a_results_file(tmp_path, small):
     results_file.write(tmp_path / "r.json", small)
     assert html_page.render(results_file.read(tmp_path / "r.json")) == html_page.render(small)
+
+
+def test_what_was_trained_on_is_among_the_notes_and_in_the_case(build, read_page):
+    page = read_page(build.results(build.case(quantizer="lsq", trained_on="pairs in a.csv"), build.case(1)))
+    assert "lsq: trained on pairs in a.csv" in [of["text"] for of in page.all("li")]
+    data = page.data()
+    about = [{name: data["pool"][place] for name, place in case["about"]} for case in data["cases"]]
+    assert about[0]["trained on"] == "pairs in a.csv"
+    assert "trained on" not in about[1]

@@ -32,6 +32,13 @@ def test_values_that_are_no_numbers(build, read_page):
     assert "nan" in page.all("tbody")[0]["text"]
 
 
+def test_the_spread_of_kernels_is_beside_the_drift(build, read_page):
+    record = build.case()
+    record["gates"][0].update(limit="max_drift", accepted=0.9, kernel_spread=0.00123)
+    data = read_page(build.results(record)).data()
+    assert data["pool"][data["cases"][0]["gates"]["kernels"]] == [12, *[None] * (len(record["gates"]) - 1)]
+
+
 def test_numbers_are_packed_as_ten_thousandths():
     values = (0.12345, -0.5, 99.5, 1234.5, None, math.nan)
     assert [payload._packed(value) for value in values] == [1235, -5000, 995000, "1234", None, "nan"]
