@@ -69,7 +69,7 @@ def test_a_failed_gate_says_all_that_is_needed_once(run, write_thresholds, monke
             "    method     paired score; McNemar p = *e-*, * lost, * gained; each bound holds with 97.50% confidence",
             f"    limit      max_drop 0.01, {limits}:4",
             "  repeat: pytest 'qreliab::test_accuracy[[]tiny-digits/minmax/w2a2/small]' --qreliab-bits=w2a2 *",
-            "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2a2/small] - Failed: accuracy*",
+            "FAILED qreliab::test_accuracy[[]tiny-digits/minmax/w2a2/small] - Failed: accura*",
         ]
     )
     assert result.stdout.str().count("repeat: pytest") == 1
