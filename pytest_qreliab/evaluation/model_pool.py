@@ -23,7 +23,7 @@ from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.models.devices import resolve_device
 from pytest_qreliab.models.layout import OPEN_CLIP
 from pytest_qreliab.quantizers.calibration import Calibration
-from pytest_qreliab.quantizers.engine.layers import own_formats, unpack_layers
+from pytest_qreliab.quantizers.engine.layers import find_own_formats
 from pytest_qreliab.quantizers.inspection.coverage import Coverage
 from pytest_qreliab.quantizers.inspection.coverage import measure as measure_coverage
 from pytest_qreliab.quantizers.recipe import Recipe
@@ -139,7 +139,7 @@ class ModelPool:
                 build.bits if recipe.quantizer.rounds else None,
                 build.scope,
                 getattr(recipe.parameters, "granularity", "channel"),
-                own_formats(*unpack_layers(full, build.scope), request) if recipe.parameters.layers else {},
+                find_own_formats(full, request),
             )
             advance(total if recipe.steps == 0 else 0)
         _require_coverage(coverage, full, build, recipe)

@@ -30,7 +30,7 @@ Forward = Callable[[], object]  # takes one batch through a tower
 
 
 class _Reached(BaseException):  # no Exception, which the user's own code may catch
-    """What is looked for was seen: the rest of the model need not run."""
+    """The signal that what is looked for was seen, so that the rest of the model need not run."""
 
 
 class TowerBlock:

@@ -99,11 +99,15 @@ class Scheme:
         high = 2 ** (self.number.bits - 1) - 1
         return -high if self.restricted_range else -high - 1, high
 
+    def scale_of_all(self, values: torch.Tensor) -> torch.Tensor | None:
+        """Return the scalar that scales all blocks of a tensor, given all of its values; None if the type has none."""
+        if self.number.scale != "e4m3":
+            return None
+        return number_rounding.tensor_scale(values.abs().amax(), self.number)
+
     def fit_values(self, values: torch.Tensor, rule: RangeRule, of_all: torch.Tensor | None = None) -> Grid:
         """Return the grids of values, (rows, n), over the ranges that a rule finds."""
-        if of_all is None and self.number.scale == "e4m3":
-            of_all = number_rounding.tensor_scale(values.abs().amax(), self.number)
-        return self.fit(*rule(values, self), of_all)
+        return self.fit(*rule(values, self), self.scale_of_all(values) if of_all is None else of_all)
 
 
 RangeRule = Callable[[torch.Tensor, Scheme], Bounds]
@@ -120,8 +124,8 @@ def to_rows(weight: torch.Tensor, granularity: Granularity, fill: float = 0.0) -
     Args:
         weight: A weight of shape (out, ...).
         granularity: "tensor", "channel", a group size or a block. A group size cuts each flattened output channel into
-            groups and fills up the last one. A block does so with the input channels, at each place of a
-            kernel by itself, as the emulation by the authors of MX does (microsoft/microxcaling).
+            groups and fills up the last one. A block does so with the input channels, at each place of a kernel by
+            itself, as the emulation by the authors of MX does (microsoft/microxcaling).
         fill: The value that fills up the last group.
 
     Returns:
@@ -196,7 +200,7 @@ def mse(values: torch.Tensor, scheme: Scheme) -> Bounds:
     lowest, highest = minmax(values, scheme)
     if scheme.number.scale == "none":
         return lowest, highest
-    of_all = number_rounding.tensor_scale(values.abs().amax(), scheme.number)
+    of_all = scheme.scale_of_all(values)
     best = torch.full_like(lowest, torch.inf)
     factor = torch.ones_like(lowest)
     for candidate in _factors(scheme.number):

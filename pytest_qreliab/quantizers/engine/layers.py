@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -94,6 +95,11 @@ def prepare_layers(clip: Clip, request: Request) -> tuple[Clip, Layers, Request]
     return clip, layers, replace(request, formats=own)
 
 
+def find_own_formats(full: Clip, request: Request) -> dict[str, Format | None]:
+    """Return what `own_formats` does, for a model that is packed."""
+    return own_formats(*unpack_layers(full, request.scope), request) if request.parameters.layers else {}
+
+
 def own_formats(clip: Clip, layers: Mapping[str, nn.Module], request: Request) -> dict[str, Format | None]:
     """Return the formats of the layers that a pattern of the parameters fits, by name; None: it is kept.
 
@@ -125,12 +131,10 @@ def own_formats(clip: Clip, layers: Mapping[str, nn.Module], request: Request) -
 def _ends(clip: Clip, layers: Mapping[str, nn.Module], scope: str) -> dict[str, set[str]]:
     """Return the layers that read the pixels, and those that write the features of a tower, by pattern."""
     order: list[str] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, args, out, name=name: order.append(name))
-        for name, layer in layers.items()
-    ]
     ends: dict[str, set[str]] = {FIRST: set(), LAST: set()}
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_hook(lambda layer, args, out, name=name: order.append(name)))
         for tower in ("vision", "text") if scope == "both" else (scope,):
             encode_probes(clip, tower)
             if order:
@@ -138,9 +142,6 @@ def _ends(clip: Clip, layers: Mapping[str, nn.Module], scope: str) -> dict[str, 
                 if tower == "vision":
                     ends[FIRST].add(order[0])
             order.clear()
-    finally:
-        for handle in handles:
-            handle.remove()
     return ends
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -58,16 +59,14 @@ def observe(
 
         return show
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(hook(name)))
         if request.scope != "text":
             for images in calibration.batches(clip, request.parameters.images):
                 clip.encode_image(images)
         for encode in passes:
             encode()
-    finally:
-        for handle in handles:
-            handle.remove()
     return observers
 
 
@@ -184,11 +183,11 @@ class SharedInput:
     norm: nn.LayerNorm | None  # the norm with learned weights that the tensor comes from, if any
 
 
-TensorKey = tuple[int, int]
-Read = tuple[TensorKey, int, int]  # the tensor, its channels, and the number of the pass
+MemoryState = tuple[int, int]
+Read = tuple[MemoryState, int, int]  # of the tensor, its channels, and the number of the pass
 
 
-def _key(x: torch.Tensor) -> TensorKey:
+def memory_state(x: torch.Tensor) -> MemoryState:
     """Return what two tensors have in common that share their memory, with no change of it in between."""
     return x.untyped_storage().data_ptr(), x._version
 
@@ -201,19 +200,19 @@ class _ReadWatch:
         self.sources: dict[str, set[nn.LayerNorm | None]] = defaultdict(set)  # by layer: the norms
         self._passed = 0  # the number of passes
         self._alive: list[torch.Tensor] = []  # so that no address is used twice in a pass
-        self._norms: dict[TensorKey, nn.LayerNorm] = {}  # by what they wrote in this pass
+        self._norms: dict[MemoryState, nn.LayerNorm] = {}  # by what they wrote in this pass
 
     def note_norm(self, norm: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
         assert isinstance(norm, nn.LayerNorm)
         self._alive.append(out)
-        self._norms[_key(out)] = norm
+        self._norms[memory_state(out)] = norm
 
     def note_reader(self, layer: nn.Module, args: tuple[Any, ...], name: str) -> None:
         x = args[0]
         self._alive.append(x)
         channels = x.shape[1 if isinstance(layer, nn.Conv2d) else -1]
-        self.reads[name].append((_key(x), channels, self._passed))
-        norm = self._norms.get(_key(x))
+        self.reads[name].append((memory_state(x), channels, self._passed))
+        norm = self._norms.get(memory_state(x))
         self.sources[name].add(None if norm is None or norm.weight.numel() != channels else norm)
 
     def end_pass(self) -> None:
@@ -238,17 +237,14 @@ def find_shared_inputs(clip: Clip, layers: Mapping[str, nn.Module], request: Req
     """
     watch = _ReadWatch()
     learned = [m for m in clip.module.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None]
-    handles = [norm.register_forward_hook(watch.note_norm) for norm in learned]
-    handles += [
-        layer.register_forward_pre_hook(partial(watch.note_reader, name=name)) for name, layer in layers.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for norm in learned:
+            hooks.enter_context(norm.register_forward_hook(watch.note_norm))
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(watch.note_reader, name=name)))
         for encode in engine_layers.probe_passes(clip, request.scope):
             encode()
             watch.end_pass()
-    finally:
-        for handle in handles:
-            handle.remove()
     groups: dict[tuple[Read, ...], list[str]] = defaultdict(list)
     for name, reads in watch.reads.items():
         groups[tuple(reads)].append(name)

@@ -22,6 +22,7 @@ from torch import nn
 from pytest_qreliab.models import probes
 from pytest_qreliab.models.clip import Clip
 from pytest_qreliab.quantizers.engine import layers as engine_layers
+from pytest_qreliab.quantizers.engine.observers import memory_state
 
 Edge = tuple[Any, int]  # a node of autograd's graph, and which of its outputs
 State = tuple[int, int]  # which tensor or storage, and how often it was changed in place
@@ -222,7 +223,7 @@ def _watch(module: nn.Module, layers: Collection[str], probe: Probe) -> _Run:
                 start=next(time),
                 reads=reads,
                 read=_state(reads),
-                storage=(0, 0) if reads is None else (reads.untyped_storage().data_ptr(), reads._version),
+                storage=(0, 0) if reads is None else memory_state(reads),
                 source=_edge(reads),
                 further=dict(enumerate(args[1:], 1)) | kwargs,
             )

@@ -13,6 +13,7 @@ own, of all products. They are covered if the values of both sides lie on grids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +108,12 @@ class _Product:
         return self.problem is None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _OfActivations:
     """The FLOPs of products of two activations."""
 
-    flops: float = 0.0
-    rounded: float = 0.0  # with both sides rounded
+    flops: float
+    rounded: float  # of products with both sides rounded
 
     def share_with(self, products: list[_Product]) -> float:
         """Return the share of the FLOPs of these and of products of weights that is quantized."""
@@ -141,11 +142,10 @@ def measure(
         formats: The formats of layers that have their own, by name; None: the layer is kept in full precision.
     """
     asked = _Asked(bits, granularity, formats or {})
-    of_two = _OfActivations()
     if bits is not None and isinstance(quantized.module, OnnxClip):
-        products = list(_graph_products(quantized, quantized.module, asked, of_two))
+        products, of_two = _graph_products(quantized, quantized.module, asked)
     else:
-        products = list(_plain_products(full, quantized, asked, scope, of_two))
+        products, of_two = _plain_products(full, quantized, asked, scope)
         if bits is not None:
             products += _library_products(full, quantized, asked, scope)
     rounded = {product.name: form for product in products if product.quantized and (form := product.form)}
@@ -189,10 +189,8 @@ def _mean_bits(products: list[_Product]) -> float | None:
     return total / elements if elements else None
 
 
-def _plain_products(
-    full: Clip, quantized: Clip, asked: _Asked, scope: str, of_two: _OfActivations
-) -> Iterator[_Product]:
-    """Yield ordinary float weights, rounded in place or not at all, and count products of two activations."""
+def _plain_products(full: Clip, quantized: Clip, asked: _Asked, scope: str) -> tuple[list[_Product], _OfActivations]:
+    """Return ordinary float weights, rounded in place or not at all, and products of two activations."""
     weights = {
         name: parameter
         for name, parameter in quantized.module.named_parameters()
@@ -201,7 +199,7 @@ def _plain_products(
     watch = ProductWatch(weights, None if asked.bits is None else asked.bits.activations, _turns(quantized, scope))
     with no_fused_attention(), torch.no_grad(), watch:
         encode_probes(quantized, scope)
-    of_two.flops, of_two.rounded = watch.of_activations, watch.of_rounded
+    found: list[_Product] = []
     compared = asked.bits is None or None in asked.formats.values()
     changed = _changed(full, weights, scope) if compared else set()
     for name, flops in watch.flops.items():
@@ -217,7 +215,7 @@ def _plain_products(
         else:
             unread = form.activations is not None and not _input_rounded(quantized, name)
             problem = "is rounded, and its input is not" if unread else None
-        yield _Product(
+        product = _Product(
             name=name,
             elements=weight.numel(),
             flops=flops,
@@ -225,6 +223,8 @@ def _plain_products(
             form=form,
             convolution=name in watch.convolutions,
         )
+        found.append(product)
+    return found, _OfActivations(watch.of_activations, watch.of_rounded)
 
 
 def _turns(clip: Clip, scope: str) -> list[torch.Tensor]:
@@ -259,12 +259,11 @@ def _library_products(full: Clip, quantized: Clip, asked: _Asked, scope: str) ->
 
     if not layers:
         return
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items() if name.endswith(".weight")]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            if name.endswith(".weight"):
+                hooks.enter_context(layer.register_forward_hook(watch(name)))
         encode_probes(quantized, scope)
-    finally:
-        for handle in handles:
-            handle.remove()
     idle = _idle(full, scope)
     for name, layer in layers.items():
         if name in idle and flops[name] == 0:
@@ -290,8 +289,10 @@ def _idle(full: Clip, scope: str) -> set[str]:
     return {f"{name}.weight" for name in layers.keys() - called}
 
 
-def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked, of_two: _OfActivations) -> Iterator[_Product]:
-    """Yield the weights of ONNX graphs, whose nodes tell the width; a run of each graph counts the FLOPs."""
+def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked) -> tuple[list[_Product], _OfActivations]:
+    """Return the weights of ONNX graphs, whose nodes tell the width; a run of each graph counts the FLOPs."""
+    found: list[_Product] = []
+    of_activations = of_rounded = 0.0
     for which, tower in module.towers().items():
         graph = Graph(tower.graph())
         matrices = graph.matrices()
@@ -299,17 +300,17 @@ def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked, of_two: _O
         of_graph = graph.activation_products()
         flops = graph.flops(matrices, tower.batches(x)[0], of_graph)
         for one in of_graph:
-            of_two.flops += flops[one.output]
+            of_activations += flops[one.output]
             wanted = None if asked.bits is None else asked.bits.activations
             if one.bits is not None and wanted is not None and one.bits <= wanted.bits:
-                of_two.rounded += flops[one.output]
+                of_rounded += flops[one.output]
         for matrix in matrices:
             form = asked.of(matrix.name)
             if form is None:
                 problem: str | None = KEPT
             else:
                 problem = "is a float" if matrix.bits is None else _misfit(matrix.bits, matrix.activations, form)
-            yield _Product(
+            product = _Product(
                 name=f"{which}.onnx: {matrix.name}",
                 elements=matrix.elements,
                 flops=flops[matrix.output],
@@ -317,6 +318,8 @@ def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked, of_two: _O
                 form=form,
                 convolution=matrix.convolution,
             )
+            found.append(product)
+    return found, _OfActivations(of_activations, of_rounded)
 
 
 def _misfit(weights: int, activations: int | None, form: Format) -> str | None:

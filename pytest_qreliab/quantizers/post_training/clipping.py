@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pytest_qreliab.models.clip import Clip
-from pytest_qreliab.quantizers.engine import grid, number_rounding, observers
+from pytest_qreliab.quantizers.engine import grid, observers
 from pytest_qreliab.quantizers.engine.grid import Bounds, RangeRule, Scheme
 from pytest_qreliab.quantizers.engine.layers import Layers
 from pytest_qreliab.quantizers.post_training import gptq, procedure
@@ -53,7 +53,7 @@ def least_output_error(layer: nn.Module, x: torch.Tensor) -> RangeRule:
         parts = cells.view(*read.shape[:2], -1, size).transpose(1, 2)
         if parts.shape[2] > size:
             parts = torch.linalg.qr(parts, mode="r").R  # x = q r, so |x d| = |r d|
-        of_all = number_rounding.tensor_scale(values.abs().amax(), scheme.number)
+        of_all = scheme.scale_of_all(values)
         bound = torch.maximum(lowest.abs(), highest.abs())
         best, share = torch.full_like(bound, torch.inf), torch.ones_like(bound)
         for tried in SHARES:

@@ -23,10 +23,9 @@ def quarot(clip: Clip, request: Request) -> Clip:
     """Return a copy with inputs turned so that no channel stands out.
 
     The inverse turn is folded into the weights, which are rounded as by `gptq`. Each token is rounded over its own
-    range. First the norms' learned weights are folded into the layers that read
-    them, as the authors do. They turn the residual stream once for all; here it is turned at every layer. The rounded
-    inputs are the same, and so is the input side of the weights. The output side of the layers that write the stream
-    is not turned.
+    range. First the norms' learned weights are folded into the layers that read them, as the authors do. They turn the
+    residual stream once for all; here it is turned at every layer. The rounded inputs are the same, and so is the input
+    side of the weights. The output side of the layers that write the stream is not turned.
     """
     return procedure.quantize(clip, request, transforms=rotate, rounder=gptq.round_weights, input_rounder=_clip_tokens)
 

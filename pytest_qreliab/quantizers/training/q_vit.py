@@ -7,7 +7,7 @@ through `q_norm` and `k_norm`, as (batch, heads, places, channels of a head).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,15 +160,10 @@ def _find_passed(clip: Clip, scope: str) -> dict[str, nn.Module]:
 def _recorded(clip: Clip, scope: str) -> Iterator[list[torch.Tensor]]:
     """Yield a list to which the queries and keys of all passes are added, (batch, heads, places, channels)."""
     found: list[torch.Tensor] = []
-    handles = [
-        passed.register_forward_hook(lambda module, args, out: found.append(out))
-        for passed in _find_passed(clip, scope).values()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for passed in _find_passed(clip, scope).values():
+            hooks.enter_context(passed.register_forward_hook(lambda module, args, out: found.append(out)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def similarity_loss(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:

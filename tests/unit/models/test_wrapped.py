@@ -219,7 +219,7 @@ def test_every_method_works_on_a_foreign_model(quantizer, calibration):
     labelled = replace(calibration, images=replace(calibration.images, labels=labels))
     request = Request(bits=Format.integers(4, 8), scope="both", parameters=parameters, calibration=labelled)
     quantized = Recipe(name=quantizer.name, quantizer=quantizer, parameters=parameters).apply()(clip, request)
-    formats = engine_layers.own_formats(*engine_layers.unpack_layers(clip, "both"), request)
+    formats = engine_layers.find_own_formats(clip, request)
     assert coverage.measure(clip, quantized, request.bits, "both", formats=formats).missing == ()
     assert bool(quantized.encode_text(TEXTS).isfinite().all())
 

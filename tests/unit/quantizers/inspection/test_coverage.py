@@ -237,7 +237,7 @@ def test_a_product_counts_if_both_of_its_sides_are_rounded(architecture_of, ask,
 def test_what_is_kept_on_purpose_counts_against_the_share_and_not_against_the_promise(tiny, ask, quantize):
     patterns = {"visual.conv1": "w8", "*.attn.out_proj": "keep"}
     bits = Format.of("w3a8")
-    formats = engine_layers.own_formats(*engine_layers.unpack_layers(tiny, "both"), ask(bits, layers=patterns))
+    formats = engine_layers.find_own_formats(tiny, ask(bits, layers=patterns))
     found = coverage.measure(tiny, quantize(tiny, "minmax", bits, layers=patterns), bits, "both", formats=formats)
     _, layers = engine_layers.unpack_layers(tiny, "both")
     sizes = {name: layer.weight.numel() for name, layer in layers.items()}

@@ -206,7 +206,7 @@ def test_a_tower_that_cannot_be_exported_is_named(architecture_of, monkeypatch):
 def test_layers_have_formats_of_their_own_or_are_kept(tiny, quantized, bits, patterns):
     clip = quantized(tiny, Format.of(bits), layers=patterns)
     asked = Request(bits=Format.of(bits), scope="both", parameters=OnnxRuntime(layers=patterns))
-    formats = engine_layers.own_formats(*engine_layers.unpack_layers(tiny, "both"), asked)
+    formats = engine_layers.find_own_formats(tiny, asked)
     kept = {name for name, form in formats.items() if form is None}
     found = coverage.measure(tiny, clip, Format.of(bits), "both", "channel", formats)
     convolution = set() if bits == "w8a8" else {"visual.conv1"}  # which the weight-only tool leaves as it is

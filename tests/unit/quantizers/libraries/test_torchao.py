@@ -136,7 +136,7 @@ def test_layers_have_formats_of_their_own_or_are_kept(tiny):
     patterns = {"*.out_proj": "keep", "*.q_proj": "w8a8"}
     clip = quantized(tiny, Format.of("w4"), layers=patterns)
     asked = Request(bits=Format.of("w4"), scope="both", parameters=TorchAo(layers=patterns))
-    formats = engine_layers.own_formats(*engine_layers.unpack_layers(tiny, "both"), asked)
+    formats = engine_layers.find_own_formats(tiny, asked)
     found = coverage.measure(tiny, clip, Format.of("w4"), "both", "channel", formats)
     kept = {name for name in found.missing if name != "visual.conv1.weight"}
     assert kept == {f"{name}.weight" for name in formats if name.endswith("out_proj")}
