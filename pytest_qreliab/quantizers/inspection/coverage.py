@@ -36,6 +36,7 @@ from pytest_qreliab.quantizers.inspection import size
 from pytest_qreliab.quantizers.inspection.product_watch import ProductWatch
 from pytest_qreliab.quantizers.libraries.onnx_graph import Graph
 
+CHANGED = "was to be kept in full precision, and has changed"
 KEPT = "is kept in full precision, as `layers` says"
 FULL_BITS = 32  # of a weight that is not rounded
 WIDEST = 8  # bits of the widest weights that count as quantized
@@ -150,6 +151,7 @@ def measure(
             products += _library_products(full, quantized, asked, scope)
     rounded = {product.name: form for product in products if product.quantized and (form := product.form)}
     missing = [product for product in products if not product.quantized]
+    missing.sort(key=lambda product: product.problem == KEPT)  # what is kept on purpose comes last
     measures, not_kept = (_elements, _flops), [product for product in products if product.problem != KEPT]
     return Coverage(
         weights=_share(products, measures[0]),
@@ -208,7 +210,7 @@ def _plain_products(full: Clip, quantized: Clip, asked: _Asked, scope: str) -> t
             moved = name in changed or _rounded(weight, integer(WIDEST), "channel")
             problem = None if moved else "is as in full precision"
         elif form is None:
-            problem = "was to be kept in full precision, and has changed" if name in changed else KEPT
+            problem = CHANGED if name in changed else KEPT
         elif not _rounded(weight, form.weights, granularity_of(form, asked.granularity)):
             levels = f"{2**form.weights.bits} levels" if form.weights.kind == "integer" else form.weights.name
             problem = f"does not lie on grids of {levels}"
@@ -275,7 +277,7 @@ def _library_products(full: Clip, quantized: Clip, asked: _Asked, scope: str) ->
         if flops[name] == 0:
             problem = "belongs to a layer that is never called"
         elif stored is not None:
-            problem = KEPT if form is None else _misfit(stored.bits, stored.activations, form)
+            problem = CHANGED if form is None else _misfit(stored.bits, stored.activations, form)
         yield _Product(name=name, elements=elements, flops=flops[name], problem=problem, form=form, convolution=False)
 
 
@@ -307,7 +309,7 @@ def _graph_products(quantized: Clip, module: OnnxClip, asked: _Asked) -> tuple[l
         for matrix in matrices:
             form = asked.of(matrix.name)
             if form is None:
-                problem: str | None = KEPT
+                problem: str | None = KEPT if matrix.bits is None else CHANGED
             else:
                 problem = "is a float" if matrix.bits is None else _misfit(matrix.bits, matrix.activations, form)
             product = _Product(

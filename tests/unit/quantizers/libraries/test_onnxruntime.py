@@ -213,6 +213,10 @@ def test_layers_have_formats_of_their_own_or_are_kept(tiny, quantized, bits, pat
     missing = {name.split(": ")[1].removesuffix(".weight") for name in found.missing}
     assert missing == kept | convolution
     assert found.matrices == 1.0
+    ignored = coverage.measure(tiny, quantized(tiny, Format.of(bits)), Format.of(bits), "both", "channel", formats)
+    assert ignored.matrices < 1.0
+    with pytest.raises(InputError, match=r"it declares to quantize 100\.0%"):
+        ignored.require(1.0, "it", convolutions=False)
     stored = {
         matrix.name: matrix.bits
         for tower in clip.module.towers().values()

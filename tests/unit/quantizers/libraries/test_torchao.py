@@ -141,6 +141,10 @@ def test_layers_have_formats_of_their_own_or_are_kept(tiny):
     kept = {name for name in found.missing if name != "visual.conv1.weight"}
     assert kept == {f"{name}.weight" for name in formats if name.endswith("out_proj")}
     assert found.matrices == 1.0
+    ignored = coverage.measure(tiny, quantized(tiny, Format.of("w4")), Format.of("w4"), "both", "channel", formats)
+    assert ignored.matrices < 1.0
+    with pytest.raises(InputError, match=r"it declares to quantize 100\.0%"):
+        ignored.require(1.0, "it", convolutions=False)
     eighth = packed_weights.layer_format(clip.module.transformer.resblocks[0].attn.q_proj)
     assert (eighth.bits, eighth.activations) == (8, 8)
     with pytest.raises(
